@@ -1,0 +1,27 @@
+"""pirn_jax: few-shot RGB + 3D industrial anomaly detection by prototype reconstruction, in JAX.
+
+The names below load on first use, so importing the package costs next to nothing and works where
+open3d, torch or a GPU are missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load_encoder": "pirn_jax.encoder",
+}
+__all__ = ["__version__", "load_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'pirn_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,1 @@
+"""Metrics: maps and masks → figures."""

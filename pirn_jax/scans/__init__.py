@@ -1,0 +1,1 @@
+"""Scans: files → Scan."""

@@ -1,0 +1,1 @@
+"""Scoring: reconstruction → anomaly map, score, label, regions."""
