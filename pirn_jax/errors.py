@@ -1,7 +1,7 @@
 """The errors of pirn_jax: what was expected, what came, and what to do next.
 
-Every error a user can cause is a `PirnError`. It is also the built-in error a Python programmer would
-expect (`ValueError`, `ImportError`), so `except ValueError` keeps working.
+Every error a user can cause is a `PirnError`. It is also the built-in error a Python programmer
+would expect (`ValueError`, `ImportError`), so `except ValueError` keeps working.
 """
 
 from __future__ import annotations
