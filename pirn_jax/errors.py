@@ -19,10 +19,11 @@ class PirnError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "", path: str | os.PathLike[str] | None = None):
+        where = None if path is None else os.fspath(path)
+        super().__init__(problem, remedy, where)  # the same arguments: it crosses processes
         self.problem = problem
         self.remedy = remedy
-        self.path = None if path is None else os.fspath(path)
-        super().__init__(problem, remedy, self.path)  # the same arguments: it crosses processes
+        self.path = where  # last: ImportError has a field of this name and clears it
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
