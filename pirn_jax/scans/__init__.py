@@ -1,1 +1,5 @@
 """Scans: files → Scan."""
+
+from pirn_jax.scans.scan import Scan
+
+__all__ = ["Scan"]
