@@ -110,9 +110,9 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Add the attention's change, then the MLP's."""
         mixed = self.attention(self.norm1(x))
-        x = x + (self.scale1[...] * mixed if self.layer_scale else mixed)
+        x = x + (self.scale1[...][None, None] * mixed if self.layer_scale else mixed)
         changed = self.mlp(self.norm2(x))
-        return x + (self.scale2[...] * changed if self.layer_scale else changed)
+        return x + (self.scale2[...][None, None] * changed if self.layer_scale else changed)
 
 
 class ViT(nnx.Module):
