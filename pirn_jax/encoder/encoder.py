@@ -164,7 +164,8 @@ def load_encoder(
             "hf" as transformers, "meta" as Meta's code.
         dtype: of the matrix products, "float32" or "bfloat16"; everything between them stays in
             float32. Against float32, on real weights (vit-tiny-16) and real pictures, bfloat16
-            tokens have a cosine of 0.9999 in the median and 0.9994 at worst.
+            tokens have a cosine of 0.99993 in the median, 0.999 or more for 99.9 % of them, and
+            0.9989 at worst.
 
     Raises:
         ConfigError: an unknown name, size, layer or rule.

@@ -44,7 +44,7 @@ class Projection(nnx.Module):
     """x W + b with the product taken in `dtype`, summed and returned in float32.
 
     Rounding each product's result to bfloat16 as well, as nnx.Linear does, costs half the accuracy
-    (worst token's cosine on real weights 0.998 instead of 0.999).
+    (1 - cosine of the median token on real weights 2e-4 instead of 7e-5).
     """
 
     def __init__(self, inputs: int, outputs: int, dtype: jnp.dtype):
