@@ -20,8 +20,9 @@ SIZE, STORED_SIDE, BLOCKS = (12, 16), 20, 2
 def small(name: str) -> EncoderConfig:
     """The network of this name, made small."""
     hidden = 64 if CATALOG[name].mlp == "swiglu" else 96  # 2/3 of 4 × 24, in eights
+    epsilon = 1e-6 if CATALOG[name].layer_scale else 1e-12  # as transformers' configurations say
     return dataclasses.replace(
-        CATALOG[name], width=24, heads=3, patch=4, hidden=hidden, depth=BLOCKS
+        CATALOG[name], width=24, heads=3, patch=4, hidden=hidden, depth=BLOCKS, epsilon=epsilon
     )
 
 
