@@ -1,8 +1,8 @@
 """Generated scans: RGB + xyz of machined, moulded, baked, woven parts, good and defective.
 
-The data set that is always at hand: no download, no licence, exact masks, and a known type, size
-and strength behind every defect. `open_synthetic` opens a category as any other data set, its
-scans rendered when they are read; `write_mvtec3d` writes one as files in the MVTec 3D-AD layout.
+The dataset that is always at hand: no download, no licence, exact masks, and a known type, size
+and strength behind every defect. `open_synthetic` opens a category as any other dataset, its scans
+rendered when they are read; `write_mvtec3d` writes one to disk in the MVTec 3D-AD layout.
 
 How a scan comes about: a *pose* lays the part before the camera, a *part* gives the surface its
 shape and colour, a *flaw* changes it inside its mask, the *camera* and the *sensor* record it.
@@ -11,7 +11,8 @@ seed and key, so a scan depends on nothing else: not on its neighbours, their nu
 A defective scan and its good twin (`flawless=True`) share everything but the flaw.
 
 `experiments/generator_difficulty.py` measures how hard the categories are. The generator is frozen:
-a change of a rendered byte is a new `GENERATOR_VERSION`, and results of two versions do not compare.
+a change of a rendered byte is a new `GENERATOR_VERSION`, and results of two versions do not
+compare. `generator_hash()` belongs into every result made with it.
 
 Dimension letters: H, W pixels.
 """
@@ -21,16 +22,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans.dataset import Dataset, Entry, Split, did_you_mean
 from pirn_jax.scans.scan import Scan
-from pirn_jax.scans.synthetic_defects import FLAWS
+from pirn_jax.scans.synthetic_defects import FLAWS, damage
 from pirn_jax.scans.synthetic_parts import KINDS
 from pirn_jax.scans.synthetic_scene import focal_length, measure, photograph, take_view
 
@@ -43,15 +46,16 @@ HELD_OUT = ("rope", "dowel")
 """Kinds never used to choose a recipe, a default or a threshold; only to report."""
 
 DEFECTS = tuple(FLAWS)
-"""The types of defect; the id of a type in a mask is its place here, counted from 1."""
+"""The types of defect."""
+
+MASK_VALUES = {255 - place: name for place, name in enumerate(DEFECTS)}
+"""What the values of `Scan.mask` mean; MVTec 3D-AD counts down from 255 too."""
 
 
-class Sample(NamedTuple):
-    """What is known of a scan before it is rendered.
+class Record(NamedTuple):
+    """What is known of a scan without rendering it.
 
     Attributes:
-        category: kind of part.
-        seed: seed of the data set.
         key: "test/crack/003".
         defect: type of the defect, or "good".
         modality: where the defect is to be found: "texture", "geometry", "both"; "" for good.
@@ -59,172 +63,239 @@ class Sample(NamedTuple):
         share: the defect's share of the part's visible area, as asked for; 0 for good.
     """
 
-    category: str
-    seed: int
     key: str
     defect: str
-    modality: str
-    strength: float
-    share: float
+    modality: str = ""
+    strength: float = 0.0
+    share: float = 0.0
 
 
 def defects_of(category: str) -> tuple[str, ...]:
-    """The types of defect a kind of part can have: a print can only be missing where there is one."""
+    """The types of defect a kind of part can have: a print is missing only where one belongs."""
     return tuple(name for name in DEFECTS if KINDS[category].printed or name != "print_missing")
 
 
-def _stream(sample: Sample, purpose: str) -> np.random.Generator:
-    name = f"pirn_jax {GENERATOR_VERSION}|{sample.category}|{sample.seed}|{sample.key}|{purpose}"
-    digest = hashlib.sha256(name.encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+def describe(category: str, key: str, seed: int = 0) -> Record:
+    """The record of one scan.
 
+    Args:
+        category: one of `CATEGORIES`.
+        key: as in `Split.keys`, "test/crack/003".
+        seed: the dataset's.
 
-def _good(category: str, seed: int, split: str, number: int) -> Sample:
-    return Sample(category, seed, f"{split}/good/{number:03d}", "good", "", 0.0, 0.0)
-
-
-def _defective(category: str, seed: int, defect: str, number: int) -> Sample:
-    """The `number`-th sample of a type: strengths and sizes fill their ranges evenly."""
+    Raises:
+        ConfigError: no such category or type of defect.
+    """
+    _check_category(category)
+    folder, number = key.rsplit("/", 1)
+    defect = folder.split("/")[-1]
+    if defect == "good":
+        return Record(key, defect)
+    if defect not in defects_of(category):
+        raise ConfigError(
+            f"{category} has no defect {defect!r}", f"its types are {', '.join(defects_of(category))}"
+        )
     flaw = FLAWS[defect]
-    sample = Sample(
-        category, seed, f"test/{defect}/{number:03d}", defect, flaw.modality, 0.0, 0.0
-    )
-    start = _stream(sample._replace(key=f"test/{defect}"), "spread").random(2)
-    # Steps of the plastic number: any run of samples covers the (strength, size) square evenly.
-    strong, large = np.mod(start + (number + 1) * np.array([0.7548776662, 0.5698402910]), 1.0)
+    start = _stream(category, seed, folder, "spread").random(2)
+    # Steps of the plastic number: any run of samples covers the (strength, share) square evenly.
+    strong, large = np.mod(start + (int(number) + 1) * np.array([0.7548776662, 0.5698402910]), 1.0)
     weakest, strongest = flaw.strengths
     smallest, largest = flaw.shares
-    return sample._replace(
+    return Record(
+        key,
+        defect,
+        flaw.modality,
         strength=round(weakest + (strongest - weakest) * float(strong), 4),
         share=round(smallest * (largest / smallest) ** float(large), 6),
     )
 
 
-def render(sample: Sample, size: int = 256, flawless: bool = False) -> Scan:
+def render(
+    category: str, key: str, seed: int = 0, size: int = 256, flawless: bool = False
+) -> Scan:
     """Render one scan.
 
     Args:
-        sample: which one.
+        category: one of `CATEGORIES`.
+        key: as in `Split.keys`, "test/crack/003".
+        seed: the dataset's.
         size: side of the square picture, pixels.
         flawless: leave the defect out and keep all else: the good twin.
 
     Returns:
-        The scan: rgb, xyz in metres with exact zeros where nothing was measured, and the mask with
-        the defect's id on the changed pixels.
+        The scan: rgb, xyz in metres with exact zeros where nothing was measured, and a mask with
+        the value of the defect in `MASK_VALUES` on the pixels it changed.
     """
-    kind = KINDS[sample.category]
-    view = take_view(_stream(sample, "pose"), kind, size)
-    surface = kind.draw(_stream(sample, "part"), view.u, view.v, view.pixel)
+    record, kind = describe(category, key, seed), KINDS[category]
+    view = take_view(_stream(category, seed, key, "pose"), kind, size)
+    surface = kind.draw(_stream(category, seed, key, "part"), view.u, view.v, view.pixel)
     mask = np.zeros((size, size), np.uint8)
-    if sample.defect != "good" and not flawless:
-        surface, changed = FLAWS[sample.defect].inflict(
-            _stream(sample, "flaw"), surface, surface.cover > 0.5, view.u, view.v, view.pixel,
-            sample.share, sample.strength,
-        )  # fmt: skip
-        mask[changed] = DEFECTS.index(sample.defect) + 1
-    rgb = photograph(_stream(sample, "camera"), kind, view, surface)
-    xyz, valid = measure(_stream(sample, "sensor"), view, surface)
-    label = int(mask.any())
-    name = sample.defect if label else "good"
-    return Scan(rgb, xyz, valid, mask=mask, label=label, defect=name, key=sample.key)
-
-
-class SyntheticSplit(Sequence[Scan]):
-    """A split whose scans are rendered when they are read; keys and labels cost nothing.
-
-    Attributes:
-        samples: what is known of each scan without rendering it.
-        size: side of the pictures, pixels.
-    """
-
-    def __init__(self, samples: Sequence[Sample], size: int):
-        self.samples = tuple(samples)
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Scan: ...
-    @overload
-    def __getitem__(self, index: slice) -> SyntheticSplit: ...
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return SyntheticSplit(self.samples[index], self.size)
-        return render(self.samples[index], self.size)
-
-    def __iter__(self) -> Iterator[Scan]:
-        return (render(sample, self.size) for sample in self.samples)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The key of each scan."""
-        return tuple(sample.key for sample in self.samples)
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """0 good, 1 defective."""
-        return tuple(int(sample.defect != "good") for sample in self.samples)
-
-    @property
-    def defects(self) -> tuple[str, ...]:
-        """The type of defect of each scan, or "good"."""
-        return tuple(sample.defect for sample in self.samples)
-
-
-class Dataset(NamedTuple):
-    train: SyntheticSplit
-    validation: SyntheticSplit
-    test: SyntheticSplit
+    label = int(record.defect != "good" and not flawless)
+    if label:
+        rng = _stream(category, seed, key, "flaw")
+        surface, changed = damage(rng, record.defect, surface, view, record.share, record.strength)
+        mask[changed] = 255 - DEFECTS.index(record.defect)
+    rgb = photograph(_stream(category, seed, key, "camera"), kind, view, surface)
+    xyz, valid = measure(_stream(category, seed, key, "sensor"), view, surface)
+    defect = record.defect if label else "good"
+    return Scan(rgb, xyz, valid, mask=mask, label=label, defect=defect, key=key)
 
 
 def open_synthetic(
     category: str,
+    *,
     seed: int = 0,
     size: int = 256,
     train: int = 5,
     validation: int = 10,
     test: int = 60,
 ) -> Dataset:
-    """Open a generated category.
+    """Open a generated category; nothing is rendered yet.
 
     Args:
         category: one of `CATEGORIES`.
-        seed: another seed is another data set of the same kind of part.
-        size: side of the square pictures, pixels, at least 32.
+        seed: another seed is another dataset of the same kind of part.
+        size: side of the square pictures, pixels, at least 64.
         train: number of good scans to learn from.
         validation: number of good scans to calibrate on.
         test: number of test scans, two fifths of them good, the rest shared among the types.
 
     Returns:
-        Lazily rendered splits in the order of their keys.
+        Splits in the order of their keys, each scan rendered when it is read.
 
     Raises:
         ConfigError: unknown category, or a size or number out of range.
     """
-    if category not in KINDS:
+    _check_category(category)
+    if size < 64 or min(train, validation, test) < 0:
         raise ConfigError(
-            f"expected a generated category, got {category!r}", f"one of {', '.join(CATEGORIES)}"
-        )
-    if size < 32 or min(train, validation, test) < 0:
-        raise ConfigError(
-            f"expected size >= 32 and numbers >= 0, got size {size}, {train}, {validation}, {test}",
+            "expected size >= 64 and train, validation, test >= 0, "
+            f"got size={size}, train={train}, validation={validation}, test={test}",
             "give a larger size or number",
         )
-    types = defects_of(category)
-    good = round(0.4 * test)
-    tests = [_good(category, seed, "test", number) for number in range(good)]
-    tests += [
-        _defective(category, seed, types[k % len(types)], k // len(types))
-        for k in range(test - good)
-    ]
-    splits = {"train": train, "validation": validation}
-    normal = {
-        split: [_good(category, seed, split, number) for number in range(count)]
-        for split, count in splits.items()
+    types, good = defects_of(category), round(0.4 * test)
+    found = [(types[k % len(types)], k // len(types)) for k in range(test - good)]
+    parts = {
+        "train": [("good", number) for number in range(train)],
+        "validation": [("good", number) for number in range(validation)],
+        "test": sorted(found + [("good", number) for number in range(good)]),
+    }
+    reader = partial(_read, category=category, seed=seed, size=size)
+    splits = {
+        split: Split(
+            [
+                Entry(f"{split}/{defect}/{number:03d}", {}, int(defect != "good"), defect)
+                for defect, number in members
+            ],
+            reader,
+        )
+        for split, members in parts.items()
     }
     return Dataset(
-        SyntheticSplit(normal["train"], size),
-        SyntheticSplit(normal["validation"], size),
-        SyntheticSplit(sorted(tests, key=lambda sample: sample.key), size),
-    )
+        splits["train"], splits["validation"], splits["test"],
+        name="synthetic", category=category, mask_values=MASK_VALUES,
+    )  # fmt: skip
+
+
+def write_mvtec3d(
+    root: str | os.PathLike[str], category: str, *, seed: int = 0, size: int = 256, **numbers: int
+) -> Path:
+    """Write a generated category to disk in the MVTec 3D-AD layout.
+
+    Beside the released files lies `generated.json`, which readers of the layout pass over: the
+    generator's version and hash, and each scan's type, modality, strength, share and pixels.
+
+    Args:
+        root: folder of the categories; made if it is missing.
+        category: one of `CATEGORIES`.
+        seed: as in `open_synthetic`.
+        size: as in `open_synthetic`.
+        **numbers: `train`, `validation`, `test` as in `open_synthetic`.
+
+    Returns:
+        The category's folder.
+
+    Raises:
+        BadInputError: the category's folder is there already.
+        ConfigError: as `open_synthetic`.
+    """
+    data = open_synthetic(category, seed=seed, size=size, **numbers)
+    folder = Path(root) / category
+    if folder.exists():
+        raise BadInputError(
+            "the folder is there already", "remove it or choose another root", path=folder
+        )
+    records = []
+    for split in (data.train, data.validation, data.test):
+        for scan in split:
+            part, defect, stem = scan.key.split("/")
+            pictures = {"rgb": scan.rgb} | ({"gt": scan.mask} if part == "test" else {})
+            for role, picture in pictures.items():
+                file = folder / part / defect / role / f"{stem}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(file)
+            file = folder / part / defect / "xyz" / f"{stem}.tiff"
+            file.parent.mkdir(exist_ok=True)
+            tifffile.imwrite(file, scan.xyz, photometric="rgb", metadata=None, software=False)
+            record = describe(category, scan.key, seed)._asdict()
+            records.append(record | {"pixels": int(np.count_nonzero(scan.mask))})
+    focus = 0.01  # metres; any length does, only its ratio to the pixel's size counts
+    pitch = focus / focal_length(KINDS[category], size)
+    camera = {
+        "camera_type": "area_scan_division", "focus": focus, "kappa": 0.0,
+        "sx": pitch, "sy": pitch, "cx": (size - 1) / 2, "cy": (size - 1) / 2,
+        "image_width": size, "image_height": size,
+    }  # fmt: skip
+    origin = {
+        "generator": "pirn_jax.scans.synthetic", "version": GENERATOR_VERSION,
+        "hash": generator_hash(), "category": category, "seed": seed, "size": size,
+        "scans": records,
+    }  # fmt: skip
+    present = {str(grey): name for grey, name in MASK_VALUES.items() if name in data.test.defects}
+    _write_json(folder / "class_ids.json", present | {"0": "good"})
+    _write_json(folder / "calibration" / "camera_parameters.json", camera)
+    _write_json(folder / "generated.json", origin)
+    return folder
+
+
+@cache
+def generator_hash() -> str:
+    """SHA-256 over a small rendering of every kind of part with every defect it can have.
+
+    Two results made with the same hash saw the same data. The bytes hashed are 8-bit colours, masks
+    and points whose z is whole micrometres, so platforms agree although their sines do not.
+    """
+    digest = hashlib.sha256()
+    for category in CATEGORIES:
+        for defect in ("good", *defects_of(category)):
+            scan = render(category, f"test/{defect}/000", size=64)
+            assert scan.rgb is not None
+            assert scan.xyz is not None
+            assert scan.mask is not None
+            micrometres = np.rint(scan.xyz.astype(np.float64) * 1e6).astype("<i4")
+            for array in (scan.rgb, scan.mask, micrometres):
+                digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _read(entry: Entry, category: str, seed: int, size: int) -> Scan:
+    return render(category, entry.key, seed, size)
+
+
+def _stream(category: str, seed: int, key: str, purpose: str) -> np.random.Generator:
+    name = f"pirn_jax {GENERATOR_VERSION}|{category}|{seed}|{key}|{purpose}"
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def _check_category(category: str) -> None:
+    if category not in KINDS:
+        raise ConfigError(
+            f"no generated category {category!r}{did_you_mean(category, CATEGORIES)}",
+            f"the categories are {', '.join(CATEGORIES)}",
+        )
+
+
+def _write_json(path: Path, document: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -1,11 +1,11 @@
 """The defects of the generator: each changes a good surface inside an exact mask.
 
-Texture only: stain, print_missing, scratch. Geometry only: dent, bump, warp; the photograph shows
-them by their shading alone. Both: crack, hole, contamination.
+Texture only: stain, print_missing, scratch; the relief stays as it was. Geometry only: dent, bump,
+warp; the photograph shows them by their shading alone. Both: crack, hole, contamination.
 
-A defect takes the good surface, a strength (0 invisible, 1 plain) and a share of the part's
-visible area; it changes exactly that share, to the pixel, and returns the mask of it. Its random
-stream is its own, so that a defective part and its good twin differ in nothing else.
+A flaw is given a strength (0 invisible, 1 plain) and a share of the part's visible area, and
+changes that share, to the pixel. Its random stream is its own, so that a defective part and its
+good twin differ in nothing else.
 
 Dimension letters: H, W pixels.
 """
@@ -25,8 +25,33 @@ from pirn_jax.scans.synthetic_parts import (
     smoothstep,
     value_noise,
 )
+from pirn_jax.scans.synthetic_scene import View
 
 Mask = Bool[np.ndarray, "H W"]
+Damage = tuple[Surface, Mask]
+
+
+class Site(NamedTuple):
+    """Where and how much to damage.
+
+    Attributes:
+        rng: the flaw's own random stream.
+        surface: the good surface.
+        part: the pixels of the part.
+        u, v: part coordinates of each pixel, metres.
+        pixel: metres per pixel.
+        share: the share of the part's pixels to change.
+        strength: 0 invisible, 1 plain.
+    """
+
+    rng: np.random.Generator
+    surface: Surface
+    part: Mask
+    u: Field
+    v: Field
+    pixel: float
+    share: float
+    strength: float
 
 
 class Flaw(NamedTuple):
@@ -34,221 +59,244 @@ class Flaw(NamedTuple):
 
     Attributes:
         modality: "texture", "geometry" or "both": where it is to be found.
-        shares: smallest and largest share of the part it covers.
-        strengths: smallest and largest strength; 1 is plain to see.
-        inflict: (random stream, surface, u, v, pixel, share, strength) -> surface and mask.
+        shares: smallest and largest share of the part.
+        strengths: smallest and largest strength.
+        apply: site -> damaged surface and the mask of the changed pixels.
     """
 
     modality: str
     shares: tuple[float, float]
     strengths: tuple[float, float]
-    inflict: Callable[..., tuple[Surface, Mask]]
+    apply: Callable[[Site], Damage]
 
 
-# --- footprints --------------------------------------------------------------------------------
+def damage(
+    rng: np.random.Generator, defect: str, surface: Surface, view: View, share: float, strength: float
+) -> Damage:
+    """Give a good surface a defect.
+
+    Args:
+        rng: the flaw's own random stream.
+        defect: one of `FLAWS`.
+        surface: the good surface.
+        view: the part's coordinates.
+        share: the share of the part's pixels to change.
+        strength: 0 invisible, 1 plain.
+
+    Returns:
+        The damaged surface and the mask of the changed pixels.
+    """
+    part = surface.cover > 0.5
+    return FLAWS[defect].apply(
+        Site(rng, surface, part, view.u, view.v, view.pixel, share, strength)
+    )
 
 
-def _place(rng: np.random.Generator, inside: Mask, u: Field, v: Field) -> tuple[float, float]:
-    """A random point of the part, any pixel of it as likely as another."""
-    spots = np.flatnonzero(inside)
-    spot = spots[int(rng.random() * spots.size)]
-    return float(u.flat[spot]), float(v.flat[spot])
+# --- footprints: a mask, and how far out a pixel lies in it, 0 in the middle to 1 at the outline ---
 
 
-def _nearest_share(distance: Field, inside: Mask, share: float) -> tuple[Mask, Field]:
-    """The `share` of the part with the smallest distance, and distance / its largest there."""
-    candidates = np.where(inside, distance, np.inf)
-    count = int(np.clip(round(share * inside.sum()), 3, inside.sum()))
+def _place(site: Site, among: Mask) -> tuple[float, float]:
+    """A random point among these pixels, any as likely as another."""
+    spots = np.flatnonzero(among)
+    spot = spots[int(site.rng.random() * spots.size)]
+    return float(site.u.flat[spot]), float(site.v.flat[spot])
+
+
+def _nearest(distance: Field, among: Mask, count: int) -> tuple[Mask, Field]:
+    """The `count` pixels of least distance, and that distance over its largest."""
+    candidates = np.where(among, distance, np.inf)
+    count = min(max(count, 3), int(among.sum()))
     limit = np.partition(candidates, count - 1, axis=None)[count - 1]
     mask = candidates <= limit
     return mask, np.where(mask, distance / max(limit, 1e-12), 1.0)
 
 
-def _blob(
-    rng: np.random.Generator, inside: Mask, u: Field, v: Field, share: float, pixel: float
-) -> tuple[Mask, Field]:
-    """An uneven blot: its mask, and 0 at the centre to 1 at its outline."""
-    centre_u, centre_v = _place(rng, inside, u, v)
-    radius = np.sqrt(share * inside.sum() / np.pi) * pixel
+def _count(site: Site) -> int:
+    return round(site.share * int(site.part.sum()))
+
+
+def _blob(site: Site) -> tuple[Mask, Field]:
+    """An uneven blot."""
+    rng, pixel = site.rng, site.pixel
+    centre_u, centre_v = _place(site, site.part)
+    radius = np.sqrt(_count(site) / np.pi) * pixel
     turn, stretch = np.pi * rng.random(), 1 + 0.8 * rng.random()
-    a = np.cos(turn) * (u - centre_u) + np.sin(turn) * (v - centre_v)
-    b = -np.sin(turn) * (u - centre_u) + np.cos(turn) * (v - centre_v)
-    uneven = 1 + 0.35 * layered_noise(rng, u, v, max(1.3 * radius, 2 * pixel), 2)
-    distance = np.hypot(a / stretch, b * stretch) * uneven
-    return _nearest_share(distance, inside, share)
+    a = np.cos(turn) * (site.u - centre_u) + np.sin(turn) * (site.v - centre_v)
+    b = -np.sin(turn) * (site.u - centre_u) + np.cos(turn) * (site.v - centre_v)
+    uneven = 1 + 0.35 * layered_noise(rng, site.u, site.v, max(1.3 * radius, 2 * pixel), 2)
+    return _nearest(np.hypot(a / stretch, b * stretch) * uneven, site.part, _count(site))
 
 
-def _line(
-    rng: np.random.Generator,
-    inside: Mask,
-    u: Field,
-    v: Field,
-    share: float,
-    pixel: float,
-    wander: float,
-) -> tuple[Mask, Field]:
-    """A thin wandering line through the part: its mask, and 0 in its middle to 1 at its sides."""
-    u0, v0 = _place(rng, inside, u, v)
-    area = share * inside.sum() * pixel**2
-    width = np.clip(np.sqrt(area / 12), 1.3 * pixel, 3.2 * pixel)
-    length = area / width
-    heading = 2 * np.pi * rng.random()
-    knots = [(u0, v0)]
+def _line(site: Site, wander: float) -> tuple[Mask, Field]:
+    """A thin line through the part, 1.3 to 3.2 pixels wide; `wander` radians a knot."""
+    here = _place(site, site.part)
+    area = _count(site) * site.pixel**2
+    width = np.clip(np.sqrt(area / 12), 1.3 * site.pixel, 3.2 * site.pixel)
+    step, heading = area / width / 8, 2 * np.pi * site.rng.random()
+    knots = [here]
     for direction in (1.0, -1.0):  # grow from the middle to both ends
-        turn, here = heading, (u0, v0)
+        turn, (knot_u, knot_v) = heading, here
         for _ in range(4):
-            turn += wander * rng.standard_normal()
-            step = direction * length / 8
-            here = (here[0] + step * np.cos(turn), here[1] + step * np.sin(turn))
-            knots = [*knots, here] if direction > 0 else [here, *knots]
-    distance = np.full_like(u, np.inf)
-    for (ua, va), (ub, vb) in zip(knots[:-1], knots[1:], strict=True):
-        du, dv = ub - ua, vb - va
-        along = np.clip(((u - ua) * du + (v - va) * dv) / (du * du + dv * dv), 0.0, 1.0)
-        distance = np.minimum(distance, np.hypot(u - ua - along * du, v - va - along * dv))
-    return _nearest_share(distance, inside, share)
+            turn += wander * site.rng.standard_normal()
+            knot_u += direction * step * np.cos(turn)
+            knot_v += direction * step * np.sin(turn)
+            knots.insert(len(knots) if direction > 0 else 0, (knot_u, knot_v))
+    distance = np.full_like(site.u, np.inf)
+    for (from_u, from_v), (to_u, to_v) in zip(knots[:-1], knots[1:], strict=True):
+        du, dv = to_u - from_u, to_v - from_v
+        a, b = site.u - from_u, site.v - from_v
+        along = np.clip((a * du + b * dv) / (du * du + dv * dv), 0.0, 1.0)
+        distance = np.minimum(distance, np.hypot(a - along * du, b - along * dv))
+    return _nearest(distance, site.part, _count(site))
 
 
-def _mix(albedo: Float[np.ndarray, "H W 3"], colour: np.ndarray, amount: Field):
+def _soften(reach: Field, mask: Mask, start: float = 0.6) -> Field:
+    """1 in the middle of a footprint, falling towards the outline from `start`, never to 0."""
+    return np.where(mask, 0.35 + 0.65 * smoothstep(1.0, start, reach), 0.0)
+
+
+# --- colours and depths ------------------------------------------------------------------------
+
+
+def _mix(
+    albedo: Float[np.ndarray, "H W 3"], colour: np.ndarray, amount: Field
+) -> Float[np.ndarray, "H W 3"]:
     """Blend towards a colour by `amount` 0..1."""
     return albedo + (colour - albedo) * amount[..., None]
 
 
-def _soften(reach: Field, mask: Mask) -> Field:
-    """1 in the middle of a footprint, falling at its outline, never quite 0 inside."""
-    return np.where(mask, 0.35 + 0.65 * smoothstep(1.0, 0.6, reach), 0.0)
+def _contrasting(site: Site, mask: Mask) -> np.ndarray:
+    """A colour that shows on what it lies on: dark on bright, bright on dark, of any tint."""
+    bright = site.surface.albedo[mask].mean() > 0.22
+    return (0.035 if bright else 0.65) * (1 + 0.25 * (2 * site.rng.random(3) - 1))
 
 
-# --- texture only --------------------------------------------------------------------------------
+def _depth(site: Site, mask: Mask) -> float:
+    """Depth of a defect of this footprint, metres: 0.55 of its radius, at most 4.5 mm."""
+    radius = np.sqrt(mask.sum() / np.pi) * site.pixel
+    return site.strength * min(0.55 * radius, 0.0045)
 
 
-def _stain(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
-    """Oil, coffee or bleach soaked in: the colour changes, the relief stays."""
-    mask, reach = _blob(rng, inside, u, v, share, pixel)
-    tone = np.array([[0.10, 0.05, 0.02], [0.02, 0.02, 0.03], [0.75, 0.72, 0.65]])[int(3 * rng.random())]
-    amount = strength * _soften(reach, mask) * (0.75 + 0.25 * value_noise(rng, u, v, 0.004))
-    return surface._replace(
-        albedo=_mix(surface.albedo, tone, 0.75 * amount),
-        ink_albedo=surface.ink_albedo,
-        ink=surface.ink * (1 - 0.5 * amount),
+# --- texture only ------------------------------------------------------------------------------
+
+
+def _stain(site: Site) -> Damage:
+    """Oil, coffee or bleach soaked in."""
+    mask, reach = _blob(site)
+    uneven = 0.85 + 0.15 * value_noise(site.rng, site.u, site.v, 0.004)
+    amount = site.strength * _soften(reach, mask) * uneven
+    return site.surface._replace(
+        albedo=_mix(site.surface.albedo, _contrasting(site, mask), 0.9 * amount),
+        ink=site.surface.ink * (1 - 0.5 * amount),
     ), mask
 
 
-def _print_missing(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
-    """A patch of the print did not take; only printed parts can have it."""
-    printed = surface.ink > 0.25
-    centre_u, centre_v = _place(rng, printed & inside, u, v)
-    distance = np.hypot(u - centre_u, v - centre_v) * (1 + 0.2 * value_noise(rng, u, v, 0.004))
-    share = min(share, 0.85 * (printed & inside).sum() / inside.sum())
-    mask, _ = _nearest_share(distance, printed & inside, share * inside.sum() / (printed & inside).sum())
-    reached = np.where(mask, distance, 0.0).max()  # faint print edges go with their letters
-    gone = inside & (surface.ink > 0.0) & (distance <= reached)
-    return surface._replace(ink=np.where(gone, surface.ink * (1 - strength), surface.ink)), gone
+def _print_missing(site: Site) -> Damage:
+    """A patch of the print did not take."""
+    printed = site.part & (site.surface.ink > 0.25)
+    centre_u, centre_v = _place(site, printed)
+    uneven = 1 + 0.2 * value_noise(site.rng, site.u, site.v, 0.004)
+    distance = np.hypot(site.u - centre_u, site.v - centre_v) * uneven
+    mask, _ = _nearest(distance, printed, min(_count(site), int(0.85 * printed.sum())))
+    fade = np.where(mask, 1 - site.strength, 1.0)
+    return site.surface._replace(ink=site.surface.ink * fade), mask
 
 
-def _scratch(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
-    """A scuff in the finish: a bright or dark line, too shallow to measure."""
-    mask, reach = _line(rng, inside, u, v, share, pixel, 0.12)
-    tone = np.array([0.80, 0.80, 0.80]) if rng.random() < 0.6 else np.array([0.03, 0.03, 0.03])
-    amount = strength * _soften(reach, mask) * 0.85
-    return surface._replace(
-        albedo=_mix(surface.albedo, tone, amount), ink=surface.ink * (1 - amount)
+def _scratch(site: Site) -> Damage:
+    """A scuff in the finish, bright or dark, too shallow to measure."""
+    mask, reach = _line(site, 0.12)
+    amount = site.strength * _soften(reach, mask)
+    return site.surface._replace(
+        albedo=_mix(site.surface.albedo, _contrasting(site, mask), amount),
+        ink=site.surface.ink * (1 - amount),
     ), mask
 
 
-# --- geometry only ---------------------------------------------------------------------------------
+# --- geometry only -----------------------------------------------------------------------------
 
 
-def _swelling(reach: Field, mask: Mask) -> Field:
-    """A round profile, 1 in the middle, steep enough at the outline to be there."""
-    return np.where(mask, 1 - reach**2, 0.0)
-
-
-def _depth(mask: Mask, pixel: float, strength: float, slope: float, most: float) -> float:
-    """Depth of a defect of this footprint, metres: `slope` times its radius, at most `most`."""
-    return strength * min(slope * np.sqrt(mask.sum() / np.pi) * pixel, most)
-
-
-def _dent(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
+def _dent(site: Site) -> Damage:
     """Pressed in."""
-    mask, reach = _blob(rng, inside, u, v, share, pixel)
-    depth = _depth(mask, pixel, strength, 0.55, 0.0045)
-    lower = surface.height - depth * _swelling(reach, mask)
-    return surface._replace(height=np.where(mask, np.maximum(lower, 2e-4), surface.height)), mask
+    mask, reach = _blob(site)
+    lower = site.surface.height - _depth(site, mask) * (1 - reach**2)
+    height = np.where(mask, np.maximum(lower, 2e-4), site.surface.height)
+    return site.surface._replace(height=height), mask
 
 
-def _bump(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
-    """Raised from below."""
-    mask, reach = _blob(rng, inside, u, v, share, pixel)
-    depth = _depth(mask, pixel, strength, 0.55, 0.0045)
-    return surface._replace(height=surface.height + depth * _swelling(reach, mask)), mask
+def _bump(site: Site) -> Damage:
+    """Raised."""
+    mask, reach = _blob(site)
+    lift = np.where(mask, _depth(site, mask) * (1 - reach**2), 0.0)
+    return site.surface._replace(height=site.surface.height + lift), mask
 
 
-def _warp(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
+def _warp(site: Site) -> Damage:
     """An end of the part bends up beyond a straight line."""
-    turn = 0.5 * (2 * rng.random() - 1) + (np.pi if rng.random() < 0.5 else 0.0)
-    across = np.cos(turn) * u + np.sin(turn) * v
-    mask, _ = _nearest_share(across - across.min() + pixel, inside, share)
-    line = across[mask].max()
-    beyond = np.where(mask, line - across, 0.0)
-    lift = strength * 0.014 * (beyond / max(beyond.max(), pixel)) ** 1.3
-    return surface._replace(height=surface.height + lift), mask
+    turn = 0.5 * (2 * site.rng.random() - 1) + (np.pi if site.rng.random() < 0.5 else 0.0)
+    across = np.cos(turn) * site.u + np.sin(turn) * site.v
+    mask, _ = _nearest(across - across.min() + site.pixel, site.part, _count(site))
+    beyond = np.where(mask, across[mask].max() - across, 0.0)
+    lift = site.strength * 0.85 * beyond**2 / (beyond + 0.004)  # bends over 4 mm, then straight
+    return site.surface._replace(height=site.surface.height + lift), mask
 
 
-# --- both ------------------------------------------------------------------------------------------
+# --- both --------------------------------------------------------------------------------------
 
 
-def _crack(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
+def _crack(site: Site) -> Damage:
     """A jagged dark gap."""
-    mask, reach = _line(rng, inside, u, v, share, pixel, 0.55)
-    open_ = strength * _soften(reach, mask)
-    lower = np.maximum(surface.height - 0.0035 * open_, 0.0)
-    return surface._replace(
-        height=np.where(mask, lower, surface.height),
-        albedo=surface.albedo * (1 - 0.75 * open_)[..., None],
-        ink=surface.ink * (1 - open_),
+    mask, reach = _line(site, 0.55)
+    gap = site.strength * _soften(reach, mask)
+    lower = np.maximum(site.surface.height - 0.0035 * gap, 0.0)
+    return site.surface._replace(
+        height=np.where(mask, lower, site.surface.height),
+        albedo=site.surface.albedo * (1 - 0.75 * gap)[..., None],
+        ink=site.surface.ink * (1 - gap),
     ), mask
 
 
-def _hole(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
+def _hole(site: Site) -> Damage:
     """Material broken out, with a sharp dark edge."""
-    mask, reach = _blob(rng, inside, u, v, share, pixel)
-    gone = np.where(mask, 0.55 + 0.45 * smoothstep(1.0, 0.75, reach), 0.0)
-    deep = strength * np.minimum(surface.height, 0.010)
-    lower = surface.height - deep * gone
-    return surface._replace(
-        height=np.where(mask, lower, surface.height),
-        albedo=surface.albedo * (1 - 0.55 * strength * gone)[..., None],
-        gloss=surface.gloss * (1 - gone),
-        ink=surface.ink * (1 - gone),
+    mask, reach = _blob(site)
+    gone = site.strength * _soften(reach, mask, start=0.75)
+    lower = site.surface.height - gone * np.minimum(site.surface.height, 0.010)
+    return site.surface._replace(
+        height=np.where(mask, lower, site.surface.height),
+        albedo=site.surface.albedo * (1 - 0.55 * gone)[..., None],
+        gloss=site.surface.gloss * (1 - gone),
+        ink=site.surface.ink * (1 - gone),
     ), mask
 
 
-def _contamination(rng, surface: Surface, inside: Mask, u, v, pixel, share, strength):
+_FOREIGN = np.array(
+    [[0.45, 0.36, 0.10], [0.05, 0.12, 0.05], [0.50, 0.10, 0.07], [0.60, 0.58, 0.52], [0.05] * 3]
+)  # swarf, mould, wax, plaster, rubber
+
+
+def _contamination(site: Site) -> Damage:
     """Something foreign lies on the part: a chip, a crumb, a blob of glue."""
-    mask, reach = _blob(rng, inside, u, v, share, pixel)
-    tones = np.array([[0.45, 0.36, 0.10], [0.05, 0.12, 0.05], [0.50, 0.10, 0.07], [0.60, 0.58, 0.52], [0.05, 0.05, 0.05]])
-    tone = tones[int(5 * rng.random())] * (1 + 0.3 * value_noise(rng, u, v, 0.002))[..., None]
+    mask, reach = _blob(site)
+    grain = 1 + 0.3 * value_noise(site.rng, site.u, site.v, 0.002)
+    colour = _FOREIGN[int(5 * site.rng.random())] * grain[..., None]
     heap = np.where(mask, np.sqrt(np.clip(1 - reach**2, 0.06, 1.0)), 0.0)
-    lumps = 1 + 0.25 * value_noise(rng, u, v, 0.003)
-    tall = _depth(mask, pixel, strength, 0.6, 0.004)
-    amount = strength * np.where(mask, 0.35 + 0.65 * smoothstep(1.0, 0.85, reach), 0.0)
-    return surface._replace(
-        height=surface.height + tall * heap * lumps,
-        albedo=_mix(surface.albedo, tone, amount),
-        ink=surface.ink * (1 - amount),
+    lumps = 1 + 0.25 * value_noise(site.rng, site.u, site.v, 0.003)
+    amount = site.strength * _soften(reach, mask, start=0.85)
+    return site.surface._replace(
+        height=site.surface.height + _depth(site, mask) * heap * lumps,
+        albedo=_mix(site.surface.albedo, colour, amount),
+        ink=site.surface.ink * (1 - amount),
     ), mask
 
 
 FLAWS = {
-    "stain": Flaw("texture", (0.002, 0.08), (0.15, 1.0), _stain),
-    "print_missing": Flaw("texture", (0.001, 0.03), (0.3, 1.0), _print_missing),
-    "scratch": Flaw("texture", (0.001, 0.015), (0.15, 1.0), _scratch),
-    "dent": Flaw("geometry", (0.002, 0.10), (0.15, 1.0), _dent),
-    "bump": Flaw("geometry", (0.002, 0.10), (0.15, 1.0), _bump),
-    "warp": Flaw("geometry", (0.05, 0.20), (0.1, 1.0), _warp),
-    "crack": Flaw("both", (0.001, 0.02), (0.15, 1.0), _crack),
-    "hole": Flaw("both", (0.001, 0.04), (0.15, 1.0), _hole),
-    "contamination": Flaw("both", (0.001, 0.05), (0.15, 1.0), _contamination),
+    "stain": Flaw("texture", (0.004, 0.12), (0.35, 1.0), _stain),
+    "print_missing": Flaw("texture", (0.006, 0.06), (0.45, 1.0), _print_missing),
+    "scratch": Flaw("texture", (0.002, 0.02), (0.3, 1.0), _scratch),
+    "dent": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _dent),
+    "bump": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _bump),
+    "warp": Flaw("geometry", (0.05, 0.20), (0.25, 1.0), _warp),
+    "crack": Flaw("both", (0.001, 0.02), (0.25, 1.0), _crack),
+    "hole": Flaw("both", (0.001, 0.04), (0.2, 1.0), _hole),
+    "contamination": Flaw("both", (0.001, 0.06), (0.25, 1.0), _contamination),
 }
-"""Every type of defect by name, in the order of the ids."""
+"""Every type of defect by name."""

@@ -307,18 +307,18 @@ def _webbing(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
 
 
 def _heatsink(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface:
-    """Ribbed aluminium heatsink: ten fins with a cross cut, a milled pad with an etched number."""
+    """Ribbed aluminium heatsink: eight fins with a cross cut, a milled pad with an etched number."""
     half_u, half_v = 0.038 * (1 + 0.004 * rng.standard_normal()), 0.031
     outline = box_distance(u, v, half_u, half_v, 0.0010)
-    pitch = 0.0076
-    fin = np.abs(np.mod(u, pitch) - pitch / 2) - 0.00155
+    pitch = 0.0095
+    fin = np.abs(np.mod(u, pitch) - pitch / 2) - 0.0021
     cut = 0.0018 - np.abs(v - 0.0105)
     pad = box_distance(u, v + 0.0125, 0.0235, 0.0085, 0.001)
     ribs = np.maximum(np.maximum(fin, cut), -(pad - 0.0012))
     ribs = np.maximum(ribs, np.abs(u) - (half_u - 0.0008))
-    height = 0.0080 * rounded_edge(outline, 0.0008)
-    height += (0.0075 + 0.0003 * rng.standard_normal()) * smoothstep(0.0006, -0.0008, ribs)
-    height += 0.0035 * smoothstep(0.0004, -0.0006, pad)
+    height = 0.0105 * rounded_edge(outline, 0.0008)
+    height += (0.0048 + 0.0003 * rng.standard_normal()) * smoothstep(0.0006, -0.0008, ribs)
+    height += 0.0025 * smoothstep(0.0004, -0.0006, pad)
     cover = coverage(outline, pixel)
     height = height * (cover > 0)
     saw = value_noise(rng, u * 0.15, v, 0.0009)
@@ -339,8 +339,8 @@ def _foam(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
     height = 0.017 * rounded_edge(outline, 0.007) + 0.0009 * value_noise(rng, u, v, 0.022) * cover
     wide = smoothstep(0.10, -0.12, pores(rng, u, v, 0.0062, 0.42))
     fine = smoothstep(0.12, -0.12, pores(rng, u, v, 0.0024, 0.40))
-    depth = 0.0011 + 0.0006 * rng.random()
-    height = np.maximum(height - cover * (depth * wide + 0.0004 * fine), 0.0)
+    depth = 0.0007 + 0.0003 * rng.random()
+    height = np.maximum(height - cover * (depth * wide + 0.0002 * fine), 0.0)
     shade = (1.0 - 0.42 * wide) * (1.0 - 0.22 * fine)
     shade *= 1.0 + 0.10 * layered_noise(rng, u, v, 0.020)
     pad = smoothstep(0.0185, 0.0192, v + 0.3 * soft)[..., None]  # the scouring side
@@ -355,7 +355,7 @@ def _foam(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
 def _rope(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface:
     """Three-strand rope between two taped ends, one strand a coloured tracer."""
     length, thick = 0.047, 0.0120 * (1 + 0.02 * rng.standard_normal())
-    phase, sway = 6.3 * rng.random(), 0.0015 + 0.0025 * rng.random()
+    phase, sway = 6.3 * rng.random(), 0.0012 + 0.0018 * rng.random()
     bend = sway * np.sin(u / 0.018 + phase)
     across = (v - bend) / np.sqrt(1 + (sway / 0.018 * np.cos(u / 0.018 + phase)) ** 2)
     tape = smoothstep(length - 0.0115, length - 0.0108, np.abs(u))
@@ -409,14 +409,14 @@ def _dowel(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfac
     )  # fmt: skip
 
 
-_QUARTER = np.pi / 2
 KINDS = {
-    "flange": Kind(_flange, 0.125, 0.52, 0.35, (0.020, 0.022, 0.026), True),
-    "housing": Kind(_housing, 0.115, 0.45, 0.35, (0.16, 0.15, 0.14), True),
-    "biscuit": Kind(_biscuit, 0.110, 0.42, 2 * _QUARTER, (0.05, 0.06, 0.075), False),
-    "webbing": Kind(_webbing, 0.120, 0.48, 0.35, (0.07, 0.075, 0.07), True),
-    "heatsink": Kind(_heatsink, 0.115, 0.60, 0.35, (0.10, 0.075, 0.05), True),
-    "foam": Kind(_foam, 0.110, 0.50, 0.35, (0.10, 0.11, 0.13), False),
-    "rope": Kind(_rope, 0.122, 0.55, 0.45, (0.035, 0.04, 0.04), False),
-    "dowel": Kind(_dowel, 0.115, 0.65, 0.45, (0.03, 0.05, 0.045), True),
+    "flange": Kind(_flange, 0.112, 0.47, 0.20, (0.020, 0.022, 0.026), True),
+    "housing": Kind(_housing, 0.105, 0.42, 0.20, (0.16, 0.15, 0.14), True),
+    "biscuit": Kind(_biscuit, 0.096, 0.40, np.pi, (0.05, 0.06, 0.075), False),
+    "webbing": Kind(_webbing, 0.110, 0.45, 0.20, (0.07, 0.075, 0.07), True),
+    "heatsink": Kind(_heatsink, 0.102, 0.55, 0.20, (0.10, 0.075, 0.05), True),
+    "foam": Kind(_foam, 0.102, 0.46, 0.20, (0.10, 0.11, 0.13), False),
+    "rope": Kind(_rope, 0.112, 0.50, 0.25, (0.035, 0.04, 0.04), False),
+    "dowel": Kind(_dowel, 0.106, 0.60, 0.25, (0.03, 0.05, 0.045), True),
 }
+"""The kinds of part by name."""

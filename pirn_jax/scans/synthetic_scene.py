@@ -115,8 +115,8 @@ def photograph(
         sRGB picture, uint8 (H, W, 3).
     """
     size = view.u.shape[0]
-    azimuth = -2.2 + 0.8 * (2 * rng.random() - 1)  # upper left, as over most work benches
-    climb = np.deg2rad(48 + 10 * (2 * rng.random() - 1))
+    azimuth = -2.2 + 0.5 * (2 * rng.random() - 1)  # upper left, as over most work benches
+    climb = np.deg2rad(50 + 8 * (2 * rng.random() - 1))
     warmth = 0.06 * (2 * rng.random() - 1)
     lamp = (1.15 * np.exp(0.12 * rng.standard_normal())) * np.array([1 + warmth, 1.0, 1 - warmth])
     ambient = 0.34 * np.exp(0.12 * rng.standard_normal())
@@ -175,8 +175,8 @@ def measure(
     z = np.rint(z * 1e6) / 1e6
     missing = 0.75 * smooth_drop(slant) + 0.30 * value_noise(rng, view.u, view.v, 0.0022)
     lost = missing > 0.32 + 0.10 * rng.random()
-    projector = np.pi if rng.random() < 0.5 else 0.0  # it stands left or right of the camera
-    lost |= blocked(surface.height, view.pixel, projector, 3.2, 1e-4) > 0.5
+    # The projector stands left of the camera; what it cannot reach is not measured.
+    lost |= blocked(surface.height, view.pixel, np.pi, 3.6, 1e-4) > 0.5
     lost |= rng.random((size, size)) < 0.004 * rng.random()
     xyz = np.stack([view.ray_x * z, view.ray_y * z, z], axis=-1).astype(np.float32)
     xyz[lost] = 0.0
