@@ -1,0 +1,169 @@
+"""The encoders by name: sizes, layers, colour statistics, where their weights are published.
+
+Source: DINOv2 (arXiv 2304.07193), registers (arXiv 2309.16588), DINO (arXiv 2104.14294), AugReg
+(arXiv 2106.10270). "Layers 2-10" of PIRN section 4 are read as 1-based block outputs of a 12-block
+encoder; deeper ones take the same share of their depth.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from pirn_jax.errors import ConfigError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PositionRule = Literal["meta", "meta-registers", "timm", "hf", "hf-registers"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What one published Vision Transformer is.
+
+    Attributes:
+        name: the name used here, e.g. "dinov2-base".
+        width: channels C per token.
+        depth: number of blocks.
+        heads: attention heads.
+        patch: side of a patch in pixels.
+        layers: 1-based blocks whose raw outputs are averaged unless told otherwise.
+        registers: register tokens between the class token and the patches.
+        mlp: "gelu" (two matrices, exact erf GELU) or "swiglu".
+        hidden: channels inside the MLP (after gating, for "swiglu").
+        layer_scale: whether each residual branch has a learned scale per channel.
+        position_rule: how the originals resize the position embedding; see `positions.py`.
+        mean, std: of the colours the network was trained with, for pictures in [0, 1].
+        hub: repository id of the published weights, or "" for the demo encoder.
+    """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    layers: tuple[int, ...]
+    hidden: int
+    registers: int = 0
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    layer_scale: bool = False
+    position_rule: PositionRule = "meta"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    hub: str = ""
+
+    def flops(self, image_size: tuple[int, int], last_layer: int | None = None) -> int:
+        """Arithmetic of one picture's forward pass, 2 operations per multiply-add.
+
+        Counts the matrix products only: patches, projections, attention, MLP. Normalisation,
+        softmax and GELU add 1-2 %.
+
+        Args:
+            image_size: height and width in pixels.
+            last_layer: the block after which it stops (1-based); None for the whole network.
+        """
+        patches = (image_size[0] // self.patch) * (image_size[1] // self.patch)
+        tokens = 1 + self.registers + patches
+        matrices = 3 if self.mlp == "swiglu" else 2
+        projections = 4 * self.width**2 + matrices * self.width * self.hidden
+        block = tokens * projections + 2 * tokens**2 * self.width
+        embedding = patches * 3 * self.patch**2 * self.width
+        return 2 * (embedding + (last_layer or self.depth) * block)
+
+
+def _dinov2(size: str, width: int, depth: int, heads: int, layers: range) -> list[EncoderConfig]:
+    giant = size == "giant"
+    hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8 if giant else 4 * width
+    return [
+        EncoderConfig(
+            name=f"dinov2-{size}{'-reg' if registers else ''}",
+            width=width,
+            depth=depth,
+            heads=heads,
+            patch=14,
+            layers=tuple(layers),
+            hidden=hidden,
+            registers=registers,
+            mlp="swiglu" if giant else "gelu",
+            layer_scale=True,
+            position_rule="meta-registers" if registers else "meta",
+            hub=f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
+        )
+        for registers in (0, 4)
+    ]
+
+
+def _dino(size: str, width: int, heads: int, patch: int) -> EncoderConfig:
+    return EncoderConfig(
+        name=f"dino-vit{size}{patch}",
+        width=width,
+        depth=12,
+        heads=heads,
+        patch=patch,
+        layers=tuple(range(2, 11)),
+        hidden=4 * width,
+        hub=f"facebook/dino-vit{size}{patch}",
+    )
+
+
+_CONFIGS = [
+    *_dinov2("small", 384, 12, 6, range(2, 11)),
+    *_dinov2("base", 768, 12, 12, range(2, 11)),
+    *_dinov2("large", 1024, 24, 16, range(4, 21, 2)),
+    *_dinov2("giant", 1536, 40, 24, range(7, 34, 3)),
+    *(_dino(s, w, h, p) for s, w, h in (("s", 384, 6), ("b", 768, 12)) for p in (8, 16)),
+    EncoderConfig(
+        name="vit-tiny-16",
+        width=192,
+        depth=12,
+        heads=3,
+        patch=16,
+        layers=tuple(range(2, 11)),
+        hidden=768,
+        position_rule="timm",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        hub="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    ),
+    EncoderConfig(
+        name="demo",
+        width=384,
+        depth=12,
+        heads=6,
+        patch=14,
+        layers=tuple(range(2, 11)),
+        hidden=1536,
+        layer_scale=True,
+    ),
+]
+CATALOG: dict[str, EncoderConfig] = {config.name: config for config in _CONFIGS}
+
+
+def _spellings(config: EncoderConfig) -> set[str]:
+    """The names other projects use for the same network."""
+    names = {config.name, config.hub, config.hub.split("/")[-1]} - {""}
+    if config.name.startswith("dinov2-"):
+        size, register = config.name.split("-")[1], "-reg" in config.name
+        names.add(f"dinov2_vit{size[0]}14" + ("_reg" if register else ""))  # torch.hub
+        if register:
+            names.add(f"dinov2reg_vit_{size}_14")  # INP-Former
+        names.add(f"vit_{size}_patch14_{'reg4_' if register else ''}dinov2.lvd142m")  # timm
+    elif config.name.startswith("dino-"):
+        names.add(config.name.replace("dino-vit", "dino_vit"))
+        size = "small" if config.width == 384 else "base"
+        names.add(f"vit_{size}_patch{config.patch}_224.dino")
+    return names
+
+
+def encoder_config(name: str) -> EncoderConfig:
+    """The catalog entry called `name`, in this or a well-known other spelling.
+
+    Raises:
+        ConfigError: no such encoder; the message offers the nearest names.
+    """
+    spellings = {s.lower(): config for config in _CONFIGS for s in _spellings(config)}
+    if config := spellings.get(name.lower()):
+        return config
+    near = difflib.get_close_matches(name.lower(), list(spellings), n=2, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ConfigError(f"no encoder is called {name!r}", f"{meant}Known: {', '.join(CATALOG)}")

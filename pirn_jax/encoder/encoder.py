@@ -1,0 +1,268 @@
+"""The frozen encoder as the rest of the house uses it: pictures in [0, 1] to patch tokens.
+
+Dimension letters: B pictures, h w pixels, N patch tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from pirn_jax.encoder import hub
+from pirn_jax.encoder.catalog import EncoderConfig, encoder_config
+from pirn_jax.encoder.positions import position_rule as resolve_rule
+from pirn_jax.encoder.vit import ViT
+from pirn_jax.encoder.weights import (
+    Source,
+    identify,
+    read_weights,
+    seeded_weights,
+    sha256_of,
+)
+from pirn_jax.errors import ConfigError, WeightsError
+
+_log = logging.getLogger("pirn_jax")
+Images = Float[Array, "B h w 3"] | Float[np.ndarray, "B h w 3"]
+
+
+class Encoder:
+    """A frozen Vision Transformer with its parameters; made by `load_encoder`.
+
+    Calling it is one jitted program per batch size: colours normalised, run to the last layer
+    needed, patch tokens of the layers averaged. `tokens` is the same as a pure function, to be
+    compiled into a larger program together with what follows.
+
+    Attributes:
+        config: which network it is.
+        image_size: height and width of its pictures in pixels.
+        grid: rows and columns of patches.
+        layers: 1-based blocks that are averaged.
+        dtype: of the matrix products.
+        parameters: the pure dict that `tokens` takes.
+        source: the file behind the parameters; its path is "" for seeded ones.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        parameters: dict[str, np.ndarray],
+        image_size: tuple[int, int],
+        layers: tuple[int, ...],
+        dtype: jnp.dtype,
+        source: Source,
+    ):
+        self.config, self.image_size, self.layers = config, image_size, layers
+        self.dtype, self.source = dtype, source
+        self.grid = grid_of(config, image_size)
+        self.blocks = _blocks(parameters)
+        self._graph, abstract = _skeleton(config, self.grid, self.blocks, dtype)
+        self.parameters = jax.tree.map_with_path(
+            lambda path, leaf: jnp.asarray(parameters[_path(path)], leaf.dtype), abstract
+        )
+        self._run = jax.jit(self.tokens)
+        self._states = jax.jit(self._hidden_states, static_argnums=2)
+
+    def __call__(self, images: Images) -> Float[Array, "B N C"]:
+        """The mean patch tokens of `layers`, float32.
+
+        Args:
+            images: colours in [0, 1], channels last, of the size the encoder was loaded for.
+
+        Raises:
+            ConfigError: another shape or type, or colours outside [0, 1].
+        """
+        return self._run(self.parameters, self._checked(images))
+
+    def tokens(self, parameters: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
+        """What a call computes, as a pure function of parameters and pictures."""
+        return nnx.merge(self._graph, parameters).mean_of(images, self.layers)
+
+    def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
+        """Raw outputs of single blocks, patch tokens only, in the order asked for.
+
+        Args:
+            images: as in a call.
+            layers: 1-based blocks; any the weights have, not only those that are averaged.
+
+        Raises:
+            ConfigError: pictures as in a call, or a layer that does not exist.
+        """
+        wanted = _checked_layers(self.config, layers)
+        if max(wanted) > self.blocks:
+            raise ConfigError(
+                f"layer {max(wanted)} was asked for, but these weights end after {self.blocks}",
+                f"ask for layers 1 to {self.blocks}, or load the whole network",
+            )
+        return self._states(self.parameters, self._checked(images), wanted)
+
+    def _hidden_states(
+        self, parameters: dict[str, Any], images: Images, layers: tuple[int, ...]
+    ) -> list[Float[Array, "B N C"]]:
+        outputs = nnx.merge(self._graph, parameters).outputs(images, max(layers))
+        kept = {number: tokens for number, tokens in enumerate(outputs, 1) if number in layers}
+        return [kept[layer] for layer in layers]
+
+    def flops(self, pictures: int = 2) -> int:
+        """Arithmetic of a call in matrix products; by default of a pair (RGB and normals)."""
+        return pictures * self.config.flops(self.image_size, max(self.layers))
+
+    def _checked(self, images: Images) -> Images:
+        shape, expected = np.shape(images), (*self.image_size, 3)
+        if len(shape) != 4 or shape[1:] != expected:
+            raise ConfigError(
+                f"expected pictures of shape (B, {', '.join(map(str, expected))}), got {shape}",
+                "resize them, or load the encoder with their image_size",
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ConfigError(
+                f"expected float colours in [0, 1], got {images.dtype}", "divide bytes by 255"
+            )
+        if isinstance(images, np.ndarray) and images.size and not -1 < images.mean() < 2:
+            raise ConfigError(
+                f"expected colours in [0, 1], got a mean of {images.mean():.3g}",
+                "divide bytes by 255; colour statistics are normalised by the encoder",
+            )
+        return images
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(str, self.layers))
+        return (
+            f"Encoder({self.config.name}, {self.image_size[0]}×{self.image_size[1]}, "
+            f"layers {layers}, {self.dtype.name}, {self.source.path or 'seeded weights'})"
+        )
+
+
+def load_encoder(
+    name: str,
+    weights: str | Path | None = None,
+    image_size: int | tuple[int, int] = 224,
+    layers: Sequence[int] | None = None,
+    position_rule: Literal["hf", "meta"] | None = None,
+    *,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Encoder:
+    """Load a frozen encoder.
+
+    Args:
+        name: "dinov2-small|base|large|giant" (each also with "-reg"), "dino-vits8|vits16|vitb8|
+            vitb16", "vit-tiny-16", "demo" (the shape of dinov2-small with seeded weights that know
+            nothing), or "auto": the network a given file holds; else dinov2-base where there is a
+            GPU and dinov2-small where there is none, from the cache or the hub; else "demo".
+        weights: a safetensors file or a folder with `model.safetensors`; None for the local cache,
+            then a download; "random" for seeded weights of the named shape.
+        image_size: of the pictures in pixels, multiples of the patch: a side or (height, width).
+        layers: 1-based blocks to average; None for the network's own (2-10 of 12 blocks).
+        position_rule: how the position embedding is resized: None as the network's original does,
+            "hf" as transformers, "meta" as Meta's code.
+        dtype: of the matrix products. In bfloat16 LayerNorm, softmax and the residual stream stay
+            in float32.
+
+    Raises:
+        ConfigError: an unknown name, size, layer or rule.
+        WeightsError: weights missing, damaged, or of another network.
+    """
+    if name == "auto":
+        name, weights = _choose(weights)
+    config = encoder_config(name)
+    size = _checked_size(config, image_size)
+    wanted = _checked_layers(config, config.layers if layers is None else layers)
+    rule = resolve_rule(config, position_rule)
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
+    compute, grid = jnp.dtype(dtype), grid_of(config, size)
+
+    if weights == "random" or (weights is None and config.name == "demo"):
+        _, abstract = _skeleton(config, grid, config.depth, compute)
+        leaves = jax.tree.leaves_with_path(abstract)
+        parameters = seeded_weights(config, {_path(path): leaf.shape for path, leaf in leaves})
+        return Encoder(config, parameters, size, wanted, compute, Source("", ""))
+
+    if config.name == "demo":
+        raise ConfigError(
+            f"the demo encoder has no weights to load, got {weights}", "name the real network"
+        )
+    if weights is None:
+        source = hub.cached_weights(config) or hub.download_weights(config)
+        path = Path(source.path)
+    else:
+        path = Path(weights)
+        path = path / "model.safetensors" if path.is_dir() else path
+        source = None
+    parameters = read_weights(path, config, grid, rule)
+    if max(wanted) > (ends := _blocks(parameters)):
+        raise WeightsError(
+            f"ends after block {ends} of {config.name}, but layer {max(wanted)} is needed",
+            f"give the whole network, or layers up to {ends}",
+            path,
+        )
+    source = source or Source(str(path), sha256_of(path))
+    return Encoder(config, parameters, size, wanted, compute, source)
+
+
+def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches in a picture."""
+    return image_size[0] // config.patch, image_size[1] // config.patch
+
+
+def _choose(weights: str | Path | None) -> tuple[str, str | Path | None]:
+    """What "auto" means here: the name, and the weights to give with it."""
+    if weights == "random":
+        return "demo", None
+    if weights is not None:
+        path = Path(weights)
+        return identify(path / "model.safetensors" if path.is_dir() else path), weights
+    name = "dinov2-base" if jax.default_backend() == "gpu" else "dinov2-small"
+    config = encoder_config(name)
+    try:
+        source = hub.cached_weights(config) or hub.download_weights(config)
+    except WeightsError as error:
+        _log.warning("DEMO ENCODER: random weights, results mean little. %s", error)
+        return "demo", None
+    _log.info("encoder %s from %s", name, source.path)
+    return name, source.path
+
+
+def _checked_size(config: EncoderConfig, image_size: int | tuple[int, int]) -> tuple[int, int]:
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or any(side < config.patch or side % config.patch for side in size):
+        sides = [max(1, round(side / config.patch)) * config.patch for side in size]
+        raise ConfigError(
+            f"image_size must be a multiple of {config.name}'s patch of {config.patch} pixels, "
+            f"got {image_size}",
+            f"nearest: {' × '.join(map(str, sides))}",
+        )
+    return size[0], size[1]
+
+
+def _checked_layers(config: EncoderConfig, layers: Sequence[int]) -> tuple[int, ...]:
+    wanted = tuple(int(layer) for layer in layers)
+    if not wanted or min(wanted) < 1 or max(wanted) > config.depth:
+        raise ConfigError(
+            f"layers must lie in 1 to {config.depth} for {config.name} (1-based), got {wanted}"
+        )
+    return wanted
+
+
+def _skeleton(
+    config: EncoderConfig, grid: tuple[int, int], blocks: int, dtype: jnp.dtype
+) -> tuple[Any, dict[str, Any]]:
+    """The module's graph and its parameters as shapes, without memory for them."""
+    model = nnx.eval_shape(lambda: ViT(config, grid, blocks, dtype, nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    return graph, nnx.to_pure_dict(state)
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return ".".join(str(entry.key) for entry in path)
+
+
+def _blocks(parameters: dict[str, np.ndarray]) -> int:
+    return 1 + max(int(path.split(".")[1]) for path in parameters if path.startswith("blocks."))

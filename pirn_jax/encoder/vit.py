@@ -1,0 +1,178 @@
+"""The Vision Transformer: pictures to patch tokens, raw block outputs, stopping where it may.
+
+Covers DINOv2 (LayerScale, SwiGLU, registers), DINO and AugReg by configuration. A block computes
+
+    x ← x + λ₁ · Attention(LayerNorm(x)),    x ← x + λ₂ · MLP(LayerNorm(x))
+
+with exact (erf) GELU. What feeds PIRN is the mean over some blocks of the patch tokens, before any
+final normalisation (PIRN section 4; DECISIONS: the layers are 1-based), so the network ends at the
+last block asked for. In bfloat16 the matrix products run in bfloat16; sums,
+the residual stream, LayerNorm, GELU, softmax and the mean stay in float32.
+
+Dimension letters: B pictures, h w pixels, P patch side, N patch tokens, R registers,
+T = 1 + R + N tokens, C channels, H heads, D channels per head.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from pirn_jax.encoder.catalog import EncoderConfig
+
+_EPSILON = 1e-6  # LayerNorm's, in every family covered
+
+
+def attention(
+    query: Float[Array, "B T H D"], key: Float[Array, "B T H D"], value: Float[Array, "B T H D"]
+) -> Float[Array, "B T H D"]:
+    """Softmax attention: cuDNN's fused kernel for bfloat16 on a GPU, XLA elsewhere."""
+    fused = query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu"
+    with jax.numpy_dtype_promotion("standard"):  # jax 0.10's bfloat16 path mixes in float32
+        return jax.nn.dot_product_attention(
+            query, key, value, implementation="cudnn" if fused else "xla"
+        )
+
+
+class Projection(nnx.Module):
+    """x W + b with the product taken in `dtype`, summed and returned in float32.
+
+    Rounding each product's result to bfloat16 as well, as nnx.Linear does, costs half the accuracy
+    (worst token's cosine on real weights 0.998 instead of 0.999).
+    """
+
+    def __init__(self, inputs: int, outputs: int, dtype: jnp.dtype):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), dtype))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Project the last axis."""
+        kernel = self.kernel[...]
+        product = jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+        return product + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one fused projection to query, key and value."""
+
+    def __init__(self, config: EncoderConfig, dtype: jnp.dtype):
+        self.heads, self.dtype = config.heads, dtype
+        self.qkv = Projection(config.width, 3 * config.width, dtype)
+        self.out = Projection(config.width, config.width, dtype)
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Let every token attend to every other of its picture."""
+        batch, tokens, channels = x.shape
+        qkv = self.qkv(x).astype(self.dtype)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, channels // self.heads)
+        mixed = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return self.out(mixed.reshape(batch, tokens, channels))
+
+
+class Mlp(nnx.Module):
+    """Two matrices around an exact GELU, or SwiGLU, whose first matrix holds [gate; value]."""
+
+    def __init__(self, config: EncoderConfig, dtype: jnp.dtype):
+        self.gated = config.mlp == "swiglu"
+        self.enter = Projection(config.width, config.hidden * (1 + self.gated), dtype)
+        self.leave = Projection(config.hidden, config.width, dtype)
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Change each token by itself."""
+        inner = self.enter(x)
+        if self.gated:
+            gate, value = jnp.split(inner, 2, axis=-1)
+            return self.leave(jax.nn.silu(gate) * value)
+        return self.leave(jax.nn.gelu(inner, approximate=False))
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        # Two passes for the variance: with outlier channels one pass cancels catastrophically.
+        norm = {"epsilon": _EPSILON, "use_fast_variance": False, "rngs": rngs}
+        self.norm1 = nnx.LayerNorm(config.width, **norm)
+        self.attention = Attention(config, dtype)
+        self.norm2 = nnx.LayerNorm(config.width, **norm)
+        self.mlp = Mlp(config, dtype)
+        if config.layer_scale:
+            self.scale1 = nnx.Param(jnp.ones(config.width))
+            self.scale2 = nnx.Param(jnp.ones(config.width))
+        self.layer_scale = config.layer_scale
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Add the attention's change, then the MLP's."""
+        mixed = self.attention(self.norm1(x))
+        x = x + (self.scale1[...] * mixed if self.layer_scale else mixed)
+        changed = self.mlp(self.norm2(x))
+        return x + (self.scale2[...] * changed if self.layer_scale else changed)
+
+
+class ViT(nnx.Module):
+    """The network for pictures of one size; its parameters are laid out by `weights.py`.
+
+    Args:
+        config: which network.
+        grid: rows and columns of patches.
+        blocks: how many blocks to build, from the first.
+        dtype: of the matrix products, float32 or bfloat16.
+        rngs: asked for by LayerNorm, and unused: real parameters come from files.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        grid: tuple[int, int],
+        blocks: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.grid = config, grid
+        self.patches = Projection(3 * config.patch**2, config.width, jnp.dtype("float32"))
+        # The class token with its position added, then the registers, which have none.
+        self.prefix = nnx.Param(jnp.zeros((1 + config.registers, config.width)))
+        self.positions = nnx.Param(jnp.zeros((grid[0] * grid[1], config.width)))
+        self.blocks = nnx.List([Block(config, dtype, rngs) for _ in range(blocks)])
+
+    def embed(self, images: Float[Array, "B h w 3"]) -> Float[Array, "B T C"]:
+        """Normalise the colours, cut into patches, add positions, prepend class and registers."""
+        (rows, columns), side = self.grid, self.config.patch
+        mean, std = jnp.asarray(self.config.mean), jnp.asarray(self.config.std)
+        colours = (images.astype(jnp.float32) - mean[None, None, None]) / std[None, None, None]
+        cut = colours.reshape(-1, rows, side, columns, side, 3).swapaxes(2, 3)
+        tokens = self.patches(cut.reshape(-1, rows * columns, 3 * side * side))
+        tokens = tokens + self.positions[...][None]
+        prefix = jnp.broadcast_to(self.prefix[...], (len(tokens), *self.prefix[...].shape))
+        return jnp.concatenate([prefix, tokens], axis=1)
+
+    def outputs(self, images: Float[Array, "B h w 3"], last: int) -> Iterator[Array]:
+        """The patch tokens (B, N, C) after each block in turn, not normalised.
+
+        Args:
+            images: colours in [0, 1].
+            last: the 1-based block after which the network ends.
+        """
+        tokens = self.embed(images)
+        for block in itertools.islice(self.blocks, last):
+            tokens = block(tokens)
+            yield tokens[:, 1 + self.config.registers :]
+
+    def mean_of(
+        self, images: Float[Array, "B h w 3"], layers: tuple[int, ...]
+    ) -> Float[Array, "B N C"]:
+        """The mean of some blocks' patch tokens, kept as a running sum.
+
+        Args:
+            images: colours in [0, 1].
+            layers: 1-based blocks; nothing after the last of them is computed.
+        """
+        outputs = self.outputs(images, max(layers))
+        wanted = (tokens for number, tokens in enumerate(outputs, 1) if number in layers)
+        return functools.reduce(jnp.add, wanted) / len(layers)

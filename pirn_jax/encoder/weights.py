@@ -1,0 +1,393 @@
+"""Weight files to encoder parameters, by a total mapping: nothing left over, nothing made up.
+
+Every key of the file is used once or stands on an explicit ignore list, every parameter is assigned
+once, every shape is checked from the header before anything is read, every value must be finite,
+and one error lists all that is wrong. Files are safetensors, in float32, float16 or bfloat16, with
+the names of transformers (DINOv2, ViT), of timm, or of Meta's own checkpoints. PyTorch's pickles
+are never opened here; `python -m pirn_jax.encoder.convert` turns one into safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pirn_jax.encoder.catalog import CATALOG, EncoderConfig, PositionRule
+from pirn_jax.encoder.positions import resize_positions
+from pirn_jax.errors import WeightsError
+
+Shape = tuple[int, ...]
+
+
+class Names(NamedTuple):
+    """How one project names the tensors: `{i}` the 0-based block; ".weight", ".bias" left off."""
+
+    project: str
+    cls: str
+    positions: str
+    registers: tuple[str, ...]
+    patches: str
+    norm1: str
+    qkv: tuple[str, ...]
+    out: str
+    scale1: str
+    norm2: str
+    mlp: tuple[tuple[str, str], ...]  # alternatives of (into, out of) the MLP
+    scale2: str
+    ignored: tuple[str, ...]  # present in files, of no use to raw patch tokens: key prefixes
+
+
+_HF = "encoder.layer.{i}."
+_HF_QKV = tuple(f"{_HF}attention.attention.{part}" for part in ("query", "key", "value"))
+_HF_DINOV2 = Names(
+    project="transformers (DINOv2)",
+    cls="embeddings.cls_token",
+    positions="embeddings.position_embeddings",
+    registers=("embeddings.register_tokens",),
+    patches="embeddings.patch_embeddings.projection",
+    norm1=f"{_HF}norm1",
+    qkv=_HF_QKV,
+    out=f"{_HF}attention.output.dense",
+    scale1=f"{_HF}layer_scale1.lambda1",
+    norm2=f"{_HF}norm2",
+    mlp=((f"{_HF}mlp.fc1", f"{_HF}mlp.fc2"), (f"{_HF}mlp.weights_in", f"{_HF}mlp.weights_out")),
+    scale2=f"{_HF}layer_scale2.lambda1",
+    ignored=("embeddings.mask_token", "layernorm.", "classifier.", "pooler."),
+)
+_HF_VIT = _HF_DINOV2._replace(
+    project="transformers (ViT)",
+    norm1=f"{_HF}layernorm_before",
+    norm2=f"{_HF}layernorm_after",
+    mlp=((f"{_HF}intermediate.dense", f"{_HF}output.dense"),),
+)
+_TIMM = Names(
+    project="timm or Meta",
+    cls="cls_token",
+    positions="pos_embed",
+    registers=("register_tokens", "reg_token"),
+    patches="patch_embed.proj",
+    norm1="blocks.{i}.norm1",
+    qkv=("blocks.{i}.attn.qkv",),
+    out="blocks.{i}.attn.proj",
+    scale1="blocks.{i}.ls1.gamma",
+    norm2="blocks.{i}.norm2",
+    mlp=(
+        ("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2"),
+        ("blocks.{i}.mlp.w12", "blocks.{i}.mlp.w3"),
+    ),
+    scale2="blocks.{i}.ls2.gamma",
+    ignored=("mask_token", "norm.", "head.", "fc_norm."),
+)
+
+
+class Rule(NamedTuple):
+    """One parameter: where it comes from and how it is made."""
+
+    sources: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    build: Callable[..., np.ndarray]
+
+
+class Source(NamedTuple):
+    """Where weights came from: everything needed to name them in a result."""
+
+    path: str
+    sha256: str
+    repository: str = ""
+    revision: str = ""
+
+
+def _names_of(keys: set[str], path: Path) -> tuple[Names, str]:
+    """Recognise the naming scheme and the prefix a wrapping model put before every key."""
+    for key in sorted(keys, key=len):
+        for names in (_HF_VIT, _HF_DINOV2, _TIMM):
+            prefix = key.removesuffix(names.patches + ".weight")
+            if prefix == key:
+                continue
+            if names is _HF_VIT and prefix + names.norm1.format(i=0) + ".weight" not in keys:
+                continue
+            return names, prefix
+    some = ", ".join(sorted(keys)[:5]) or "nothing"
+    raise WeightsError(
+        f"holds no Vision Transformer that is known here; it has {some}, …",
+        "expected the names of transformers (Dinov2Model, ViTModel), timm, or Meta",
+        path,
+    )
+
+
+def _rules(
+    config: EncoderConfig, names: Names, prefix: str, header: Mapping[str, Shape], blocks: int
+) -> dict[str, Rule]:
+    """The table: parameter path → rule, for a file with this header and number of blocks."""
+    width, patch = config.width, config.patch
+    rules: dict[str, Rule] = {}
+
+    def vector(target: str, source: str, size: int = width) -> None:
+        rules[target] = Rule((prefix + source,), ((size,),), lambda v: v)
+
+    def norm(target: str, source: str) -> None:
+        vector(f"{target}.scale", f"{source}.weight")
+        vector(f"{target}.bias", f"{source}.bias")
+
+    def linear(target: str, sources: tuple[str, ...], inputs: int, outputs: int) -> None:
+        part = outputs // len(sources)
+        kernels = tuple(f"{prefix}{s}.weight" for s in sources)
+        biases = tuple(f"{prefix}{s}.bias" for s in sources)
+        rules[f"{target}.kernel"] = Rule(
+            kernels, ((part, inputs),) * len(sources), lambda *w: np.concatenate(w).T
+        )
+        rules[f"{target}.bias"] = Rule(
+            biases, ((part,),) * len(sources), lambda *b: np.concatenate(b)
+        )
+
+    rules["patches.kernel"] = Rule(
+        (f"{prefix}{names.patches}.weight",),
+        ((width, 3, patch, patch),),
+        lambda w: w.transpose(2, 3, 1, 0).reshape(-1, width),
+    )
+    vector("patches.bias", f"{names.patches}.bias")
+    tokens = [(prefix + names.cls, (1, 1, width))]
+    if config.registers:
+        choices = [prefix + name for name in names.registers]
+        found = next((c for c in choices if c in header), choices[0])
+        tokens.append((found, (1, config.registers, width)))
+    rules["prefix"] = Rule(
+        tuple(key for key, _ in tokens),
+        tuple(shape for _, shape in tokens),
+        lambda *t: np.concatenate(t, axis=1)[0],
+    )
+    stored = header.get(prefix + names.positions, ())
+    count = stored[1] if len(stored) == 3 else 0
+    # timm's register models keep no position for the class token
+    side = math.isqrt(count if math.isqrt(count) ** 2 == count else max(count - 1, 0))
+    expected = (1, count if side**2 == count else side**2 + 1, width)
+    rules["positions"] = Rule((prefix + names.positions,), (expected,), lambda p: p[0])
+
+    for i in range(blocks):
+        at = {field: value for field, value in names._asdict().items() if isinstance(value, str)}
+        at = {field: value.format(i=i) for field, value in at.items()}
+        enter, leave = next(
+            (pair for pair in names.mlp if f"{prefix}{pair[0].format(i=i)}.weight" in header),
+            names.mlp[-1 if config.mlp == "swiglu" else 0],
+        )
+        norm(f"blocks.{i}.norm1", at["norm1"])
+        linear(
+            f"blocks.{i}.attention.qkv", tuple(q.format(i=i) for q in names.qkv), width, 3 * width
+        )
+        linear(f"blocks.{i}.attention.out", (at["out"],), width, width)
+        norm(f"blocks.{i}.norm2", at["norm2"])
+        into = config.hidden * (2 if config.mlp == "swiglu" else 1)
+        linear(f"blocks.{i}.mlp.enter", (enter.format(i=i),), width, into)
+        linear(f"blocks.{i}.mlp.leave", (leave.format(i=i),), config.hidden, width)
+        if config.layer_scale:
+            vector(f"blocks.{i}.scale1", at["scale1"])
+            vector(f"blocks.{i}.scale2", at["scale2"])
+    return rules
+
+
+def read_weights(
+    path: Path, config: EncoderConfig, grid: tuple[int, int], rule: PositionRule
+) -> dict[str, np.ndarray]:
+    """Read a safetensors file into parameters by path, float32, positions at the grid's size.
+
+    A file may end early, after any whole block: nothing later can then be asked of the encoder.
+
+    Args:
+        path: the file.
+        config: the network it must hold.
+        grid: rows and columns of patches wanted.
+        rule: how to resize the position embedding.
+
+    Raises:
+        WeightsError: the file is missing, not safetensors, damaged, another network's, or holds
+            values that are not finite. Everything wrong is listed at once.
+    """
+    parameters, broken = {}, []
+    with _header(path) as (file, header, integers):
+        names, prefix = _names_of(set(header), path)
+        blocks = _blocks_in(set(header), names, prefix, config)
+        rules = _rules(config, names, prefix, header, blocks)
+        _check(path, config, names, prefix, rules, header, integers)
+        for target, entry in rules.items():
+            parts = [np.asarray(file.get_tensor(key), np.float32) for key in entry.sources]
+            pairs = zip(entry.sources, parts, strict=True)
+            broken += [key for key, part in pairs if not np.isfinite(part).all()]
+            parameters[target] = np.ascontiguousarray(entry.build(*parts))
+    if broken:
+        raise WeightsError(
+            f"holds NaN or infinite values in {_listed(broken)}", "download it again", path
+        )
+    positions = parameters["positions"]
+    side = math.isqrt(len(positions))
+    if side**2 < len(positions):  # the class token's position leads
+        parameters["prefix"][0] += positions[0]
+        positions = positions[1:]
+    resized = resize_positions(positions.reshape(side, side, config.width), grid, rule)
+    parameters["positions"] = resized.reshape(-1, config.width)
+    return parameters
+
+
+_FLOATS = {"F32", "F16", "BF16", "F64"}
+
+
+@contextmanager
+def _header(path: Path) -> Iterator[tuple[Any, dict[str, Shape], set[str]]]:
+    """The open file, its keys with shapes, and the keys that are not of a floating type."""
+    from safetensors import SafetensorError, safe_open
+
+    _refuse_other_formats(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            header = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            integers = {k for k, part in slices.items() if part.get_dtype() not in _FLOATS}
+            yield file, header, integers
+    except SafetensorError as error:
+        raise WeightsError(
+            f"is not a whole safetensors file ({error})", "download or convert it again", path
+        ) from error
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Name the common things that are not safetensors, without opening them as what they are."""
+    if not path.is_file():
+        raise WeightsError("no such file", "give the path of a .safetensors file", path)
+    with path.open("rb") as file:
+        start = file.read(64)
+    converter = f"convert it: python -m pirn_jax.encoder.convert {path.name} OUT.safetensors"
+    for magic, problem, remedy in (
+        (
+            b"PK\x03\x04",
+            "is a PyTorch checkpoint (a zip of pickles), which can run code",
+            converter,
+        ),
+        (b"\x80", "is a Python pickle, which can run code", converter),
+        (b"version https://git-lfs", "is a Git LFS pointer, not the file", "run: git lfs pull"),
+        (b"<", "is a web page, not weights", "download the file itself"),
+    ):
+        # A safetensors file starts with a 64-bit header length, whose sixth byte is always 0.
+        if start.startswith(magic) and start[5:8] != b"\0\0\0":
+            raise WeightsError(f"{problem}; it was not opened", remedy, path)
+
+
+def _blocks_in(keys: set[str], names: Names, prefix: str, config: EncoderConfig) -> int:
+    """How many blocks the file has: its highest block number + 1, at most the network's depth."""
+    lead = re.escape(prefix) + re.escape(names.norm1.split("{i}")[0])
+    numbers = [int(found[1]) for key in keys if (found := re.match(rf"{lead}(\d{{1,4}})\.", key))]
+    return max(1, min(max(numbers, default=0) + 1, config.depth))
+
+
+def _check(
+    path: Path,
+    config: EncoderConfig,
+    names: Names,
+    prefix: str,
+    rules: Mapping[str, Rule],
+    header: Mapping[str, Shape],
+    integers: set[str],
+) -> None:
+    """Raise one error with every missing, unexpected and mismatched key."""
+    wanted = {
+        key: shape
+        for rule in rules.values()
+        for key, shape in zip(rule.sources, rule.shapes, strict=True)
+    }
+    missing = sorted(wanted.keys() - header.keys())
+    ignored = tuple(names.ignored)
+    unexpected = sorted(
+        key
+        for key in header.keys() - wanted.keys()
+        if not key.removeprefix(prefix).startswith(ignored)
+    )
+    mismatched = [
+        f"{key} is {header[key]}, expected {shape}"
+        for key, shape in sorted(wanted.items())
+        if key in header and header[key] != shape
+    ]
+    mismatched += [f"{key} is not of a floating type" for key in sorted(integers & wanted.keys())]
+    problems = [
+        f"{what}: {_listed(items)}"
+        for what, items in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("mismatched", mismatched),
+        )
+        if items
+    ]
+    if not problems:
+        return
+    patches = header.get(f"{prefix}{names.patches}.weight", ())
+    alike = [c.name for c in CATALOG.values() if patches == (c.width, 3, c.patch, c.patch)]
+    like = f"it looks like {' or '.join(alike)}" if alike and config.name not in alike else ""
+    raise WeightsError(
+        f"does not hold {config.name} with the names of {names.project}\n  "
+        + "\n  ".join(problems),
+        "; ".join(filter(None, [like, "give the file that belongs to this encoder"])),
+        path,
+    )
+
+
+def _listed(items: list[str], most: int = 8) -> str:
+    rest = f", … ({len(items)} in all)" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def identify(path: Path) -> str:
+    """The name of the network a safetensors file holds, from its keys and shapes.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no network of the catalog.
+    """
+    refusals = []
+    for config in CATALOG.values():
+        try:
+            with _header(path) as (_, header, integers):
+                names, prefix = _names_of(set(header), path)
+                blocks = _blocks_in(set(header), names, prefix, config)
+                rules = _rules(config, names, prefix, header, blocks)
+                _check(path, config, names, prefix, rules, header, integers)
+            return config.name
+        except WeightsError as error:
+            refusals.append(error)
+    raise min(refusals, key=lambda error: len(error.problem))
+
+
+def seeded_weights(
+    config: EncoderConfig, shapes: Mapping[str, Shape], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Random parameters that are the same everywhere and for ever, for demos and benchmarks.
+
+    Args:
+        config: the network.
+        shapes: parameter path → shape.
+        seed: of the legacy Mersenne Twister, whose stream numpy promises never to change.
+
+    Returns:
+        Parameters by path, float32: kernels N(0, 1/inputs), embeddings N(0, 0.02²), LayerNorm the
+        identity, biases zero, layer scales 1.
+    """
+    stream = np.random.RandomState(seed)
+    parameters = {}
+    for path in sorted(shapes):
+        shape = shapes[path]
+        if path.endswith(".kernel"):
+            values = stream.standard_normal(shape) / math.sqrt(shape[0])
+        elif path in ("prefix", "positions"):
+            values = 0.02 * stream.standard_normal(shape)
+        else:
+            values = np.zeros(shape) if path.endswith(".bias") else np.ones(shape)
+        parameters[path] = values.astype(np.float32)
+    return parameters
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
