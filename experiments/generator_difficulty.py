@@ -1,4 +1,4 @@
-"""How hard are the generated categories? Shortcuts must fail and a strong baseline must not be done.
+"""How hard are the generated categories: do shortcuts fail, and is a strong baseline challenged?
 
     python -m experiments.generator_difficulty --weights vit_tiny_patch16_224.safetensors
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections import defaultdict
@@ -30,11 +31,13 @@ import numpy as np
 from scipy.ndimage import binary_closing, binary_fill_holes, gaussian_filter, uniform_filter, zoom
 from scipy.stats import rankdata
 
+from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.scans.synthetic import (
     CATEGORIES,
     DEFECTS,
     GENERATOR_VERSION,
     HELD_OUT,
+    generator_hash,
     open_synthetic,
 )
 from pirn_jax.scans.synthetic_defects import FLAWS
@@ -93,47 +96,20 @@ def pictures(scan) -> dict[str, np.ndarray]:
         "rgb": scan.rgb / 255.0 * part[..., None],
         "normals": (normals + 1) / 2 * seen[..., None],
     }
-    factor = SIDE / scan.rgb.shape[0]
-    return {name: np.clip(zoom(image, (factor, factor, 1), order=1, grid_mode=True, mode="nearest"), 0, 1)
-            for name, image in full.items()}  # fmt: skip
+    factors = (SIDE / scan.rgb.shape[0], SIDE / scan.rgb.shape[1], 1)
+    return {
+        name: np.clip(zoom(image, factors, order=1, grid_mode=True, mode="nearest"), 0, 1)
+        for name, image in full.items()
+    }
 
 
 # --- the three kinds of score ---------------------------------------------------------------------
 
 
-def vit_tokens(weights: str):
-    """ViT-Ti/16 in PyTorch: images (B, 224, 224, 3) in [0, 1] -> mean of blocks 2..10, (B, N, C)."""
-    import torch
-    from safetensors.torch import load_file
-
-    w = load_file(weights)
-
-    def linear(x, name):
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    def norm(x, name):
-        return torch.layer_norm(x, (192,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
-
-    @torch.no_grad()
-    def encode(images: np.ndarray) -> np.ndarray:
-        x = torch.tensor(images, dtype=torch.float32).permute(0, 3, 1, 2) * 2 - 1
-        x = torch.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=16)
-        x = x.flatten(2).transpose(1, 2)
-        x = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], 1) + w["pos_embed"]
-        total = 0
-        for block in range(10):
-            name = f"blocks.{block}"
-            qkv = linear(norm(x, f"{name}.norm1"), f"{name}.attn.qkv")
-            q, k, v = qkv.reshape(*x.shape[:2], 3, 3, 64).permute(2, 0, 3, 1, 4)
-            mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-            x = x + linear(mixed.transpose(1, 2).flatten(2), f"{name}.attn.proj")
-            hidden = torch.nn.functional.gelu(linear(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
-            x = x + linear(hidden, f"{name}.mlp.fc2")
-            if block >= 1:
-                total = total + x[:, 1:]
-        return (total / 9).numpy()
-
-    return encode
+def tokens(encoder: Encoder, images: np.ndarray) -> np.ndarray:
+    """Tokens of many pictures, five at a time: one compiled program, little memory."""
+    batches = [encoder(images[k : k + 5].astype(np.float32)) for k in range(0, len(images), 5)]
+    return np.concatenate([np.asarray(batch) for batch in batches])
 
 
 def memory_maps(shots: np.ndarray, tests: np.ndarray) -> np.ndarray:
@@ -141,7 +117,7 @@ def memory_maps(shots: np.ndarray, tests: np.ndarray) -> np.ndarray:
     bank = shots.reshape(-1, shots.shape[-1])
     bank = bank / np.linalg.norm(bank, axis=-1, keepdims=True)
     tests = tests / np.linalg.norm(tests, axis=-1, keepdims=True)
-    far = np.stack([1 - (tokens @ bank.T).max(-1) for tokens in tests])
+    far = np.stack([1 - (image @ bank.T).max(-1) for image in tests])
     grid = round(far.shape[1] ** 0.5)
     maps = far.reshape(-1, grid, grid)
     up = zoom(maps, (1, SIDE / grid, SIDE / grid), order=1, grid_mode=True, mode="nearest")
@@ -171,13 +147,17 @@ def statistics(scan, border: bool) -> np.ndarray:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", required=True, help="ViT-Ti/16 weights, timm names, safetensors")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--weights", required=True, help="ViT-Ti/16 weights, timm names, safetensors"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    encode = vit_tokens(options.weights)
+    encoder = load_encoder("vit-tiny-16", weights=options.weights, image_size=SIDE)
 
     table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     by_category: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -195,7 +175,7 @@ def main() -> None:
             for picture in ("rgb", "normals"):
                 shots = np.stack([view[picture] for view in views["train"]])
                 tests = np.stack([view[picture] for view in views["test"]])
-                maps[picture] = memory_maps(encode(shots), encode(tests))
+                maps[picture] = memory_maps(tokens(encoder, shots), tokens(encoder, tests))
                 for how, values in mean_image_scores(shots, tests).items():
                     scores[f"mean image, {picture}, {how}"] = values
             maps["sum"] = maps["rgb"] + maps["normals"]
@@ -215,8 +195,8 @@ def main() -> None:
                     if (types == defect).any():
                         pick = (types == defect) | (labels == 0)
                         table[method][defect].append(auroc(values[pick], labels[pick]))
-            print(f"seed {seed} {category:9s} " + "  ".join(
-                f"{name} {values['all'][-1]:.3f}" for name, values in table.items()), flush=True)  # fmt: skip
+            latest = "  ".join(f"{p} {table[f'memory, {p}']['all'][-1]:.3f}" for p in PICTURES)
+            print(f"seed {seed}  {category:9s} memory: {latest}", flush=True)
 
     for place in ("border", "global"):
         table[f"{place} statistics, classifier"]["all"] = classifier_aurocs(
@@ -244,51 +224,98 @@ def classifier_aurocs(groups: list[tuple[np.ndarray, np.ndarray]]) -> list[float
 
 
 def write(options, table, by_category, render_seconds) -> None:
-    """The table as markdown, everything as JSON."""
+    """The tables as markdown, everything as JSON."""
     mean = {m: {d: float(np.mean(v)) for d, v in row.items()} for m, row in table.items()}
-    spread = {m: float(np.std(row["all"])) for m, row in table.items()}
     seeds = " ".join(map(str, options.seeds))
-    command = "python -m experiments.generator_difficulty --weights vit_tiny_patch16_224.safetensors"
-    command += "" if options.seeds == [0, 1, 2] else f" --seeds {seeds}"
-    lines = [
-        f"# Difficulty of the generated data, generator version {GENERATOR_VERSION}", "",
-        f"    {command}", "",
-        f"Image AUROC, 5 shots, 60 test scans a category, mean over seeds {seeds} and "
-        f"{len(options.categories)} categories; ± is the standard deviation over them.", "",
-        "| target | measured |", "| --- | --- |",
-        f"| distance to the mean image ≤ 0.75 | {max(v['all'] for m, v in mean.items() if m.startswith('mean image')):.3f} (the strongest of four) |",
-        f"| border statistics ≤ 0.6 | {mean['border statistics, distance']['all']:.3f} distance, {mean['border statistics, classifier']['all']:.3f} classifier |",
-        f"| global statistics ≤ 0.6 | {mean['global statistics, distance']['all']:.3f} distance, {mean['global statistics, classifier']['all']:.3f} classifier |",
-        f"| memory, 0.75 to 0.95 overall | {mean['memory, sum']['all']:.3f} |",
-        f"| memory, no type at chance or solved | {min(v for d, v in mean['memory, sum'].items() if d != 'all'):.3f} to {max(v for d, v in mean['memory, sum'].items() if d != 'all'):.3f} |",
-        "", "By type of defect (each against the good scans of its category):", "",
-        "| method | all | " + " | ".join(DEFECTS) + " |", "| --- " * (len(DEFECTS) + 2) + "|",
-        "| *where it is* | | " + " | ".join(FLAWS[d].modality for d in DEFECTS) + " |",
-    ]  # fmt: skip
+    command = (
+        "python -m experiments.generator_difficulty "
+        f"--weights vit_tiny_patch16_224.safetensors --seeds {seeds}"
+    )
+    types = [mean["memory, sum"][defect] for defect in DEFECTS]
+    best = [max(mean[f"memory, {p}"][d] for p in ("rgb", "normals")) for d in DEFECTS]
+    alone = {p: min(mean[f"memory, {p}"][d] for d in DEFECTS) for p in ("rgb", "normals")}
+    shortcut = max(row["all"] for method, row in mean.items() if method.startswith("mean image"))
+    target = {
+        "distance to the mean image ≤ 0.75": f"{shortcut:.3f} (the strongest of four)",
+        **{
+            f"{place} statistics ≤ 0.6": " ".join(
+                f"{mean[f'{place} statistics, {how}']['all']:.3f} {how}"
+                for how in ("distance", "classifier")
+            )
+            for place in ("border", "global")
+        },
+        "memory on tokens, 0.75 to 0.95 overall": f"{mean['memory, sum']['all']:.3f}",
+        "no type at chance or solved": f"{min(types):.3f} to {max(types):.3f} (sum), "
+        f"{min(best):.3f} to {max(best):.3f} (the better picture)",
+        "no picture solves every type": ", ".join(
+            f"{name} alone: weakest type {value:.3f}" for name, value in alone.items()
+        ),
+    }
+    rows = [
+        ["method", "all", *DEFECTS],
+        ["*where it is*", "", *(FLAWS[d].modality for d in DEFECTS)],
+    ]
     for method, row in mean.items():
-        cells = [f"{row[d]:.3f}" if d in row else "" for d in DEFECTS]
-        lines.append(f"| {method} | {row['all']:.3f} ± {spread[method]:.3f} | " + " | ".join(cells) + " |")
-    lines += ["", "By category, all types:", "", "| category | " + " | ".join(f"memory, {p}" for p in PICTURES)
-              + " | mean image, strongest |", "| --- " * 5 + "|"]  # fmt: skip
+        overall = f"{row['all']:.3f} ± {np.std(table[method]['all']):.3f}"
+        rows.append([method, overall, *(f"{row[d]:.3f}" if d in row else "" for d in DEFECTS)])
+    kinds = [["category", *(f"memory, {p}" for p in PICTURES), "mean image, strongest"]]
     for category, row in by_category.items():
         note = " (held out)" if category in HELD_OUT else ""
         strongest = max(np.mean(v) for m, v in row.items() if m.startswith("mean image"))
-        cells = [f"{np.mean(row[f'memory, {p}']):.3f}" for p in PICTURES] + [f"{strongest:.3f}"]
-        lines.append(f"| {category}{note} | " + " | ".join(cells) + " |")
-    lines += ["", f"Rendering 75 scans of 256×256 took {np.median(render_seconds):.1f} s (median; "
-              f"longest {max(render_seconds):.1f} s) in one process.", ""]  # fmt: skip
-    text = "\n".join(lines)
+        values = [*(np.mean(row[f"memory, {p}"]) for p in PICTURES), strongest]
+        kinds.append([category + note, *(f"{value:.3f}" for value in values)])
+    text = "\n".join(
+        [
+            f"# Difficulty of the generated data, version {GENERATOR_VERSION}",
+            f"\nGenerator hash `{generator_hash()}`.\n\n    {command}\n",
+            "Image AUROC with 5 shots and 60 test scans for each category and seed; mean over "
+            f"{len(by_category)} categories and {len(options.seeds)} seeds, ± their standard "
+            "deviation.\n",
+            markdown([["target", "measured"], *map(list, target.items())]),
+            "\nBy type of defect, each against the good scans of its category and seed:\n",
+            markdown(rows),
+            "\nBy category:\n",
+            markdown(kinds),
+            f"\nRendering 75 scans of 256×256: {np.median(render_seconds):.1f} s (median, longest "
+            f"{max(render_seconds):.1f} s), one process.\n",
+        ]
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "generator_difficulty.md").write_text(text, encoding="utf-8")
     record = {
-        "generator_version": GENERATOR_VERSION, "command": command, "seeds": options.seeds,
-        "python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(),
-        "mean": mean, "per_category_and_seed": table, "per_category": by_category,
+        "generator_version": GENERATOR_VERSION,
+        "generator_hash": generator_hash(),
+        "command": command,
+        "seeds": options.seeds,
+        "environment": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "mean": mean,
+        "per_category_and_seed": table,
+        "per_category": by_category,
         "render_seconds": render_seconds,
-    }  # fmt: skip
+    }
     path = options.out / "generator_difficulty.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rounded(record), indent=1) + "\n", encoding="utf-8")
     print("\n" + text)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table; the first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+
+
+def rounded(value):
+    """The same with floats to four places."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def describe(category: str, key: str, seed: int = 0) -> Record:
         return Record(key, defect)
     if defect not in defects_of(category):
         raise ConfigError(
-            f"{category} has no defect {defect!r}", f"its types are {', '.join(defects_of(category))}"
+            f"{category} has no defect {defect!r}",
+            f"its types are {', '.join(defects_of(category))}",
         )
     flaw = FLAWS[defect]
     start = _stream(category, seed, folder, "spread").random(2)
@@ -110,9 +111,7 @@ def describe(category: str, key: str, seed: int = 0) -> Record:
     )
 
 
-def render(
-    category: str, key: str, seed: int = 0, size: int = 256, flawless: bool = False
-) -> Scan:
+def render(category: str, key: str, seed: int = 0, size: int = 256, flawless: bool = False) -> Scan:
     """Render one scan.
 
     Args:
@@ -229,6 +228,8 @@ def write_mvtec3d(
     for split in (data.train, data.validation, data.test):
         for scan in split:
             part, defect, stem = scan.key.split("/")
+            assert scan.rgb is not None
+            assert scan.mask is not None
             pictures = {"rgb": scan.rgb} | ({"gt": scan.mask} if part == "test" else {})
             for role, picture in pictures.items():
                 file = folder / part / defect / role / f"{stem}.png"

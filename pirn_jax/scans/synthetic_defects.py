@@ -13,6 +13,7 @@ Dimension letters: H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,12 @@ class Flaw(NamedTuple):
 
 
 def damage(
-    rng: np.random.Generator, defect: str, surface: Surface, view: View, share: float, strength: float
+    rng: np.random.Generator,
+    defect: str,
+    surface: Surface,
+    view: View,
+    share: float,
+    strength: float,
 ) -> Damage:
     """Give a good surface a defect.
 
@@ -92,7 +98,7 @@ def damage(
     )
 
 
-# --- footprints: a mask, and how far out a pixel lies in it, 0 in the middle to 1 at the outline ---
+# --- footprints: a mask, and how far out a pixel lies in it: 0 in the middle, 1 at the outline
 
 
 def _place(site: Site, among: Mask) -> tuple[float, float]:
@@ -142,7 +148,7 @@ def _line(site: Site, wander: float) -> tuple[Mask, Field]:
             knot_v += direction * step * np.sin(turn)
             knots.insert(len(knots) if direction > 0 else 0, (knot_u, knot_v))
     distance = np.full_like(site.u, np.inf)
-    for (from_u, from_v), (to_u, to_v) in zip(knots[:-1], knots[1:], strict=True):
+    for (from_u, from_v), (to_u, to_v) in pairwise(knots):
         du, dv = to_u - from_u, to_v - from_v
         a, b = site.u - from_u, site.v - from_v
         along = np.clip((a * du + b * dv) / (du * du + dv * dv), 0.0, 1.0)
@@ -236,7 +242,7 @@ def _warp(site: Site) -> Damage:
     across = np.cos(turn) * site.u + np.sin(turn) * site.v
     mask, _ = _nearest(across - across.min() + site.pixel, site.part, _count(site))
     beyond = np.where(mask, across[mask].max() - across, 0.0)
-    lift = site.strength * 0.85 * beyond**2 / (beyond + 0.004)  # bends over 4 mm, then straight
+    lift = site.strength * 1.2 * beyond**2 / (beyond + 0.004)  # bends over 4 mm, then straight
     return site.surface._replace(height=site.surface.height + lift), mask
 
 
@@ -290,11 +296,11 @@ def _contamination(site: Site) -> Damage:
 
 FLAWS = {
     "stain": Flaw("texture", (0.004, 0.12), (0.35, 1.0), _stain),
-    "print_missing": Flaw("texture", (0.006, 0.06), (0.45, 1.0), _print_missing),
+    "print_missing": Flaw("texture", (0.008, 0.08), (0.5, 1.0), _print_missing),
     "scratch": Flaw("texture", (0.002, 0.02), (0.3, 1.0), _scratch),
     "dent": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _dent),
     "bump": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _bump),
-    "warp": Flaw("geometry", (0.05, 0.20), (0.25, 1.0), _warp),
+    "warp": Flaw("geometry", (0.05, 0.20), (0.35, 1.0), _warp),
     "crack": Flaw("both", (0.001, 0.02), (0.25, 1.0), _crack),
     "hole": Flaw("both", (0.001, 0.04), (0.2, 1.0), _hole),
     "contamination": Flaw("both", (0.001, 0.06), (0.25, 1.0), _contamination),

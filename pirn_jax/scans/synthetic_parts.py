@@ -41,7 +41,7 @@ class Surface(NamedTuple):
     albedo: Float[np.ndarray, "H W 3"]
     gloss: Field
     ink: Field
-    ink_albedo: Float[np.ndarray, "3"]
+    ink_albedo: Float[np.ndarray, " 3"]
 
 
 class Kind(NamedTuple):
@@ -141,7 +141,7 @@ def coverage(distance: Field, pixel: float) -> Field:
 
 def tinted(
     rng: np.random.Generator, colour: tuple[float, float, float], spread: float
-) -> Float[np.ndarray, "3"]:
+) -> Float[np.ndarray, " 3"]:
     """The colour of this sample: brightness and hue of the batch vary."""
     brightness = np.exp(spread * rng.standard_normal())
     return np.clip(
@@ -149,7 +149,7 @@ def tinted(
     )
 
 
-def painted(colour: Float[np.ndarray, "3"], shade: Field) -> Float[np.ndarray, "H W 3"]:
+def painted(colour: Float[np.ndarray, " 3"], shade: Field) -> Float[np.ndarray, "H W 3"]:
     """One colour times a field of relative brightness."""
     return np.clip(shade[..., None] * colour, 0.0, 1.0)
 
@@ -211,7 +211,7 @@ def _flange(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfa
     text = "PIRN-" + lot_number(rng, 2)
     ink = text_print(0.0305 * (angle + np.pi / 2), 0.0305 - radius, text, 0.0, 0.0, 0.0040)
     return Surface(
-        height, cover, painted(tinted(rng, (0.27, 0.275, 0.285), 0.12), shade),
+        height, cover, painted(tinted(rng, (0.27, 0.275, 0.285), 0.17), shade),
         np.full_like(u, 0.55), ink * cover, np.array([0.06, 0.06, 0.07]),
     )  # fmt: skip
 
@@ -228,7 +228,9 @@ def _housing(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
         height += 0.0028 * smoothstep(0.0005, -0.0008, boss)
         screws = np.minimum(screws, boss + 0.0028)
     height -= 0.006 * smoothstep(0.0003, -0.0005, screws)
-    vents = np.maximum(np.abs(np.mod(u - 0.0005, 0.005) - 0.0025) - 0.0011, np.abs(v + 0.0125) - 0.0062)
+    vents = np.maximum(
+        np.abs(np.mod(u - 0.0005, 0.005) - 0.0025) - 0.0011, np.abs(v + 0.0125) - 0.0062
+    )
     vents = np.maximum(vents, np.abs(u + 0.0055) - 0.0150)
     height -= 0.0035 * smoothstep(0.0003, -0.0005, vents)
     cover = coverage(outline, pixel)
@@ -307,7 +309,7 @@ def _webbing(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
 
 
 def _heatsink(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface:
-    """Ribbed aluminium heatsink: eight fins with a cross cut, a milled pad with an etched number."""
+    """Ribbed aluminium heatsink: eight fins with a cross cut, a milled pad, an etched number."""
     half_u, half_v = 0.038 * (1 + 0.004 * rng.standard_normal()), 0.031
     outline = box_distance(u, v, half_u, half_v, 0.0010)
     pitch = 0.0095
@@ -364,7 +366,12 @@ def _rope(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
     side = np.clip(across / thick, -1.0, 1.0)
     around = np.arcsin(side)
     lay = 0.030 * (1 + 0.03 * rng.standard_normal())
-    strand = 3 * around / np.pi * 1.15 - 3 * u / lay + rng.random() * 3 + 0.03 * value_noise(rng, u, v, 0.010)
+    strand = (
+        3 * around / np.pi * 1.15
+        - 3 * u / lay
+        + rng.random() * 3
+        + 0.03 * value_noise(rng, u, v, 0.010)
+    )
     within = strand - np.floor(strand) - 0.5
     groove = np.sqrt(np.clip(1 - (2 * within) ** 2, 0.0, 1.0))
     profile = np.sqrt(np.clip(1 - side**2, 0.0, 1.0))
@@ -374,7 +381,11 @@ def _rope(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
     tracer = (np.mod(np.floor(strand), 3) == 0)[..., None]
     white, blue = tinted(rng, (0.62, 0.58, 0.48), 0.09), tinted(rng, (0.06, 0.12, 0.40), 0.15)
     colour = np.where(tracer, blue, white) * (0.62 + 0.38 * groove)[..., None]
-    colour = colour * (1.0 + 0.13 * fibre)[..., None] * (1 + 0.06 * value_noise(rng, u, v, 0.014))[..., None]
+    colour = (
+        colour
+        * (1.0 + 0.13 * fibre)[..., None]
+        * (1 + 0.06 * value_noise(rng, u, v, 0.014))[..., None]
+    )
     albedo = colour * (1 - tape[..., None]) + np.array([0.05, 0.05, 0.055]) * tape[..., None]
     return Surface(
         height, cover, np.clip(albedo, 0.0, 1.0), 0.05 + 0.25 * tape, np.zeros_like(u), _NO_INK
@@ -394,7 +405,10 @@ def _dowel(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfac
     height = (thick + girth * profile * 0.75) * (cover > 0.5)
     around = np.arcsin(np.clip(v / thick, -1, 1)) * thick
     flow = 0.003 * value_noise(rng, u * 0.4, around, 0.012)
-    ringed = np.sin((around + flow) / (0.0006 + 0.0005 * rng.random()) + 3 * value_noise(rng, u * 0.12, around, 0.005))
+    ringed = np.sin(
+        (around + flow) / (0.0006 + 0.0005 * rng.random())
+        + 3 * value_noise(rng, u * 0.12, around, 0.005)
+    )
     fibres = value_noise(rng, u * 0.10, around, 0.0007)
     grain = 0.5 * ringed + 0.5 * fibres
     pale, dark = tinted(rng, (0.62, 0.42, 0.21), 0.10), tinted(rng, (0.40, 0.21, 0.08), 0.10)
@@ -402,7 +416,9 @@ def _dowel(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfac
     albedo = pale + (dark - pale) * mix[..., None]
     albedo = albedo * (1 - 0.35 * ring)[..., None]
     height += 0.00005 * fibres * cover
-    ink = text_print(u, around + 0.002 * rng.standard_normal(), "PIRN-" + lot_number(rng, 3), 0.0, 0.0, 0.0065)
+    ink = text_print(
+        u, around + 0.002 * rng.standard_normal(), "PIRN-" + lot_number(rng, 3), 0.0, 0.0, 0.0065
+    )
     return Surface(
         height, cover, np.clip(albedo, 0.0, 1.0), np.full_like(u, 0.08), ink * cover,
         np.array([0.07, 0.035, 0.015]),

@@ -47,7 +47,7 @@ def focal_length(kind: Kind, size: int) -> float:
 
 
 def take_view(rng: np.random.Generator, kind: Kind, size: int) -> View:
-    """Draw the pose: where the part lies, how it is turned, how large it is, how the table leans."""
+    """Draw the pose: where the part lies, its turn, its size, and how the table leans."""
     focal = focal_length(kind, size)
     axis = (np.arange(size) - (size - 1) / 2) / focal
     ray_x, ray_y = np.meshgrid(axis, axis)
@@ -86,15 +86,23 @@ def facing_normals(xyz: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"
 
 
 def blocked(height: Field, pixel: float, azimuth: float, rise: float, soft: float) -> Field:
-    """Share 0..1 of a beam from `azimuth`, climbing `rise` metres per metre, that the part stops."""
+    """Share 0..1 of a beam that the part stops before it reaches each pixel.
+
+    Args:
+        height: metres above the table; nothing stands outside the picture.
+        pixel: metres per pixel.
+        azimuth: where the beam comes from, radians from +x towards +y.
+        rise: how steeply it comes, metres of height per metre of table.
+        soft: height by which a blocker must stand in the beam to stop all of it, metres.
+    """
     size = height.shape[0]
     reach = height.max() / rise / pixel  # no shadow is longer, in pixels
-    steps = 14
     pad = int(np.ceil(reach)) + 1
     around = np.pad(height, pad)
     dark = np.zeros_like(height)
-    for step in reach * (np.arange(steps) + 1.0) / steps:
-        row, column = (round(step * np.sin(azimuth)) + pad, round(step * np.cos(azimuth)) + pad)
+    for step in reach * np.arange(1, 15) / 14:
+        row = round(step * np.sin(azimuth)) + pad
+        column = round(step * np.cos(azimuth)) + pad
         ahead = around[row : row + size, column : column + size]
         dark = np.maximum(dark, ahead - height - step * pixel * rise)
     return np.clip(dark / soft, 0.0, 1.0)
@@ -174,10 +182,10 @@ def measure(
     z = cloud[..., 2] + level * noise / np.maximum(slant, 0.25)
     z = np.rint(z * 1e6) / 1e6
     missing = 0.75 * smooth_drop(slant) + 0.30 * value_noise(rng, view.u, view.v, 0.0022)
-    lost = missing > 0.32 + 0.10 * rng.random()
+    lost = missing > 0.36 + 0.05 * rng.random()
     # The projector stands left of the camera; what it cannot reach is not measured.
     lost |= blocked(surface.height, view.pixel, np.pi, 3.6, 1e-4) > 0.5
-    lost |= rng.random((size, size)) < 0.004 * rng.random()
+    lost |= rng.random((size, size)) < 0.003 * rng.random()
     xyz = np.stack([view.ray_x * z, view.ray_y * z, z], axis=-1).astype(np.float32)
     xyz[lost] = 0.0
     return xyz, ~lost
