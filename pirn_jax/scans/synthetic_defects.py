@@ -296,7 +296,7 @@ def _contamination(site: Site) -> Damage:
 
 FLAWS = {
     "stain": Flaw("texture", (0.004, 0.12), (0.35, 1.0), _stain),
-    "print_missing": Flaw("texture", (0.008, 0.08), (0.5, 1.0), _print_missing),
+    "print_missing": Flaw("texture", (0.012, 0.10), (0.6, 1.0), _print_missing),
     "scratch": Flaw("texture", (0.002, 0.02), (0.3, 1.0), _scratch),
     "dent": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _dent),
     "bump": Flaw("geometry", (0.004, 0.15), (0.3, 1.0), _bump),

@@ -113,7 +113,7 @@ def layered_noise(
     for octave in range(octaves):
         total += gain * value_noise(rng, u, v, cell / 2**octave)
         gain *= 0.55
-    return total / (1.3 if octaves > 1 else 1.0)
+    return total / 1.3
 
 
 def box_distance(u: Field, v: Field, half_u: float, half_v: float, corner: float) -> Field:
@@ -123,9 +123,16 @@ def box_distance(u: Field, v: Field, half_u: float, half_v: float, corner: float
     return outside + np.minimum(np.maximum(a, b), 0.0) - corner
 
 
-def disc_distance(u: Field, v: Field, centre_u: float, centre_v: float, radius: float) -> Field:
-    """Signed distance to a disc, negative inside, metres."""
-    return np.hypot(u - centre_u, v - centre_v) - radius
+def disc_distance(u: Field, v: Field, centres: list[tuple[float, float]], radius: float) -> Field:
+    """Signed distance to the nearest of several discs, negative inside, metres."""
+    gaps = [np.hypot(u - centre_u, v - centre_v) for centre_u, centre_v in centres]
+    return np.minimum.reduce(gaps) - radius
+
+
+def on_circle(radius: float, count: int) -> list[tuple[float, float]]:
+    """`count` points evenly on a circle, the first on the u axis."""
+    turns = np.arange(count) * 2 * np.pi / count
+    return [(radius * np.cos(turn), radius * np.sin(turn)) for turn in turns]
 
 
 def rounded_edge(distance: Field, width: float) -> Field:
@@ -165,11 +172,13 @@ _GLYPHS = {
 
 
 def lot_number(rng: np.random.Generator, digits: int) -> str:
-    """A lot number of this sample."""
+    """Random digits: two good parts do not carry the same print."""
     return "".join(str(int(10 * rng.random())) for _ in range(digits))
 
 
-def text_print(u: Field, v: Field, text: str, centre_u: float, centre_v: float, tall: float):
+def text_print(
+    u: Field, v: Field, text: str, centre_u: float, centre_v: float, tall: float
+) -> Field:
     """Share of each pixel covered by one line of `text`, letters `tall` metres high."""
     rows = np.zeros((9, 6 * len(text) + 1))
     for place, letter in enumerate(text):
@@ -181,7 +190,7 @@ def text_print(u: Field, v: Field, text: str, centre_u: float, centre_v: float, 
     return map_coordinates(rows, [line, column], order=1, mode="constant")
 
 
-# --- the parts ----------------------------------------------------------------------------------
+# --- the parts; their numbers are dimensions in metres, as on a drawing, and linear colours -------
 
 _NO_INK = np.array([0.0, 0.0, 0.0])
 
@@ -194,11 +203,7 @@ def _flange(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfa
     height = 0.010 * rounded_edge(rim, 0.0015)
     height += 0.009 * smoothstep(hub + 0.0015, hub - 0.0005, radius)
     height -= 0.0012 * smoothstep(0.0012, 0.0004, np.abs(radius - 0.0235))  # the seal groove
-    holes = np.full_like(u, np.inf)
-    for turn in np.arange(6) * np.pi / 3:
-        holes = np.minimum(
-            holes, disc_distance(u, v, 0.0305 * np.cos(turn), 0.0305 * np.sin(turn), 0.0034)
-        )
+    holes = disc_distance(u, v, on_circle(0.0305, 6), 0.0034)
     bore = radius - 0.0105
     openings = np.minimum(holes, bore)
     cover = coverage(rim, pixel) * coverage(-openings, pixel)
@@ -222,11 +227,9 @@ def _housing(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
     outline = box_distance(u, v, half_u, half_v, 0.007)
     deck = box_distance(u, v, half_u - 0.0045, half_v - 0.0045, 0.004)
     height = 0.013 * rounded_edge(outline, 0.003) - 0.0028 * smoothstep(0.0004, -0.0014, deck)
-    screws = np.full_like(u, np.inf)
-    for side in (-1.0, 1.0):
-        boss = disc_distance(u, v, side * 0.0275, -side * 0.0140, 0.0050)
-        height += 0.0028 * smoothstep(0.0005, -0.0008, boss)
-        screws = np.minimum(screws, boss + 0.0028)
+    bosses = disc_distance(u, v, [(-0.0275, 0.0140), (0.0275, -0.0140)], 0.0050)
+    screws = bosses + 0.0028
+    height += 0.0028 * smoothstep(0.0005, -0.0008, bosses)
     height -= 0.006 * smoothstep(0.0003, -0.0005, screws)
     vents = np.maximum(
         np.abs(np.mod(u - 0.0005, 0.005) - 0.0025) - 0.0011, np.abs(v + 0.0125) - 0.0062
@@ -258,14 +261,9 @@ def _biscuit(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
     height += (0.0003 + 0.0003 * rng.random()) * crust * smoothstep(0.0, -0.004, rim)
     ring = np.abs(radius - 0.0285)
     height -= 0.0009 * smoothstep(0.0016, 0.0004, ring)
-    holes = np.full_like(u, np.inf)
-    for ring_radius, count in ((0.0, 1), (0.010, 6), (0.020, 12)):
-        for turn in np.arange(count) * 2 * np.pi / count:
-            where = ring_radius * np.cos(turn), ring_radius * np.sin(turn)
-            jitter = 0.0004 * rng.standard_normal(2)
-            holes = np.minimum(
-                holes, disc_distance(u, v, where[0] + jitter[0], where[1] + jitter[1], 0.0011)
-            )
+    docking = [(0.0, 0.0), *on_circle(0.010, 6), *on_circle(0.020, 12)]
+    docking = [tuple(centre + 0.0004 * rng.standard_normal(2)) for centre in docking]
+    holes = disc_distance(u, v, docking, 0.0011)
     height -= 0.0022 * smoothstep(0.0007, -0.0006, holes)
     cover = coverage(rim, pixel)
     brown = 0.30 + 0.25 * rng.random() + 0.65 * smoothstep(-0.013, 0.001, rim)
@@ -366,12 +364,8 @@ def _rope(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
     side = np.clip(across / thick, -1.0, 1.0)
     around = np.arcsin(side)
     lay = 0.030 * (1 + 0.03 * rng.standard_normal())
-    strand = (
-        3 * around / np.pi * 1.15
-        - 3 * u / lay
-        + rng.random() * 3
-        + 0.03 * value_noise(rng, u, v, 0.010)
-    )
+    strand = 3 * around / np.pi * 1.15 - 3 * u / lay + rng.random() * 3
+    strand = strand + 0.03 * value_noise(rng, u, v, 0.010)
     within = strand - np.floor(strand) - 0.5
     groove = np.sqrt(np.clip(1 - (2 * within) ** 2, 0.0, 1.0))
     profile = np.sqrt(np.clip(1 - side**2, 0.0, 1.0))
@@ -381,11 +375,8 @@ def _rope(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surface
     tracer = (np.mod(np.floor(strand), 3) == 0)[..., None]
     white, blue = tinted(rng, (0.62, 0.58, 0.48), 0.09), tinted(rng, (0.06, 0.12, 0.40), 0.15)
     colour = np.where(tracer, blue, white) * (0.62 + 0.38 * groove)[..., None]
-    colour = (
-        colour
-        * (1.0 + 0.13 * fibre)[..., None]
-        * (1 + 0.06 * value_noise(rng, u, v, 0.014))[..., None]
-    )
+    worn = 1 + 0.06 * value_noise(rng, u, v, 0.014)
+    colour = colour * (1.0 + 0.13 * fibre)[..., None] * worn[..., None]
     albedo = colour * (1 - tape[..., None]) + np.array([0.05, 0.05, 0.055]) * tape[..., None]
     return Surface(
         height, cover, np.clip(albedo, 0.0, 1.0), 0.05 + 0.25 * tape, np.zeros_like(u), _NO_INK
@@ -405,10 +396,8 @@ def _dowel(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfac
     height = (thick + girth * profile * 0.75) * (cover > 0.5)
     around = np.arcsin(np.clip(v / thick, -1, 1)) * thick
     flow = 0.003 * value_noise(rng, u * 0.4, around, 0.012)
-    ringed = np.sin(
-        (around + flow) / (0.0006 + 0.0005 * rng.random())
-        + 3 * value_noise(rng, u * 0.12, around, 0.005)
-    )
+    ringed = (around + flow) / (0.0006 + 0.0005 * rng.random())
+    ringed = np.sin(ringed + 3 * value_noise(rng, u * 0.12, around, 0.005))
     fibres = value_noise(rng, u * 0.10, around, 0.0007)
     grain = 0.5 * ringed + 0.5 * fibres
     pale, dark = tinted(rng, (0.62, 0.42, 0.21), 0.10), tinted(rng, (0.40, 0.21, 0.08), 0.10)
@@ -416,9 +405,8 @@ def _dowel(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfac
     albedo = pale + (dark - pale) * mix[..., None]
     albedo = albedo * (1 - 0.35 * ring)[..., None]
     height += 0.00005 * fibres * cover
-    ink = text_print(
-        u, around + 0.002 * rng.standard_normal(), "PIRN-" + lot_number(rng, 3), 0.0, 0.0, 0.0065
-    )
+    turned = around + 0.002 * rng.standard_normal()
+    ink = text_print(u, turned, "PIRN-" + lot_number(rng, 3), 0.0, 0.0, 0.0065)
     return Surface(
         height, cover, np.clip(albedo, 0.0, 1.0), np.full_like(u, 0.08), ink * cover,
         np.array([0.07, 0.035, 0.015]),
