@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -84,20 +85,21 @@ def describe(category: str, key: str, seed: int = 0) -> Record:
         seed: the dataset's.
 
     Raises:
-        ConfigError: no such category or type of defect.
+        ConfigError: no such category, or not a key of it.
     """
     _check_category(category)
-    folder, number = key.rsplit("/", 1)
-    defect = folder.split("/")[-1]
+    split, defect, number = key.split("/") if key.count("/") == 2 else ("", "", "")
+    types = ("good", *(defects_of(category) if split == "test" else ()))
+    if split not in ("train", "validation", "test") or defect not in types or not number.isdigit():
+        raise ConfigError(
+            f"{key!r} is not a scan of the generated category {category!r}",
+            f"for instance 'train/good/000' or 'test/crack/000'; its defects are "
+            f"{', '.join(defects_of(category))}",
+        )
     if defect == "good":
         return Record(key, defect)
-    if defect not in defects_of(category):
-        raise ConfigError(
-            f"{category} has no defect {defect!r}",
-            f"its types are {', '.join(defects_of(category))}",
-        )
     flaw = FLAWS[defect]
-    start = _stream(category, seed, folder, "spread").random(2)
+    start = _stream(category, seed, f"test/{defect}", "spread").random(2)
     # Steps of the plastic number: any run of samples covers the (strength, share) square evenly.
     strong, large = np.mod(start + (int(number) + 1) * np.array([0.7548776662, 0.5698402910]), 1.0)
     weakest, strongest = flaw.strengths
@@ -173,22 +175,23 @@ def open_synthetic(
             "give a larger size or number",
         )
     types, good = defects_of(category), round(0.4 * test)
-    found = [(types[k % len(types)], k // len(types)) for k in range(test - good)]
-    parts = {
-        "train": [("good", number) for number in range(train)],
-        "validation": [("good", number) for number in range(validation)],
-        "test": sorted(found + [("good", number) for number in range(good)]),
-    }
+    found = [("test", types[k % len(types)], k // len(types)) for k in range(test - good)]
+    for split, count in (("train", train), ("validation", validation), ("test", good)):
+        found += [(split, "good", number) for number in range(count)]
+    entries = [
+        Entry(f"{split}/{defect}/{number:03d}", {}, int(defect != "good"), defect)
+        for split, defect, number in found
+    ]
     reader = partial(_read, category=category, seed=seed, size=size)
     splits = {
         split: Split(
-            [
-                Entry(f"{split}/{defect}/{number:03d}", {}, int(defect != "good"), defect)
-                for defect, number in members
-            ],
+            sorted(
+                (entry for entry in entries if entry.key.startswith(f"{split}/")),
+                key=lambda entry: entry.key,
+            ),
             reader,
         )
-        for split, members in parts.items()
+        for split in ("train", "validation", "test")
     }
     return Dataset(
         splits["train"], splits["validation"], splits["test"],
@@ -212,18 +215,20 @@ def write_mvtec3d(
         **numbers: `train`, `validation`, `test` as in `open_synthetic`.
 
     Returns:
-        The category's folder.
+        The category's folder, which appears only when it is whole.
 
     Raises:
         BadInputError: the category's folder is there already.
         ConfigError: as `open_synthetic`.
     """
     data = open_synthetic(category, seed=seed, size=size, **numbers)
-    folder = Path(root) / category
-    if folder.exists():
+    finished = Path(root) / category
+    if finished.exists():
         raise BadInputError(
-            "the folder is there already", "remove it or choose another root", path=folder
+            "the folder is there already", "remove it or choose another root", path=finished
         )
+    folder = finished.with_name(f".{category}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)
     records = []
     for split in (data.train, data.validation, data.test):
         for scan in split:
@@ -256,7 +261,7 @@ def write_mvtec3d(
     _write_json(folder / "class_ids.json", present | {"0": "good"})
     _write_json(folder / "calibration" / "camera_parameters.json", camera)
     _write_json(folder / "generated.json", origin)
-    return folder
+    return folder.rename(finished)
 
 
 @cache
@@ -264,7 +269,8 @@ def generator_hash() -> str:
     """SHA-256 over a small rendering of every kind of part with every defect it can have.
 
     Two results made with the same hash saw the same data. The bytes hashed are 8-bit colours, masks
-    and points whose z is whole micrometres, so platforms agree although their sines do not.
+    and points whose z is whole micrometres, so platforms agree although their sines do not; a numpy
+    that drew other random numbers would show here too.
     """
     digest = hashlib.sha256()
     for category in CATEGORIES:
