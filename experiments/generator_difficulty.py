@@ -28,10 +28,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import binary_closing, binary_fill_holes, gaussian_filter, uniform_filter, zoom
+from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import rankdata
 
 from pirn_jax.encoder import Encoder, load_encoder
+from pirn_jax.geometry import remove_background, surface_normals
 from pirn_jax.scans.synthetic import (
     CATEGORIES,
     DEFECTS,
@@ -55,42 +56,10 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 # --- scan to pictures ---------------------------------------------------------------------------
 
 
-def part_pixels(xyz: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The part: more than 5 mm above the plane through the picture's border, small gaps closed."""
-    edge = np.zeros_like(valid)
-    edge[:10], edge[-10:], edge[:, :10], edge[:, -10:] = True, True, True, True
-    edge &= valid
-    design = np.column_stack([xyz[edge][:, :2], np.ones(edge.sum())]).astype(np.float64)
-    plane, *_ = np.linalg.lstsq(design, xyz[edge][:, 2].astype(np.float64), rcond=None)
-    lifted = xyz[..., :2] @ plane[:2] + plane[2] - xyz[..., 2]
-    lifted = lifted / np.sqrt(1 + plane[0] ** 2 + plane[1] ** 2)
-    return binary_fill_holes(binary_closing(valid & (lifted > 0.005), iterations=2))
-
-
-def plane_fit_normals(xyz: np.ndarray, valid: np.ndarray, window: int = 5) -> np.ndarray:
-    """Unit normals by least squares of z over x, y in a window, towards the sensor, else zeros."""
-    weight = valid.astype(np.float64)
-    centre = xyz[valid].astype(np.float64).mean(0)
-    x, y, z = np.moveaxis((xyz.astype(np.float64) - centre) * weight[..., None], -1, 0)
-    mean = {name: uniform_filter(field, window) for name, field in {
-        "n": weight, "x": x, "y": y, "z": z, "xx": x * x, "xy": x * y, "yy": y * y,
-        "xz": x * z, "yz": y * z}.items()}  # fmt: skip
-    n = np.maximum(mean["n"], 1e-9)
-    xx, yy = mean["xx"] - mean["x"] ** 2 / n, mean["yy"] - mean["y"] ** 2 / n
-    xy = mean["xy"] - mean["x"] * mean["y"] / n
-    xz, yz = mean["xz"] - mean["x"] * mean["z"] / n, mean["yz"] - mean["y"] * mean["z"] / n
-    determinant = xx * yy - xy**2
-    good = (n > 6 / window**2) & (determinant > 1e-3 * (xx + yy) ** 2 / 4)
-    safe = np.where(good, determinant, 1.0)
-    slope_x, slope_y = (xz * yy - yz * xy) / safe, (yz * xx - xz * xy) / safe
-    normal = np.stack([slope_x, slope_y, -np.ones_like(slope_x)], -1)
-    return normal / np.linalg.norm(normal, axis=-1, keepdims=True) * good[..., None]
-
-
 def pictures(scan) -> dict[str, np.ndarray]:
     """Photograph and normal picture, (SIDE, SIDE, 3) in [0, 1], background black."""
-    part = part_pixels(scan.xyz, scan.valid)
-    normals = plane_fit_normals(scan.xyz, scan.valid)
+    part = remove_background(scan.xyz)
+    normals = np.asarray(surface_normals(scan.xyz, scan.valid))
     seen = part & normals.any(-1)
     full = {
         "rgb": scan.rgb / 255.0 * part[..., None],

@@ -201,8 +201,8 @@ def _flange(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surfa
     outer, hub = 0.042 * (1 + 0.01 * rng.standard_normal()), 0.020
     rim = radius - outer
     height = 0.010 * rounded_edge(rim, 0.0015)
-    height += 0.009 * smoothstep(hub + 0.0015, hub - 0.0005, radius)
-    height -= 0.0012 * smoothstep(0.0012, 0.0004, np.abs(radius - 0.0235))  # the seal groove
+    height += 0.0055 * smoothstep(hub + 0.0045, hub - 0.0025, radius)  # a tapered neck
+    height -= 0.0009 * smoothstep(0.0012, 0.0004, np.abs(radius - 0.0145))  # the seal groove
     holes = disc_distance(u, v, on_circle(0.0305, 6), 0.0034)
     bore = radius - 0.0105
     openings = np.minimum(holes, bore)
@@ -230,7 +230,7 @@ def _housing(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Surf
     bosses = disc_distance(u, v, [(-0.0275, 0.0140), (0.0275, -0.0140)], 0.0050)
     screws = bosses + 0.0028
     height += 0.0028 * smoothstep(0.0005, -0.0008, bosses)
-    height -= 0.006 * smoothstep(0.0003, -0.0005, screws)
+    height -= 0.004 * smoothstep(0.0006, -0.0010, screws)
     vents = np.maximum(
         np.abs(np.mod(u - 0.0005, 0.005) - 0.0025) - 0.0011, np.abs(v + 0.0125) - 0.0062
     )
@@ -311,14 +311,14 @@ def _heatsink(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Sur
     half_u, half_v = 0.038 * (1 + 0.004 * rng.standard_normal()), 0.031
     outline = box_distance(u, v, half_u, half_v, 0.0010)
     pitch = 0.0095
-    fin = np.abs(np.mod(u, pitch) - pitch / 2) - 0.0021
+    fin = np.abs(np.mod(u, pitch) - pitch / 2) - 0.0024
     cut = 0.0018 - np.abs(v - 0.0105)
     pad = box_distance(u, v + 0.0125, 0.0235, 0.0085, 0.001)
     ribs = np.maximum(np.maximum(fin, cut), -(pad - 0.0012))
     ribs = np.maximum(ribs, np.abs(u) - (half_u - 0.0008))
     height = 0.0105 * rounded_edge(outline, 0.0008)
-    height += (0.0048 + 0.0003 * rng.standard_normal()) * smoothstep(0.0006, -0.0008, ribs)
-    height += 0.0025 * smoothstep(0.0004, -0.0006, pad)
+    height += (0.0036 + 0.0002 * rng.standard_normal()) * smoothstep(0.0010, -0.0012, ribs)
+    height += 0.0022 * smoothstep(0.0006, -0.0008, pad)
     cover = coverage(outline, pixel)
     height = height * (cover > 0)
     saw = value_noise(rng, u * 0.15, v, 0.0009)
