@@ -7,7 +7,10 @@ open3d, torch or a GPU are missing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pirn_jax.encoder import load_encoder
 
 __version__ = "0.1.0"
 

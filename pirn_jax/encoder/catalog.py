@@ -71,7 +71,12 @@ class EncoderConfig:
         return 2 * (embedding + (last_layer or self.depth) * block)
 
 
-def _dinov2(size: str, width: int, depth: int, heads: int, layers: range) -> list[EncoderConfig]:
+def _layers(depth: int) -> tuple[int, ...]:
+    """Blocks 2-10 of 12, or the same shares of another depth."""
+    return tuple(round(layer * depth / 12) for layer in range(2, 11))
+
+
+def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig]:
     giant = size == "giant"
     hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8 if giant else 4 * width
     return [
@@ -81,7 +86,7 @@ def _dinov2(size: str, width: int, depth: int, heads: int, layers: range) -> lis
             depth=depth,
             heads=heads,
             patch=14,
-            layers=tuple(layers),
+            layers=_layers(depth),
             hidden=hidden,
             registers=registers,
             mlp="swiglu" if giant else "gelu",
@@ -100,17 +105,17 @@ def _dino(size: str, width: int, heads: int, patch: int) -> EncoderConfig:
         depth=12,
         heads=heads,
         patch=patch,
-        layers=tuple(range(2, 11)),
+        layers=_layers(12),
         hidden=4 * width,
         hub=f"facebook/dino-vit{size}{patch}",
     )
 
 
 _CONFIGS = [
-    *_dinov2("small", 384, 12, 6, range(2, 11)),
-    *_dinov2("base", 768, 12, 12, range(2, 11)),
-    *_dinov2("large", 1024, 24, 16, range(4, 21, 2)),
-    *_dinov2("giant", 1536, 40, 24, range(7, 34, 3)),
+    *_dinov2("small", 384, 12, 6),
+    *_dinov2("base", 768, 12, 12),
+    *_dinov2("large", 1024, 24, 16),
+    *_dinov2("giant", 1536, 40, 24),
     *(_dino(s, w, h, p) for s, w, h in (("s", 384, 6), ("b", 768, 12)) for p in (8, 16)),
     EncoderConfig(
         name="vit-tiny-16",
@@ -118,7 +123,7 @@ _CONFIGS = [
         depth=12,
         heads=3,
         patch=16,
-        layers=tuple(range(2, 11)),
+        layers=_layers(12),
         hidden=768,
         position_rule="timm",
         mean=(0.5, 0.5, 0.5),
@@ -131,7 +136,7 @@ _CONFIGS = [
         depth=12,
         heads=6,
         patch=14,
-        layers=tuple(range(2, 11)),
+        layers=_layers(12),
         hidden=1536,
         layer_scale=True,
     ),

@@ -44,7 +44,7 @@ class Projection(nnx.Module):
     """x W + b with the product taken in `dtype`, summed and returned in float32.
 
     Rounding each product's result to bfloat16 as well, as nnx.Linear does, costs half the accuracy
-    (worst token's cosine on real weights 0.998 instead of 0.999).
+    (1 - cosine of the median token on real weights 2e-4 instead of 7e-5).
     """
 
     def __init__(self, inputs: int, outputs: int, dtype: jnp.dtype):
@@ -110,9 +110,9 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Add the attention's change, then the MLP's."""
         mixed = self.attention(self.norm1(x))
-        x = x + (self.scale1[...] * mixed if self.layer_scale else mixed)
+        x = x + (self.scale1[...][None, None] * mixed if self.layer_scale else mixed)
         changed = self.mlp(self.norm2(x))
-        return x + (self.scale2[...] * changed if self.layer_scale else changed)
+        return x + (self.scale2[...][None, None] * changed if self.layer_scale else changed)
 
 
 class ViT(nnx.Module):

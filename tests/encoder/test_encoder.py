@@ -1,0 +1,167 @@
+"""The encoder as the rest of the house meets it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pirn_jax.encoder import CATALOG, encoder_config, load_encoder
+from pirn_jax.errors import ConfigError
+
+DEMO_DIGITS = [-0.73589429, -0.05146915, -0.26180408]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_encoder("vit-tiny-16", "random", image_size=(64, 96))
+
+
+def pictures(batch=2, size=(64, 96)):
+    return np.random.RandomState(1).rand(batch, *size, 3).astype(np.float32)
+
+
+def test_a_call_averages_the_raw_outputs_of_its_layers(tiny):
+    states = tiny.hidden_states(pictures(), tiny.layers)
+    assert tiny.layers == (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert tiny(pictures()).shape == (2, 4 * 6, 192)
+    np.testing.assert_allclose(tiny(pictures()), np.mean(states, axis=0), atol=1e-5)
+
+
+def test_hidden_states_come_in_the_order_asked_for_beyond_the_layers_averaged(tiny):
+    last, first = tiny.hidden_states(pictures(), (12, 1))
+    again = tiny.hidden_states(pictures(), [1])[0]
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(last) - np.asarray(first)).max() > 0.1
+
+
+def test_a_pictures_tokens_do_not_depend_on_the_batch(tiny):
+    together = tiny(pictures(3))
+    alone = [tiny(pictures(3)[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_it_compiles_into_a_larger_program(tiny):
+    program = jax.jit(lambda p, x: tiny.tokens(p, x).sum(axis=1))
+    np.testing.assert_allclose(
+        program(tiny.parameters, pictures()), tiny(pictures()).sum(axis=1), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_it_stops_after_the_last_layer_asked_for():
+    """The compiled program holds no operation of a later block."""
+    cheap, whole = (
+        load_encoder("vit-tiny-16", "random", layers=layers)._run.lower(
+            load_encoder("vit-tiny-16", "random").parameters, jnp.zeros((2, 224, 224, 3))
+        )
+        for layers in ((3,), (12,))
+    )
+    ratio = cheap.cost_analysis()["flops"] / whole.cost_analysis()["flops"]
+    assert 0.24 < ratio < 0.28
+
+
+def test_flops_of_the_pair_by_formula_and_by_xla():
+    """PIRN's whole system is given as 103.36 G (Table 4); early exit alone leaves 77.3 for ours."""
+    encoder = load_encoder("dinov2-base", "random")
+    formula = encoder.flops(pictures=2)
+    program = encoder._run.lower(encoder.parameters, jnp.zeros((2, 224, 224, 3))).compile()
+    counted = program.cost_analysis()["flops"]
+    assert formula == pytest.approx(77.3e9, rel=1e-3)
+    assert counted <= 80e9
+    assert formula == pytest.approx(counted, rel=0.03)
+
+
+def test_demo_weights_are_the_same_everywhere():
+    first, second = load_encoder("demo", image_size=56), load_encoder("demo", image_size=56)
+    assert first.config.width == CATALOG["dinov2-small"].width
+    assert first.source.path == ""
+    np.testing.assert_array_equal(
+        first.parameters["blocks"][11]["mlp"]["leave"]["kernel"],
+        second.parameters["blocks"][11]["mlp"]["leave"]["kernel"],
+    )
+    # numpy's frozen Mersenne Twister: these digits hold on every machine
+    kernel = np.asarray(first.parameters["blocks"][0]["attention"]["qkv"]["kernel"])
+    np.testing.assert_allclose(kernel[0, :3] * np.sqrt(384), DEMO_DIGITS, rtol=1e-5)
+
+
+def test_bfloat16_keeps_sums_and_norms_in_float32():
+    encoder = load_encoder("vit-tiny-16", "random", image_size=64, dtype="bfloat16")
+    dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(encoder.parameters)}
+    assert dtypes == {"bfloat16", "float32"}
+    tokens = encoder(pictures(size=(64, 64)))
+    exact = load_encoder("vit-tiny-16", "random", image_size=64)(pictures(size=(64, 64)))
+    assert tokens.dtype == jnp.float32
+    product = (tokens * exact).sum(-1)
+    cosine = product / jnp.linalg.norm(tokens, axis=-1) / jnp.linalg.norm(exact, axis=-1)
+    assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 64, 64, 3), np.float32), r"expected pictures of shape \(B, 64, 96, 3\)"),
+        (np.zeros((64, 96, 3), np.float32), r"got \(64, 96, 3\)"),
+        (np.zeros((1, 64, 96, 3), np.uint8), "expected float colours"),
+        (np.full((1, 64, 96, 3), 128.0, np.float32), r"expected colours in \[0, 1\]"),
+    ],
+)
+def test_pictures_of_the_wrong_kind_are_refused(tiny, images, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny(images)
+    with pytest.raises(ConfigError, match=message):
+        tiny.hidden_states(images, (1,))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 225}, "nearest: 224 × 224"),
+        ({"image_size": (224, 0)}, "multiple of"),
+        ({"layers": (0, 3)}, "1-based"),
+        ({"layers": ()}, "layers must lie"),
+        ({"layers": (13,)}, "1 to 12"),
+        ({"position_rule": "meta"}, "does not exist for vit-tiny-16"),
+        ({"position_rule": "bilinear"}, "must be None, 'hf' or 'meta'"),
+        ({"dtype": "float16"}, "'float32' or 'bfloat16'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_encoder("vit-tiny-16", "random", **options)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("dinov2-base", "dinov2-base"),
+        ("facebook/dinov2-base", "dinov2-base"),
+        ("facebook/dinov2-with-registers-large", "dinov2-large-reg"),
+        ("dinov2_vitg14_reg", "dinov2-giant-reg"),
+        ("dinov2reg_vit_base_14", "dinov2-base-reg"),
+        ("vit_base_patch14_dinov2.lvd142m", "dinov2-base"),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", "dinov2-small-reg"),
+        ("vit_base_patch8_224.dino", "dino-vitb8"),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "vit-tiny-16"),
+        ("DINOv2-Small", "dinov2-small"),
+    ],
+)
+def test_names_of_other_projects_are_understood(spelling, name):
+    assert encoder_config(spelling).name == name
+
+
+def test_an_unknown_name_is_met_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean dinov2-base"):
+        load_encoder("dino2-base")
+    with pytest.raises(ConfigError, match="Known: dinov2-small"):
+        load_encoder("resnet")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("dinov2-base", (2, 3, 4, 5, 6, 7, 8, 9, 10)),
+        ("dinov2-large", (4, 6, 8, 10, 12, 14, 16, 18, 20)),
+        ("dinov2-giant", (7, 10, 13, 17, 20, 23, 27, 30, 33)),
+    ],
+)
+def test_deeper_networks_average_the_same_share_of_their_depth(name, layers):
+    assert CATALOG[name].layers == layers

@@ -1,0 +1,141 @@
+"""Downloads against a small hub of our own on the loopback interface."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save
+
+from tests.encoder.test_weights import timm_tensors
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+SCRIPT = """
+import json, sys, time
+import pirn_jax.encoder.hub as hub
+from pirn_jax.encoder import encoder_config, load_encoder
+from pirn_jax.errors import WeightsError
+import huggingface_hub
+start = time.perf_counter()
+try:
+    source = load_encoder("vit-tiny-16", layers=(1,)).source._asdict()
+except WeightsError as error:
+    source = {"error": str(error)}
+print(json.dumps(source | {"seconds": time.perf_counter() - start}))
+"""
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves one file as the Hugging Face hub serves it."""
+
+    def __init__(self, content: bytes, stated: str):
+        self.content, self.stated = content, stated
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        hub = self.server
+        if self.path.endswith("config.json"):
+            content, etag = b"{}", hashlib.sha1(b"{}").hexdigest()
+        elif self.path.endswith("model.safetensors"):
+            content, etag = hub.content, hub.stated
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        for key, value in {
+            "Content-Length": str(len(content)),
+            "Content-Type": "application/octet-stream",
+            "ETag": f'"{etag}"',
+            "X-Repo-Commit": REVISION,
+        }.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def load_from(endpoint: str, cache: Path, **environment) -> dict:
+    settings = os.environ | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=settings, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def weights() -> bytes:
+    return save(timm_tensors(blocks=1))
+
+
+@pytest.fixture
+def serve():
+    hubs = []
+
+    def start(content: bytes, stated: str) -> str:
+        hub = Hub(content, stated)
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        hubs.append(hub)
+        return f"http://127.0.0.1:{hub.server_port}"
+
+    yield start
+    for hub in hubs:
+        hub.shutdown()
+        hub.server_close()
+
+
+def test_a_download_records_repository_revision_and_checksum_and_is_cached(
+    weights, serve, tmp_path
+):
+    digest = hashlib.sha256(weights).hexdigest()
+    source = load_from(serve(weights, digest), tmp_path)
+    assert source["repository"] == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert source["revision"] == REVISION
+    assert source["sha256"] == digest
+    again = load_from("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
+    assert again["sha256"] == digest
+    assert again["path"] == source["path"]
+
+
+def test_a_file_that_is_not_what_the_hub_states_is_refused(weights, serve, tmp_path):
+    answer = load_from(serve(weights, "0" * 64), tmp_path)
+    assert f"is not the {'0' * 64}" in answer["error"]
+
+
+def test_no_network_is_said_within_ten_seconds(tmp_path):
+    """A server that takes the connection and never answers: the slowest way to have no network."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = load_from(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+    assert "cannot reach the hub for timm/vit_tiny" in answer["error"]
+    assert "--weights" in answer["error"]
+    assert answer["seconds"] < 10
+
+
+def test_offline_mode_is_respected(tmp_path):
+    answer = load_from("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
+    assert "cannot reach the hub" in answer["error"]
