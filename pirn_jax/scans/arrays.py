@@ -23,7 +23,7 @@ from PIL import Image
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.files import Archive, File, Limits, decoding, read_bytes
 
-_BAD_TIFF = "write it again with tifffile.imwrite(path, array) from a float32 array (H, W, 3)"
+_BAD_TIFF = 'write float32 points (H, W, 3) with tifffile.imwrite(…, photometric="rgb")'
 _BAD_NPY = "write it again with numpy.save(path, array) from a float32 array (H, W, 3)"
 _NONE, _LZW, _DEFLATE = (1,), (5,), (8, 32946)  # TIFF compression codes
 _LARGEST_LZW = 64 << 20  # bytes of one LZW strip
