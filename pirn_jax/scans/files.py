@@ -51,7 +51,9 @@ class Limits:
     def check_size(self, file: File | Path, height: int, width: int) -> None:
         """Refuse a grid that is empty or has more pixels than the cap."""
         if height < 1 or width < 1:
-            raise BadInputError(f"an empty grid of {height}×{width} pixels", path=str(file))
+            raise BadInputError(
+                f"an empty grid of {height}×{width} pixels", "save it again", path=str(file)
+            )
         if height * width > self.pixels:
             raise BadInputError(
                 f"{height}×{width} pixels, more than the cap of {self.pixels:,}",

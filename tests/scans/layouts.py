@@ -208,6 +208,7 @@ def tiff_bytes(
             Image.fromarray(grey).save(
                 stream, "TIFF", compression="tiff_lzw", tiffinfo={278: len(grey)}
             )
+            stream.seek(0)
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first
                 assert len(page.dataoffsets) == 1
