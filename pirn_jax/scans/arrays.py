@@ -18,6 +18,7 @@ import zlib
 
 import numpy as np
 import tifffile
+from jaxtyping import UInt8
 from PIL import Image
 
 from pirn_jax.errors import BadInputError
@@ -72,7 +73,7 @@ def _check_grid(
         )
     limits.check_size(file, shape[0], shape[1])
     # The file's bytes, the decoded values, their float32 copy, and the tests for validity.
-    limits.check_memory(file, stored + math.prod(shape) * (dtype.itemsize + 6))
+    limits.check_memory(file, stored + math.prod(shape) * (dtype.itemsize + 9))
 
 
 def _npy(file: File, data: bytes, limits: Limits) -> np.ndarray:
@@ -109,12 +110,13 @@ def _npz_member(file: File, data: bytes, limits: Limits, key: str) -> tuple[str,
             f"write it with numpy.savez(path, {key}=array)",
             path=str(file),
         )
-    return name, archive.read(name, limits.memory - len(data))
+    return name, archive.read(name, limits.memory, held=len(data))
 
 
 def _tiff(file: File, data: bytes, limits: Limits) -> np.ndarray:
     """A single-page TIFF in strips, from its header to its values."""
-    with tifffile.TiffFile(io.BytesIO(data), name=file.name) as tiff:
+    # TiffFile and its pages refer to each other; closing the stream lets go of the bytes at once.
+    with io.BytesIO(data) as stream, tifffile.TiffFile(stream, name=file.name) as tiff:
         page = tiff.pages.first
         if not isinstance(page, tifffile.TiffPage) or page.dtype is None:
             raise ValueError("no page with a known number type")
@@ -145,20 +147,23 @@ def _tiff(file: File, data: bytes, limits: Limits) -> np.ndarray:
     row_bytes = width * channels * dtype.itemsize
     limits.check_ratio(file, sum(counts), height * row_bytes)
     segments = [memoryview(data)[o : o + c] for o, c in zip(offsets, counts, strict=True)]
-    raw = bytearray()
+    batch = 1  # strips at a time
     if compression in _LZW:
         if rows * row_bytes > _LARGEST_LZW:
             raise ValueError(f"LZW strips of {rows * row_bytes:,} bytes")
-        batch = max(1, _LARGEST_LZW // 8 // (rows * row_bytes))  # strips at a time
-        for first in range(0, strips, batch):
-            some = segments[first : first + batch]
-            some_rows = min(len(some) * rows, height - first * rows)
-            raw += _unpack_lzw(some, some_rows, row_bytes, rows)
-    else:
-        for number, segment in enumerate(segments):
-            expected = min(rows, height - number * rows) * row_bytes
-            raw += _strip(segment, expected, compression)
-    values = _undo_predictor(raw, height, row_bytes, channels, dtype, predictor)
+        batch = max(1, _LARGEST_LZW // 8 // (rows * row_bytes))
+        # Packed, wrapped, in Pillow, and as bytes, beside the file and the values.
+        limits.check_memory(file, len(data) + (height + 5 * min(batch * rows, height)) * row_bytes)
+    raw = np.empty(height * row_bytes, np.uint8)
+    for first in range(0, strips, batch):
+        some = segments[first : first + batch]
+        begin, end = first * rows, min((first + len(some)) * rows, height)
+        if compression in _LZW:
+            found = _unpack_lzw(some, end - begin, row_bytes, rows)
+        else:
+            found = _strip(some[0], (end - begin) * row_bytes, compression)
+        raw[begin * row_bytes : end * row_bytes] = np.frombuffer(found, np.uint8)
+    values = _undo_predictor(raw, height, channels, dtype, predictor)
     return values.reshape(shape)
 
 
@@ -205,18 +210,18 @@ def _unpack_lzw(segments: list[memoryview], height: int, row_bytes: int, rows: i
 
 
 def _undo_predictor(
-    raw: bytearray, height: int, row_bytes: int, channels: int, dtype: np.dtype, predictor: int
+    raw: UInt8[np.ndarray, " N"], height: int, channels: int, dtype: np.dtype, predictor: int
 ) -> np.ndarray:
     """Values from bytes; TIFF predictors store differences along each row (TIFF 6, TechNote 3)."""
     if predictor == 1:
-        return np.frombuffer(raw, dtype)
-    if predictor == 2 and dtype.kind in "iuf":
+        return raw.view(dtype)
+    if predictor == 2:
         whole = np.dtype(f"{dtype.byteorder}u{dtype.itemsize}")
-        steps = np.frombuffer(raw, whole).reshape(height, -1, channels)
+        steps = raw.view(whole).reshape(height, -1, channels)
         sums = np.cumsum(steps, axis=1, dtype=whole.newbyteorder("="))
         return sums.view(dtype.newbyteorder("=")).reshape(-1)
     if predictor == 3 and dtype.kind == "f":
-        steps = np.frombuffer(raw, np.uint8).reshape(height, -1, channels)
+        steps = raw.reshape(height, -1, channels)
         planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(height, dtype.itemsize, -1)
         ordered = np.ascontiguousarray(planes.transpose(0, 2, 1))  # most significant byte first
         return ordered.view(f">f{dtype.itemsize}").reshape(-1)

@@ -81,6 +81,8 @@ def read_depth(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
             "save one distance per pixel, 0 where nothing was measured",
             path=str(file),
         )
+    # Depth, its two products, the points, and the tests on them.
+    options.limits.check_memory(file, depth.size * 48)
     if camera.depth_scale is not None and depth.dtype.kind != "f":
         metres = depth * np.float32(camera.depth_scale)
         return points_in_metres(file, back_project(metres, camera), Options(limits=options.limits))
@@ -101,9 +103,12 @@ def back_project(
 def points_in_metres(
     file: File, points: np.ndarray, options: Options
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Own float32 copy in metres, zeros where not measured; the extent must be plausible."""
+    """Points in metres, zeros where not measured; the extent must be plausible.
+
+    `points` is changed in place where it is writeable float32, as large ones fill memory.
+    """
     with np.errstate(over="ignore"):
-        xyz = np.array(points, dtype=np.float32, order="C")
+        xyz = np.require(points, np.float32, ("C", "W"))
     valid = np.isfinite(xyz).all(axis=-1)
     valid &= (xyz != 0).any(axis=-1)
     xyz[~valid] = 0
@@ -115,8 +120,9 @@ def points_in_metres(
             path=str(file),
         )
     # A few hundred thousand points tell the extent; single stray points do not count.
-    some = xyz[valid]
-    some = some[:: max(1, len(some) // 200_000)].astype(np.float64)
+    chosen = np.flatnonzero(valid)
+    chosen = chosen[:: max(1, len(chosen) // 200_000)]
+    some = xyz.reshape(-1, 3)[chosen].astype(np.float64)
     low, high = np.percentile(some, (1, 99), axis=0)
     extent = float(np.linalg.norm(high - low))
     factor = {"m": 1.0, "mm": 1e-3}.get(options.unit)
@@ -171,23 +177,25 @@ def read_normals(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
 def finish_normals(
     file: File, normals: Float32[np.ndarray, "h w 3"], frame: NormalFrame
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Bring stored vectors to length 1 and into the camera frame, and check that they are normals.
+    """Bring vectors, in place, to length 1 and into the camera frame; check that they are normals.
 
     Stored lengths below 0.5 are undefined (mid-grey background); 8 bits keep the rest within a
     few per cent of 1, which a photograph under a normal map's name does not.
     """
-    length = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals, dtype=np.float64))
+    with np.errstate(over="ignore"):
+        length = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     defined = length > 0.5
-    unit = defined & (np.abs(length - 1) < 0.15)
-    if not defined.any() or unit.sum() < 0.5 * defined.sum():
+    unit = int((np.abs(length - 1) < 0.15).sum())
+    if not defined.any() or unit < 0.5 * defined.sum():
         raise BadInputError(
-            f"{int(unit.sum())} of {defined.size} pixels hold a vector of length 1",
+            f"{unit} of {defined.size} pixels hold a vector of length 1",
             "check that it is a normal map: n·127.5 + 127.5 as 8-bit RGB, or unit vectors as float",
             path=str(file),
         )
-    signs = np.array(TO_CAMERA[frame], np.float32)
-    scaled = normals * signs / np.maximum(length, 0.5)[..., None]
-    result = np.where(defined[..., None], scaled, 0.0).astype(np.float32)
+    result = normals  # a copy of its own already; large maps are changed in place
+    result *= np.array(TO_CAMERA[frame], np.float32)
+    result /= np.maximum(length, 0.5)[..., None]
+    result[~(defined & np.isfinite(length))] = 0
     if (result[..., 2] > 0).sum() > 0.5 * defined.sum():
         raise BadInputError(
             f"most normals point away from the sensor when read as {frame!r}",

@@ -134,6 +134,8 @@ def read_normal_picture(file: File, limits: Limits) -> Float32[np.ndarray, "H W 
             "store n·127.5 + 127.5 in an 8-bit RGB PNG, or the vectors in a float32 .npy",
             path=str(file),
         )
+    # Beside the picture: bytes, vectors, their lengths and the tests on them.
+    limits.check_memory(file, 40 * picture.width * picture.height)
     stored = _array(file, picture)
     normals = stored.astype(np.float32)
     normals /= 127.5
@@ -190,7 +192,7 @@ def _open(file: File, limits: Limits, *, deep: bool = False) -> Image.Image:
 def _check_cost(
     file: File, stored: int, height: int, width: int, channels: int, limits: Limits
 ) -> None:
-    """Refuse by the header alone what would be too large; normals take 12 more bytes a pixel."""
+    """Refuse by the header alone what would be too large."""
     limits.check_size(file, height, width)
     limits.check_memory(file, stored + 4 * height * width * channels)
     limits.check_ratio(file, stored, height * width * channels)
