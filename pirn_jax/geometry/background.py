@@ -17,7 +17,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -35,12 +35,13 @@ PLANE_CLEARANCE = 0.005
 CLUSTER_DISTANCE = 0.006
 """Metres: points this near to each other belong together."""
 CLUSTER_POINTS = 30
-"""Points within `CLUSTER_DISTANCE` that make a point the core of a cluster (DBSCAN)."""
+"""Points within `CLUSTER_DISTANCE` that make a point the core of a cluster (DBSCAN). Scans so
+coarse that a plane facing the sensor has fewer than twice as many: half of what it has ("grid")."""
 PLANE_SHARE = 0.5
 """A plane holds at least this share of the border's points, or there is no plane."""
 
 _RANSAC_SAMPLE, _RANSAC_TRIALS = 50, 1000  # M3DM's, for Open3D's RANSAC
-_TRIALS, _JURY = 500, 1000  # ours: planes through three points, judged by this many points
+_TRIALS, _REFITS, _JURY = 500, 200, 4000  # ours: planes through three points, fits, judges
 
 
 class Background(NamedTuple):
@@ -183,35 +184,40 @@ def find_object(
 
 
 def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
-    """The plane most points are near to, fitted to all of these by least squares.
+    """The plane most points are near to.
 
-    A plane through three random points is judged by a random thousand; the winner is refitted to
-    the points near it until these no longer change.
+    Planes through three random points stand a chance among many outliers, but are as tilted as the
+    noise of three points makes them. So the winner's followers are fitted, all of them and random
+    samples of them, twice, and the plane with the most votes is kept.
     """
     random = np.random.default_rng(seed)
     centre = points.mean(0)
     points = points - centre
-    corners = points[random.integers(0, len(points), (_TRIALS, 3))]
     jury = points[random.permutation(len(points))[:_JURY]]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(normals, axis=1)
-    normals[length > 0] /= length[length > 0, None]
-    distance = jury @ normals.T - np.sum(normals * corners[:, 0], axis=1)  # (jury, T)
-    votes = np.sum(np.abs(distance) < PLANE_TOLERANCE, axis=0)
-    votes[length == 0] = 0  # three points on a line
-    best = int(np.argmax(votes))
-    normal, offset = normals[best], -normals[best] @ corners[best, 0]
-    near = np.abs(points @ normal + offset) < PLANE_TOLERANCE
-    for _ in range(10):
-        if near.sum() < 3:
+    best = _elect(_fit(points[random.integers(0, len(points), (_TRIALS, 3))]), jury)
+    for _ in range(2):
+        near = points[np.abs(points @ best[:3] + best[3]) < PLANE_TOLERANCE]
+        if len(near) < 3:
             break
-        middle = points[near].mean(0)
-        _, axes = np.linalg.eigh(np.cov(points[near].T))
-        normal, offset = axes[:, 0], -axes[:, 0] @ middle
-        before, near = near, np.abs(points @ normal + offset) < PLANE_TOLERANCE
-        if np.array_equal(before, near):
-            break
-    return np.append(normal, offset - normal @ centre)
+        samples = near[random.integers(0, len(near), (_REFITS, _RANSAC_SAMPLE))]
+        best = _elect(np.concatenate([_fit(near[None]), best[None], _fit(samples)]), jury)
+    return np.append(best[:3], best[3] - best[:3] @ centre)
+
+
+def _fit(groups: Float[np.ndarray, "T m 3"]) -> Float[np.ndarray, "T 4"]:
+    """The least-squares plane of each group of points."""
+    middle = groups.mean(1, keepdims=True)
+    _, axes = np.linalg.eigh(np.swapaxes(groups - middle, 1, 2) @ (groups - middle))
+    normals = axes[:, :, 0]
+    return np.append(normals, -np.sum(normals * middle[:, 0], axis=1, keepdims=True), axis=1)
+
+
+def _elect(
+    planes: Float[np.ndarray, "T 4"], jury: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "4"]:
+    """The plane most points are near to, the first of several."""
+    votes = np.abs(jury @ planes[:, :3].T + planes[:, 3]) < PLANE_TOLERANCE
+    return planes[np.argmax(votes.sum(0))]
 
 
 def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
@@ -225,34 +231,115 @@ def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarr
 def _grid_cluster(
     xyz: Float32[np.ndarray, "H W 3"], points: Bool[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
-    """The largest set of `points` connected along rows and columns.
+    """The largest cluster of `points`, as DBSCAN's, found on the pixel grid.
 
-    Each point is tied to the next one in its row and in its column, across unmeasured pixels as
-    well: where the next is a neighbouring pixel, if the two differ by less than
-    `CLUSTER_DISTANCE` in depth; across a gap, if they are nearer than that in space.
+    A point with enough points near it is a core; cores near each other are tied. The largest tied
+    set, with the points near any of its cores, is the cluster. "Near" is looked for at most 4
+    pixels each way, in steps of several pixels on fine grids, where one pixel then stands for all
+    that were stepped over; ties to the next core in a row or column make up for the steps.
     """
-    number = np.cumsum(points.ravel()).reshape(points.shape) - 1
-    total = int(points.sum())
-    if not total:
+    rows, columns = np.nonzero(points)
+    if not len(rows):
         return points
+    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    xyz, inside = xyz[box], points[box]
+    beside = inside[:, 1:] & inside[:, :-1]
+    pitch = np.linalg.norm(np.diff(xyz[..., :2], axis=1)[beside], axis=-1)
+    finest, typical = np.percentile(pitch, (5, 50)) if len(pitch) else (np.inf, np.inf)
+    enough = min(CLUSTER_POINTS, np.pi / 2 * (CLUSTER_DISTANCE / typical) ** 2)
+    stride = max(1, int(CLUSTER_DISTANCE / finest / 4))
+    pairs = _near_pairs(xyz, inside, CLUSTER_DISTANCE / finest, stride)
+
+    neighbours = np.zeros(inside.shape, np.float32)
+    for here, there, near in pairs:
+        neighbours[here] += near
+        neighbours[there] += near
+    core = inside & (1 + stride**2 * neighbours >= enough)
+    if not core.any():
+        return np.zeros_like(points)
+    label = _tie_lines(xyz, core)
+    label = _tie_groups(label, [(label[h], label[t], near) for h, t, near in pairs])
+    largest = core & (label == np.argmax(np.bincount(label[core])))
+    cluster = largest.copy()
+    for here, there, near in pairs:
+        cluster[here] |= near & largest[there]
+        cluster[there] |= near & largest[here]
+    kept = np.zeros_like(points)
+    kept[box] = cluster
+    return kept
+
+
+_Slices = tuple[slice, slice]
+
+
+def _near_pairs(
+    xyz: Float32[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "H W"], reach: float, stride: int
+) -> list[tuple[_Slices, _Slices, Bool[np.ndarray, "_ _"]]]:
+    """For every offset up to `reach` pixels: both partners' pixels, and which pairs are near."""
+    steps = int(reach / stride)
+    planes = [np.ascontiguousarray(xyz[..., axis]) for axis in range(3)]
+    pairs = []
+    for down in range(steps + 1):
+        for right in range(-steps, steps + 1):
+            if (down, right) <= (0, 0) or (down**2 + right**2) * stride**2 > reach**2:
+                continue
+            here, there = _overlap(inside.shape, down * stride, right * stride)
+            distance = sum((plane[here] - plane[there]) ** 2 for plane in planes)
+            near = distance < np.float32(CLUSTER_DISTANCE**2)
+            pairs.append((here, there, near & inside[here] & inside[there]))
+    return pairs
+
+
+def _overlap(
+    shape: tuple[int, ...], down: int, right: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of the pixels that have a partner (down ≥ 0, right) away, and of their partners."""
+    height, width = shape
+    rows, partner_rows = slice(0, max(0, height - down)), slice(min(height, down), height)
+    left, shift = max(0, -right), max(0, right)
+    columns = slice(min(width, left), max(min(width, left), width - shift))
+    partner_columns = slice(min(width, shift), max(min(width, shift), width - left))
+    return (rows, columns), (partner_rows, partner_columns)
+
+
+def _tie_lines(
+    xyz: Float32[np.ndarray, "H W 3"], core: Bool[np.ndarray, "H W"]
+) -> Int[np.ndarray, "H W"]:
+    """Groups of cores, each tied to the next in its row and column; -1 where there is no core.
+
+    A neighbouring pixel is tied if the depths differ by less than `CLUSTER_DISTANCE`, the next
+    core across a gap if the two are nearer than that in space.
+    """
+    number = np.full(core.shape, -1)
+    number[core] = np.arange(core.sum())
     ties = []
-    for swap in (False, True):
-        mask, order, where = (
-            (points.T, number.T, xyz.transpose(1, 0, 2)) if swap else (points, number, xyz)
-        )
+    for mask, names, where in ((core, number, xyz), (core.T, number.T, xyz.transpose(1, 0, 2))):
         line, position = np.nonzero(mask)
-        node, location = order[mask], where[mask]
-        step = np.diff(location, axis=0)
+        name, step = names[mask], np.diff(where[mask], axis=0)
         adjacent = np.diff(position) == 1
         near = np.where(adjacent, np.abs(step[:, 2]), np.linalg.norm(step, axis=1))
         tied = (np.diff(line) == 0) & (near < CLUSTER_DISTANCE)
-        ties.append(np.stack([node[:-1][tied], node[1:][tied]]))
-    start, end = np.concatenate(ties, axis=1)
-    graph = coo_array((np.ones(len(start), np.int8), (start, end)), shape=(total, total))
-    _, label = connected_components(graph, directed=False)
-    kept = np.zeros_like(points)
-    kept[points] = label == np.argmax(np.bincount(label))
-    return kept
+        ties.append(np.stack([name[:-1][tied], name[1:][tied]]))
+    number[core] = _components(np.concatenate(ties, axis=1), int(core.sum()))
+    return number
+
+
+def _tie_groups(
+    label: Int[np.ndarray, "H W"],
+    pairs: list[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]],
+) -> Int[np.ndarray, "H W"]:
+    """Joins the groups of which two cores are near each other."""
+    ties = [np.zeros((2, 0), label.dtype)]
+    for one, other, near in pairs:
+        joins = near & (one != other) & (one >= 0) & (other >= 0)
+        ties.append(np.stack([one[joins], other[joins]]))
+    group = _components(np.concatenate(ties, axis=1), int(label.max()) + 1)
+    return np.where(label >= 0, group[label], -1)
+
+
+def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, "total"]:
+    graph = coo_array((np.ones(ties.shape[1], np.int8), tuple(ties)), shape=(total, total))
+    return connected_components(graph, directed=False)[1]
 
 
 def _open3d_cluster(

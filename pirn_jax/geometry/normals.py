@@ -157,7 +157,14 @@ def _fit_planes(
 
     count = sums[0] + 1.0  # the pixel itself, with difference zero
     mx, my, mz, xx, xy, xz, yy, yz, zz = (s / count for s in sums[1:])
-    covariance = (xx - mx * mx, xy - mx * my, xz - mx * mz, yy - my * my, yz - my * mz, zz - mz * mz)
+    covariance = (
+        xx - mx * mx,
+        xy - mx * my,
+        xz - mx * mz,
+        yy - my * my,
+        yz - my * mz,
+        zz - mz * mz,
+    )
     (nx, ny, nz), planar = _smallest_eigenvector(covariance)
 
     away = jnp.where(sampling.pinhole, nx * x + ny * y + nz * z, nz) > 0

@@ -4,7 +4,8 @@ from pirn_jax.scans.dataset import Dataset, Entry, Split
 from pirn_jax.scans.files import File, Limits
 from pirn_jax.scans.folder import open_files
 from pirn_jax.scans.opening import list_categories, open_dataset
-from pirn_jax.scans.reading import Options, read_scan
+from pirn_jax.scans.options import Options
+from pirn_jax.scans.reading import read_scan
 from pirn_jax.scans.registration import (
     Calibration,
     Intrinsics,

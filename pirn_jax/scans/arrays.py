@@ -18,14 +18,16 @@ import zlib
 
 import numpy as np
 import tifffile
+from jaxtyping import UInt8
 from PIL import Image
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.files import Archive, File, Limits, decoding, read_bytes
 
-_BAD_TIFF = "write it again with tifffile.imwrite(path, array) from a float32 array (H, W, 3)"
+_BAD_TIFF = 'write float32 points (H, W, 3) with tifffile.imwrite(…, photometric="rgb")'
 _BAD_NPY = "write it again with numpy.save(path, array) from a float32 array (H, W, 3)"
 _NONE, _LZW, _DEFLATE = (1,), (5,), (8, 32946)  # TIFF compression codes
+_TILES = {322, 323, 324, 325}  # tags
 _LARGEST_LZW = 64 << 20  # bytes of one LZW strip
 
 
@@ -71,7 +73,7 @@ def _check_grid(
         )
     limits.check_size(file, shape[0], shape[1])
     # The file's bytes, the decoded values, their float32 copy, and the tests for validity.
-    limits.check_memory(file, stored + math.prod(shape) * (dtype.itemsize + 6))
+    limits.check_memory(file, stored + math.prod(shape) * (dtype.itemsize + 9))
 
 
 def _npy(file: File, data: bytes, limits: Limits) -> np.ndarray:
@@ -108,12 +110,13 @@ def _npz_member(file: File, data: bytes, limits: Limits, key: str) -> tuple[str,
             f"write it with numpy.savez(path, {key}=array)",
             path=str(file),
         )
-    return name, archive.read(name, limits.memory - len(data))
+    return name, archive.read(name, limits.memory, held=len(data))
 
 
 def _tiff(file: File, data: bytes, limits: Limits) -> np.ndarray:
     """A single-page TIFF in strips, from its header to its values."""
-    with tifffile.TiffFile(io.BytesIO(data), name=file.name) as tiff:
+    # TiffFile and its pages refer to each other; closing the stream lets go of the bytes at once.
+    with io.BytesIO(data) as stream, tifffile.TiffFile(stream, name=file.name) as tiff:
         page = tiff.pages.first
         if not isinstance(page, tifffile.TiffPage) or page.dtype is None:
             raise ValueError("no page with a known number type")
@@ -127,35 +130,40 @@ def _tiff(file: File, data: bytes, limits: Limits) -> np.ndarray:
         _check_grid(file, shape, dtype, len(data), limits)
         height, width = shape[:2]
         channels = shape[2] if len(shape) == 3 else 1
-        if page.imagedepth != 1 or page.is_tiled or page.planarconfig not in (1, None):
+        tags = {tag.code: tag.count for tag in page.tags}
+        if page.imagedepth != 1 or _TILES & tags.keys() or page.planarconfig not in (1, None):
             raise ValueError("tiles, planes or volumes; expected strips of whole rows")
         if page.fillorder != 1 or page.bitspersample != 8 * dtype.itemsize:
             raise ValueError("packed or reversed bits")
         offsets, counts = page.dataoffsets, page.databytecounts
-        rows = min(int(page.rowsperstrip or height), height)
+        rows = min(int(page.rowsperstrip), height)
         compression, predictor = int(page.compression), int(page.predictor)
     strips = -(-height // rows) if rows > 0 else 0
-    if strips == 0 or len(offsets) != strips or len(counts) != strips:
-        raise ValueError(f"{len(offsets)} strips of {rows} rows for {height} rows")
+    listed = {len(offsets), len(counts), tags.get(273, 0), tags.get(279, 0)}
+    if strips == 0 or listed != {strips}:  # tifffile mends some lies; they are lies all the same
+        raise ValueError(f"{sorted(listed)} strips of {rows} rows for {height} rows")
     if any(o < 0 or c <= 0 or o + c > len(data) for o, c in zip(offsets, counts, strict=True)):
         raise ValueError("a strip lies outside the file: it is cut short")
     row_bytes = width * channels * dtype.itemsize
     limits.check_ratio(file, sum(counts), height * row_bytes)
     segments = [memoryview(data)[o : o + c] for o, c in zip(offsets, counts, strict=True)]
-    raw = bytearray()
+    batch = 1  # strips at a time
     if compression in _LZW:
         if rows * row_bytes > _LARGEST_LZW:
             raise ValueError(f"LZW strips of {rows * row_bytes:,} bytes")
-        batch = max(1, _LARGEST_LZW // 8 // (rows * row_bytes))  # strips at a time
-        for first in range(0, strips, batch):
-            some = segments[first : first + batch]
-            some_rows = min(len(some) * rows, height - first * rows)
-            raw += _unpack_lzw(some, some_rows, row_bytes, rows)
-    else:
-        for number, segment in enumerate(segments):
-            expected = min(rows, height - number * rows) * row_bytes
-            raw += _strip(segment, expected, compression)
-    values = _undo_predictor(raw, height, row_bytes, channels, dtype, predictor)
+        batch = max(1, _LARGEST_LZW // 8 // (rows * row_bytes))
+        # Packed, wrapped, in Pillow, and as bytes, beside the file and the values.
+        limits.check_memory(file, len(data) + (height + 5 * min(batch * rows, height)) * row_bytes)
+    raw = np.empty(height * row_bytes, np.uint8)
+    for first in range(0, strips, batch):
+        some = segments[first : first + batch]
+        begin, end = first * rows, min((first + len(some)) * rows, height)
+        if compression in _LZW:
+            found = _unpack_lzw(some, end - begin, row_bytes, rows)
+        else:
+            found = _strip(some[0], (end - begin) * row_bytes, compression)
+        raw[begin * row_bytes : end * row_bytes] = np.frombuffer(found, np.uint8)
+    values = _undo_predictor(raw, height, channels, dtype, predictor)
     return values.reshape(shape)
 
 
@@ -202,18 +210,18 @@ def _unpack_lzw(segments: list[memoryview], height: int, row_bytes: int, rows: i
 
 
 def _undo_predictor(
-    raw: bytearray, height: int, row_bytes: int, channels: int, dtype: np.dtype, predictor: int
+    raw: UInt8[np.ndarray, " N"], height: int, channels: int, dtype: np.dtype, predictor: int
 ) -> np.ndarray:
     """Values from bytes; TIFF predictors store differences along each row (TIFF 6, TechNote 3)."""
     if predictor == 1:
-        return np.frombuffer(raw, dtype)
-    if predictor == 2 and dtype.kind in "iuf":
+        return raw.view(dtype)
+    if predictor == 2:
         whole = np.dtype(f"{dtype.byteorder}u{dtype.itemsize}")
-        steps = np.frombuffer(raw, whole).reshape(height, -1, channels)
+        steps = raw.view(whole).reshape(height, -1, channels)
         sums = np.cumsum(steps, axis=1, dtype=whole.newbyteorder("="))
         return sums.view(dtype.newbyteorder("=")).reshape(-1)
     if predictor == 3 and dtype.kind == "f":
-        steps = np.frombuffer(raw, np.uint8).reshape(height, -1, channels)
+        steps = raw.reshape(height, -1, channels)
         planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(height, dtype.itemsize, -1)
         ordered = np.ascontiguousarray(planes.transpose(0, 2, 1))  # most significant byte first
         return ordered.view(f">f{dtype.itemsize}").reshape(-1)

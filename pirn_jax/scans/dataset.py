@@ -36,7 +36,7 @@ class Entry:
     defect: str = ""
 
 
-class Split(Sequence[Scan]):
+class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read a scan to see
     """Part of a dataset, in the order of its keys.
 
     `split[i]` reads one scan, iteration reads one after the other, and a slice is again a `Split`

@@ -29,9 +29,11 @@ from jaxtyping import Float32
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.dataset import Dataset, Entry, Split, files_by_stem, subfolders
 from pirn_jax.scans.files import File, Limits, read_bytes
+from pirn_jax.scans.measurements import back_project, points_in_metres, read_normals
 from pirn_jax.scans.mvtec3d import check_modalities
+from pirn_jax.scans.options import Options
 from pirn_jax.scans.pictures import read_grey16, read_rgb
-from pirn_jax.scans.reading import Options, assemble, back_project, points_in_metres, read_normals
+from pirn_jax.scans.reading import assemble
 from pirn_jax.scans.registration import Intrinsics
 from pirn_jax.scans.scan import Scan
 
@@ -120,12 +122,13 @@ def _values(file: File, names: Sequence[str], limits: Limits) -> dict[str, float
     for name in names:
         found = re.findall(rf"(?<![\w-]){name}['\"]?\s*:\s*({_NUMBER}|true|false)\b", text)
         if len(found) == 1:
-            values[name] = float({"true": 1, "false": 0}.get(found[0], found[0]))
+            word = str(found[0])
+            values[name] = float({"true": "1", "false": "0"}.get(word, word))
     return values
 
 
 def _defect(file: File, limits: Limits) -> str:
-    """ "good", the one kind of defect, or "combined"."""
+    """Good, the one kind of defect, or combined, from the sample's metadata."""
     values = _values(file, ("anomalous", *_KINDS), limits)
     if values.get("anomalous") not in (0, 1):
         raise BadInputError(

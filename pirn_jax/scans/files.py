@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pirn_jax.errors import BadInputError
+
+_Stream = io.BufferedReader | io.BytesIO
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Limits:
     def check_size(self, file: File | Path, height: int, width: int) -> None:
         """Refuse a grid that is empty or has more pixels than the cap."""
         if height < 1 or width < 1:
-            raise BadInputError(f"an empty grid of {height}×{width} pixels", path=str(file))
+            raise BadInputError(
+                f"an empty grid of {height}×{width} pixels", "save it again", path=str(file)
+            )
         if height * width > self.pixels:
             raise BadInputError(
                 f"{height}×{width} pixels, more than the cap of {self.pixels:,}",
@@ -207,7 +211,7 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
     return data
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file; a pipe, device or folder under the name would hang or never end."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -232,7 +236,7 @@ class Archive:
             symbolic link, is encrypted, appears twice, or uses a method other than stored/deflate.
     """
 
-    def __init__(self, stream: BinaryIO, name: File | Path, limits: Limits):
+    def __init__(self, stream: _Stream, name: File | Path, limits: Limits):
         self._name, self._limits = name, limits
         remedy = "download the archive again and compare its checksum"
         with decoding(name, "zip archive", remedy):
@@ -249,20 +253,27 @@ class Archive:
             if not info.is_dir():
                 self.members[info.filename] = info
 
-    def read(self, member: str, cap: int) -> bytes:
-        """One member's bytes, at most `cap` of them."""
+    def read(self, member: str, most: int, held: int = 0) -> bytes:
+        """One member's bytes.
+
+        Args:
+            member: its name.
+            most: the most bytes it may have.
+            held: bytes that are in memory meanwhile and count against the cap.
+        """
         file = File(Path(str(self._name)), member)
         info = self.members.get(member)
         if info is None:
             raise BadInputError(
                 "the archive has no such member", "download the archive again", path=str(file)
             )
-        if info.file_size > cap:
+        if info.file_size > most:
             raise BadInputError(
-                f"{info.file_size:,} bytes, more than the cap of {cap:,}",
+                f"{info.file_size:,} bytes, more than the cap of {most:,}",
                 "check the archive; for larger scans pass limits=Limits(memory=…)",
                 path=str(file),
             )
+        self._limits.check_memory(file, held + info.compress_size + info.file_size)
         self._limits.check_ratio(file, info.compress_size, info.file_size)
         with decoding(file, "zip member", "download the archive again"):
             with self._zip.open(info) as stream:
@@ -282,7 +293,7 @@ def _member_problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _check_directory(stream: BinaryIO, name: File | Path, limits: Limits) -> None:
+def _check_directory(stream: _Stream, name: File | Path, limits: Limits) -> None:
     """Refuse a list of members too long to hold, before zipfile builds it."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)

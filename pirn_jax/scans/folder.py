@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from typing import Any
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.dataset import Dataset, Entry, Split, files_by_stem, subfolders
 from pirn_jax.scans.files import File, Limits
+from pirn_jax.scans.options import NormalFrame, Options, Unit
 from pirn_jax.scans.pictures import KINDS
-from pirn_jax.scans.reading import NormalFrame, Options, Unit, read_entry
+from pirn_jax.scans.reading import read_entry
 from pirn_jax.scans.registration import (
     Calibration,
     Intrinsics,
@@ -125,8 +127,10 @@ def open_folder(
         )
     _check_same_modalities(every)
     if fixture := _beside("ignore.png", here, root):
-        for entry in every:
-            entry.files.setdefault("ignore", fixture)
+        for name, listed in entries.items():
+            entries[name] = [
+                replace(entry, files={"ignore": fixture, **entry.files}) for entry in listed
+            ]
     reader = partial(read_entry, options=options)
     return Dataset(
         *(Split(entries[name], reader) for name in _SPLITS), name="folder", category=category
@@ -236,7 +240,7 @@ def _by_name(files: Iterable[File]) -> _Scans:
 def _check_partners(found: Mapping[str, Mapping[str, File]], folder: Path) -> None:
     """Every stem of a folder must have the roles that any of them has, but for masks."""
     needed = sorted({role for roles in found.values() for role in roles} - _OPTIONAL)
-    for stem, roles in sorted(found.items()):
+    for _, roles in sorted(found.items()):
         for role in needed:
             if role not in roles:
                 file = next(iter(roles.values()))

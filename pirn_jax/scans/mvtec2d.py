@@ -17,8 +17,9 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.dataset import Dataset, Entry, Split, files_by_stem, subfolders
 from pirn_jax.scans.files import File, Limits
 from pirn_jax.scans.mvtec3d import categories as categories
+from pirn_jax.scans.options import Options
 from pirn_jax.scans.pictures import KINDS
-from pirn_jax.scans.reading import Options, read_entry
+from pirn_jax.scans.reading import read_entry
 
 _SUFFIX = "_mask"
 

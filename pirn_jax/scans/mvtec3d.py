@@ -20,8 +20,9 @@ from pathlib import Path
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.dataset import Dataset, Entry, Split, files_by_stem, pair, subfolders
 from pirn_jax.scans.files import File, Limits, read_json
+from pirn_jax.scans.options import Options, Unit
 from pirn_jax.scans.pictures import KINDS
-from pirn_jax.scans.reading import Options, Unit, read_entry
+from pirn_jax.scans.reading import read_entry
 
 _SUFFIXES = {"rgb": tuple(KINDS), "xyz": (".tif", ".tiff"), "gt": tuple(KINDS)}
 

@@ -39,6 +39,12 @@ _TIFF_COMPRESSION = {"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "p
 _BAD = "save the picture again as an 8-bit PNG"
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258
 _MOST_SCANS = 64  # of one progressive JPEG; each costs a pass over the whole picture
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# First column, first row and steps of each pass of an interlaced PNG.
+_ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it.
 _WARNINGS = threading.Lock()
 
@@ -128,6 +134,8 @@ def read_normal_picture(file: File, limits: Limits) -> Float32[np.ndarray, "H W 
             "store n·127.5 + 127.5 in an 8-bit RGB PNG, or the vectors in a float32 .npy",
             path=str(file),
         )
+    # Beside the picture: bytes, vectors, their lengths and the tests on them.
+    limits.check_memory(file, 40 * picture.width * picture.height)
     stored = _array(file, picture)
     normals = stored.astype(np.float32)
     normals /= 127.5
@@ -147,21 +155,19 @@ def _open(file: File, limits: Limits, *, deep: bool = False) -> Image.Image:
         )
     data = read_bytes(file, limits)
     with decoding(file, f"{kind} picture", _BAD):
-        if kind == "PNG":
-            _check_png(file, data, limits, deep=deep)
+        chunks = _check_png(file, data, limits, deep=deep) if kind == "PNG" else set()
         if kind == "JPEG" and data.count(b"\xff\xda") > _MOST_SCANS:
             raise ValueError(f"more than {_MOST_SCANS} scans, each a pass over the picture")
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=[kind])
-            orientation = picture.getexif().get(_ORIENTATION, 1)
+            channels = max(4, len(picture.getbands()))  # Pillow holds RGB in 4 bytes a pixel
+            _check_cost(file, len(data), picture.height, picture.width, channels, limits)
+            # Pillow decodes a PNG whole to look for orientation, so it is asked only if need be.
+            look = kind != "PNG" or b"eXIf" in chunks
+            orientation = picture.getexif().get(_ORIENTATION, 1) if look else 1
             pages = getattr(picture, "n_frames", 1)
-    limits.check_size(file, picture.height, picture.width)
-    # Pillow holds RGB in 4 bytes a pixel; the array takes another 3, and normals 12 more.
-    decoded = picture.width * picture.height * max(4, len(picture.getbands()))
-    limits.check_memory(file, len(data) + 4 * decoded)
-    limits.check_ratio(file, len(data), decoded)
     if pages != 1:
         raise BadInputError(f"expected one picture, got {pages}", _BAD, path=str(file))
     if orientation != 1:
@@ -183,12 +189,25 @@ def _open(file: File, limits: Limits, *, deep: bool = False) -> Image.Image:
     return picture
 
 
-def _check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> None:
-    """Walk the chunks: sizes before pixels, every checksum, and nothing after the end."""
+def _check_cost(
+    file: File, stored: int, height: int, width: int, channels: int, limits: Limits
+) -> None:
+    """Refuse by the header alone what would be too large."""
+    limits.check_size(file, height, width)
+    limits.check_memory(file, stored + 4 * height * width * channels)
+    limits.check_ratio(file, stored, height * width * channels)
+
+
+def _check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> set[bytes]:
+    """Walk the chunks: sizes before pixels, every checksum, and nothing after the end.
+
+    Returns:
+        The names of the chunks.
+    """
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         raise ValueError("it does not begin as a PNG does")
-    at, names, pixels = 8, set(), 0
-    while at < len(data):
+    at, names, pixels, header = 8, set(), [], (0, 0, 0, 0, 0)
+    while at < len(data) and b"IEND" not in names:
         if len(data) - at < 12:
             raise ValueError("cut short")
         length, name = struct.unpack(">I4s", data[at : at + 8])
@@ -198,30 +217,58 @@ def _check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> None:
             raise ValueError(f"chunk {name!r} is cut short")
         if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
             raise ValueError(f"the checksum of chunk {name!r} is wrong")
-        if name == b"IHDR" and not names:
-            if length != 13:
-                raise ValueError("a header of the wrong length")
-            width, height, depth, colour = struct.unpack(">IIBB", body[:10])
-            limits.check_size(file, height, width)
-            if depth == 16 and not (deep and colour == 0):
-                raise BadInputError(
-                    "16 bits per channel: the scale to 8 bits is not known",
-                    "convert all photographs and masks to 8 bits with one fixed scale",
-                    path=str(file),
-                )
-        elif name == b"IHDR" or not names:
+        if (name == b"IHDR") == bool(names):
             raise ValueError("its header is missing, late or repeated")
-        pixels += length if name == b"IDAT" else 0
+        if name == b"IHDR":
+            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
+            header = (width, height, depth, colour, interlaced)
+        elif name == b"IDAT":
+            pixels.append(body)
         names.add(name)
         at += 12 + length
-        if name == b"IEND":
-            break
-    if b"IEND" not in names or pixels == 0:
+    width, height, depth, colour, interlaced = header
+    if depth == 16 and not (deep and colour == 0):
+        raise BadInputError(
+            "16 bits per channel: the scale to 8 bits is not known",
+            "convert all photographs and masks to 8 bits with one fixed scale",
+            path=str(file),
+        )
+    if b"IEND" not in names or not pixels:
         raise ValueError("cut short")
     if at != len(data):
         raise ValueError(f"{len(data) - at} bytes follow its end")
     if b"acTL" in names:
         raise ValueError("an animation, expected one picture")
+    _check_cost(file, len(data), height, width, 4, limits)
+    if colour not in _PNG_CHANNELS or depth not in (1, 2, 4, 8, 16) or interlaced > 1:
+        raise ValueError(f"colour type {colour} of {depth} bits, interlace {interlaced}")
+    _check_inflated(pixels, _png_bytes(width, height, depth * _PNG_CHANNELS[colour], interlaced))
+    return names
+
+
+def _png_bytes(width: int, height: int, bits: int, interlaced: int) -> int:
+    """Bytes of the filtered rows of a PNG, each with its filter byte."""
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for left, top, right, down in passes:
+        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
+
+
+def _check_inflated(parts: list[memoryview], expected: int) -> None:
+    """Pillow shows rows that are missing as black; here as many bytes must come as announced."""
+    inflater, total = zlib.decompressobj(), 0
+    for part in parts:
+        rest: bytes | memoryview = part
+        while rest and not inflater.eof and total <= expected:
+            total += len(inflater.decompress(rest, 1 << 18))
+            rest = inflater.unconsumed_tail
+    while not inflater.eof and total <= expected and (more := inflater.decompress(b"", 1 << 18)):
+        total += len(more)
+    if total != expected or not inflater.eof:
+        raise ValueError(f"pixels of {total:,} bytes where the header announces {expected:,}")
 
 
 def _converted(file: File, picture: Image.Image, mode: str) -> Image.Image:

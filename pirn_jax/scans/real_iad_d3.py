@@ -34,7 +34,8 @@ from pirn_jax.scans.files import (
     read_json,
 )
 from pirn_jax.scans.mvtec3d import check_modalities
-from pirn_jax.scans.reading import Options, Unit, read_entry
+from pirn_jax.scans.options import Options, Unit
+from pirn_jax.scans.reading import read_entry
 from pirn_jax.scans.registration import Calibration
 
 # Spellings met in copies and in papers → the release's.
@@ -140,10 +141,10 @@ def open_real_iad_d3(
 def _parsed(document: Any, file: File) -> tuple[str, dict[str, list[Mapping[str, Any]]]]:
     if not isinstance(document, dict):
         raise BadInputError("expected an object with meta, train and test", _REMEDY, path=str(file))
-    meta = document.get("meta") or {}
-    prefix = meta.get("prefix", f"{file.stem}/") if isinstance(meta, dict) else None
+    meta = document.get("meta")
+    prefix = meta.get("prefix") if isinstance(meta, dict) else None
     lists = {split: document.get(split) or [] for split in ("train", "validation", "test")}
-    right = isinstance(prefix, str) and all(
+    right = all(
         isinstance(items, list) and all(isinstance(item, dict) for item in items)
         for items in lists.values()
     )
@@ -151,8 +152,10 @@ def _parsed(document: Any, file: File) -> tuple[str, dict[str, list[Mapping[str,
         raise BadInputError(
             "expected lists of samples under train, validation and test", _REMEDY, path=str(file)
         )
-    if prefix:
-        check_relative(prefix.rstrip("/"), file)
+    if prefix is None:
+        prefix = f"{file.stem}/"
+    if prefix != "":
+        check_relative(prefix, file)
     return prefix, lists
 
 

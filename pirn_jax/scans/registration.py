@@ -204,8 +204,8 @@ def register(
 
 def nearest_pixels(
     source: tuple[int, ...], target: tuple[int, int]
-) -> tuple[Int32[np.ndarray, H], Int32[np.ndarray, W]]:
-    """Rows and columns of the source under each row and column of the target, same field of view."""
+) -> tuple[Int32[np.ndarray, " H"], Int32[np.ndarray, " W"]]:
+    """Source rows and columns under each row and column of a target with the same view."""
     rows = ((np.arange(target[0]) + 0.5) * (source[0] / target[0])).astype(np.int32)
     columns = ((np.arange(target[1]) + 0.5) * (source[1] / target[1])).astype(np.int32)
     return np.minimum(rows, source[0] - 1), np.minimum(columns, source[1] - 1)
@@ -224,7 +224,7 @@ def _project(
     """
     height, width = target
     flat = xyz.reshape(-1, 3)
-    measured: Bool[np.ndarray, N] = (flat != 0).any(axis=-1)
+    measured = (flat != 0).any(axis=-1)
     moved = flat @ pose[0].T + pose[1]
     front = np.flatnonzero(measured & (moved[:, 2] > 1e-6))
     z = moved[front, 2]
