@@ -32,7 +32,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import rankdata
 
 from pirn_jax.encoder import Encoder, load_encoder
-from pirn_jax.geometry import remove_background, surface_normals
+from pirn_jax.geometry import make_views, remove_background
+from pirn_jax.scans import Scan
 from pirn_jax.scans.synthetic import (
     CATEGORIES,
     DEFECTS,
@@ -56,20 +57,13 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 # --- scan to pictures ---------------------------------------------------------------------------
 
 
-def pictures(scan) -> dict[str, np.ndarray]:
-    """Photograph and normal picture, (SIDE, SIDE, 3) in [0, 1], background black."""
-    part = remove_background(scan.xyz)
-    normals = np.asarray(surface_normals(scan.xyz, scan.valid))
-    seen = part & normals.any(-1)
-    full = {
-        "rgb": scan.rgb / 255.0 * part[..., None],
-        "normals": (normals + 1) / 2 * seen[..., None],
-    }
-    factors = (SIDE / scan.rgb.shape[0], SIDE / scan.rgb.shape[1], 1)
-    return {
-        name: np.clip(zoom(image, factors, order=1, grid_mode=True, mode="nearest"), 0, 1)
-        for name, image in full.items()
-    }
+def pictures(scan: Scan) -> dict[str, np.ndarray]:
+    """Photograph and normals as the encoder sees them, (SIDE, SIDE, 3) in [0, 1]."""
+    assert scan.xyz is not None
+    views = make_views(scan, SIDE, remove_background(scan.xyz))
+    assert views.rgb is not None
+    assert views.normals is not None
+    return {"rgb": views.rgb, "normals": views.normals}
 
 
 # --- the three kinds of score ---------------------------------------------------------------------
