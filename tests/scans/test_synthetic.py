@@ -26,7 +26,7 @@ from pirn_jax.scans.synthetic import (
 )
 from pirn_jax.scans.synthetic_defects import FLAWS, damage
 from pirn_jax.scans.synthetic_parts import KINDS
-from pirn_jax.scans.synthetic_scene import focal_length, take_view
+from pirn_jax.scans.synthetic_scene import blocked, facing_normals, focal_length, points, take_view
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(category, defect) for category in CATEGORIES for defect in defects_of(category)]
@@ -134,6 +134,34 @@ def test_a_scan_is_plausible(category):
     extent = np.hypot(np.ptp(x[part]), np.ptp(y[part]))
     assert 0.06 < extent < 0.14
     assert not edge[part].any()
+
+
+def test_the_table_is_a_plane_and_its_normals_are_right():
+    view = take_view(np.random.default_rng(3), KINDS["rope"], 96)
+    for height in (0.0, 0.02):  # parallel planes, as far apart as the height says
+        xyz = points(view, np.full((96, 96), height))
+        slope_x, slope_y, distance = np.linalg.lstsq(
+            np.column_stack([xyz[..., :2].reshape(-1, 2), np.ones(96 * 96)]),
+            xyz[..., 2].ravel(),
+        )[0]
+        normal = np.array([slope_x, slope_y, -1]) / np.sqrt(slope_x**2 + slope_y**2 + 1)
+        np.testing.assert_allclose(
+            facing_normals(xyz), np.broadcast_to(normal, xyz.shape), atol=1e-8
+        )
+        if height == 0:
+            table, table_distance = normal, distance
+    np.testing.assert_allclose(normal, table, atol=1e-9)
+    assert (table_distance - distance) * -normal[2] == pytest.approx(0.02, abs=1e-9)
+
+
+def test_a_shadow_is_as_long_as_the_light_is_low():
+    height = np.zeros((128, 128))
+    height[:, 60:64] = 0.010  # a wall; light from the left at 10 mm of height per 20 mm
+    shadow = blocked(height, 0.001, np.pi, 0.5, 1e-6)[64] > 0.5
+    assert not shadow[:64].any()
+    lengths = np.flatnonzero(shadow) - 63
+    assert lengths.min() == 1
+    assert abs(lengths.max() - 20) <= 2
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
