@@ -14,7 +14,7 @@ Dimension letters: H, W the pixels of the scan; n border points; T trial planes.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
@@ -54,7 +54,7 @@ class Background(NamedTuple):
     """
 
     object: Bool[np.ndarray, "H W"]
-    plane: Float[np.ndarray, "4"] | None
+    plane: Float[np.ndarray, " 4"] | None
     reason: str
 
 
@@ -183,7 +183,7 @@ def find_object(
     return Background(kept | _enclosed(kept, valid), plane, "")
 
 
-def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
+def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, " 4"]:
     """The plane most points are near to.
 
     Planes through three random points stand a chance among many outliers, but are as tilted as the
@@ -214,13 +214,13 @@ def _fit(groups: Float[np.ndarray, "T m 3"]) -> Float[np.ndarray, "T 4"]:
 
 def _elect(
     planes: Float[np.ndarray, "T 4"], jury: Float[np.ndarray, "n 3"]
-) -> Float[np.ndarray, "4"]:
+) -> Float[np.ndarray, " 4"]:
     """The plane most points are near to, the first of several."""
     votes = np.abs(jury @ planes[:, :3].T + planes[:, 3]) < PLANE_TOLERANCE
     return planes[np.argmax(votes.sum(0))]
 
 
-def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
+def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, " 4"]:
     open3d = load_open3d()
     open3d.utility.random.seed(seed)
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
@@ -337,7 +337,7 @@ def _tie_groups(
     return np.where(label >= 0, group[label], -1)
 
 
-def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, "total"]:
+def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, " total"]:
     graph = coo_array((np.ones(ties.shape[1], np.int8), tuple(ties)), shape=(total, total))
     return connected_components(graph, directed=False)[1]
 
@@ -360,7 +360,8 @@ def _enclosed(
     kept: Bool[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
     """Unmeasured pixels that touch neither a removed point nor the edge of the picture."""
-    hole, count = ndimage.label(~valid, structure=np.ones((3, 3)))
+    labelled: Any = ndimage.label(~valid, structure=np.ones((3, 3)))
+    hole, count = labelled
     outside = np.pad(valid & ~kept, 1, constant_values=True)
     outside = ndimage.binary_dilation(outside, np.ones((3, 3)))[1:-1, 1:-1]
     open_hole = np.zeros(count + 1, bool)

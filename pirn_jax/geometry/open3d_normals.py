@@ -1,11 +1,11 @@
-"""The paper's normals: Open3D, 30 nearest neighbours, consistent tangent planes, in its own process.
+"""The paper's normals: Open3D, 30 nearest neighbours, consistent tangent planes, in a process.
 
-Source: appendix B.2. `orient_normals_consistent_tangent_plane` triangulates all points and is known
-    not to return on coplanar subsets (Open3D issues 4983 and 6482), to fail inside Qhull (5975), and
-    to take memory without bound (2043). Nothing but a process of its own can be stopped from that.
-Differs from the paper: the propagated orientation is consistent up to one sign for the whole cloud,
-    which is chosen here so that most normals point towards the sensor. Where the propagation fails or
-    exceeds its time, the plane fits are kept and each is turned towards the sensor.
+Source: appendix B.2. `orient_normals_consistent_tangent_plane` triangulates all points and is
+    known not to return on coplanar subsets (Open3D issues 4983 and 6482), to fail inside Qhull
+    (5975), and to take memory without bound (2043). Only a process of its own can be stopped then.
+Differs from the paper: the propagated orientation is consistent up to one sign for the whole
+    cloud, which is chosen here so that most normals point towards the sensor. Where it fails or
+    exceeds its time, the plane fits are kept, and each is turned towards the sensor.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ normals at the target's pixels is 0.70°, against 1.19° of the nearest pixel (0
 without noise; tests/geometry/test_views.py has the surface), and fine relief does not alias.
 All of them place pixel centres at half-integers, so they lie on each other exactly.
 
-Source: the paper, appendix B.2: each component of a normal from [-1, 1] to [0, 1], background black.
-Differs from the paper: no detour over 8-bit PNG files; it does not say how its pictures are resized.
-    Peers stretch other shapes to a square, or pad the photograph with its edge colours.
+Source: the paper, appendix B.2: each component of a normal from [-1, 1] to [0, 1], background
+    black.
+Differs from the paper: no detour over 8-bit PNG files. How pictures are resized it leaves open;
+    peers stretch other shapes to a square, or pad the photograph with its edge colours.
 
 Dimension letters: H, W the scan's pixels; h, w the target's.
 """
