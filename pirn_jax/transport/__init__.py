@@ -1,1 +1,7 @@
 """Transport: cost → plan."""
+
+from pirn_jax.transport.cost import cosine_cost
+from pirn_jax.transport.plan import Plan
+from pirn_jax.transport.sinkhorn import balanced_plan
+
+__all__ = ["Plan", "balanced_plan", "cosine_cost"]
