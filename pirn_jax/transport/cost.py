@@ -30,7 +30,7 @@ def cosine_cost(
     tokens: Float[Array, "*batch N C"],
     prototypes: Float[Array, "*batch K C"],
     heads: int | None = None,
-) -> Float[Array, "..."]:
+) -> Float[Array, "*lead N K"]:
     """C_nk = 1 − cos(z_n, p_k), in [0, 2]: paper, section 3.2.
 
     The product is taken first and divided by the lengths afterwards, so that no normalised copy

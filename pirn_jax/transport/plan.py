@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 
 class Plan(NamedTuple):
@@ -34,8 +34,8 @@ class Plan(NamedTuple):
 
 def masses(
     cost: Float[Array, "*batch N K"],
-    row_mass: Float[Array, "..."] | None = None,
-    column_mass: Float[Array, "..."] | None = None,
+    row_mass: Shaped[Array, "*rows N"] | None = None,
+    column_mass: Shaped[Array, "*columns K"] | None = None,
 ) -> tuple[Float[Array, "*batch N"], Float[Array, "*batch K"]]:
     """The marginals of a balanced plan: the tokens' masses, and the prototypes' shares of them.
 

@@ -2,10 +2,10 @@
 
 In place of 2 N K exponentials an iteration costs two products of one (K, N) matrix with a vector.
 Bare scaling overflows; here the scalings go back into the potentials g every few iterations. A
-stretch starts from the conditional plan Q = softmax_k(S + g), whose rows sum to 1 and whose columns,
-after a first log-domain iteration, to between 1/K and N; one more iteration then moves a scaling
-by a factor max(N, K) at most. So log(1e35)/log(max(N, K)) iterations are safe whatever the costs,
-and what underflows meanwhile weighs less than 1e-10.
+stretch starts from the conditional plan Q = softmax_k(S + g), whose rows sum to 1 and whose
+columns, after a first log-domain iteration, to between 1/K and N; one more iteration then moves a
+scaling by a factor max(N, K) at most. So 80/log(max(N, K)) iterations are safe whatever the costs
+(exp(80) is within float32), and what underflows meanwhile weighs less than 1e-10.
 
 With a, b the masses and Q_t = softmax_k(S + g_t), an iteration is
 

@@ -32,7 +32,7 @@ import difflib
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.transport.cost import at_least_float32
@@ -57,7 +57,7 @@ def log_sinkhorn(
         epsilons: (T,), the regularisation of each iteration, in units of the cost.
         log_rows: (..., N), logarithm of the row masses.
         log_columns: (..., K), logarithm of the column masses.
-        row_relaxation: 1 keeps the row masses exactly; τ = ρ/(ρ + ε) < 1 pays ρ KL for leaving them.
+        row_relaxation: 1 keeps the row masses; τ = ρ/(ρ + ε) < 1 pays ρ KL for leaving them.
         column_relaxation: the same for the columns.
 
     Returns:
@@ -76,7 +76,7 @@ def log_sinkhorn(
     return jax.lax.scan(iteration, start, epsilons)[0]
 
 
-def safe_log(mass: Float[Array, "..."]) -> Float[Array, "..."]:
+def safe_log(mass: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(mass), with so little for no mass that it weighs nothing and stays finite."""
     return jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
 
@@ -175,8 +175,8 @@ def balanced_plan(
     iterations: int = 50,
     solver: str = "ott",
     gradient: str = "unroll",
-    row_mass: Float[Array, "..."] | None = None,
-    column_mass: Float[Array, "..."] | None = None,
+    row_mass: Shaped[Array, "*rows N"] | None = None,
+    column_mass: Shaped[Array, "*columns K"] | None = None,
 ) -> Plan:
     """The balanced plan of Eq. 1, every leading axis a problem of its own.
 
