@@ -32,7 +32,7 @@ import difflib
 import importlib
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ from pirn_jax.transport.plan import Plan, masses, measured
 from pirn_jax.transport.sinkhorn import balanced_plan, log_sinkhorn, safe_log
 
 
+@runtime_checkable
 class Assignment(Protocol):
     """Cost → matrix of weights."""
 

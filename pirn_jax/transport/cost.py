@@ -16,7 +16,7 @@ SHORTEST = 1e-12
 
 def at_least_float32(x: Array) -> Array:
     """bf16, fp16 and integers raised to float32; float32 and float64 left alone."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
 
 
 def inverse_length(x: Float[Array, "*batch C"]) -> Float[Array, "*batch"]:

@@ -27,7 +27,10 @@ Source: Cuturi 2013; for absorbing the scalings into the potentials, Schmitzer 2
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -91,12 +94,8 @@ def _by_scan(
     return log_sinkhorn(-scaled, ones, safe_log(rows), safe_log(columns))[1]
 
 
-def _by_ott(
-    scaled: Float[Array, "*batch N K"],
-    rows: Float[Array, "*batch N"],
-    columns: Float[Array, "*batch K"],
-    iterations: int,
-) -> Float[Array, "*batch K"]:
+def _ott_potentials(scaled: Array, rows: Array, columns: Array, iterations: int) -> Array:
+    """What `_by_ott` computes; only to be called where loose promotion is allowed."""
     from ott.geometry import geometry
     from ott.problems.linear import linear_problem
     from ott.solvers.linear import sinkhorn
@@ -113,7 +112,7 @@ def _by_ott(
 
     def solve(scaled: Array, row: Array, column: Array) -> Array:
         problem = linear_problem.LinearProblem(
-            # ε passed as 1 on the scaled cost: left out, ott takes one that depends on the data.
+            # ε passed, as 1 on the scaled cost: left out, ott takes one that depends on the data.
             geometry.Geometry(cost_matrix=-scaled, epsilon=1.0, relative_epsilon=None),
             a=row,
             b=column,
@@ -127,10 +126,42 @@ def _by_ott(
     total = jnp.maximum(rows.sum(-1, keepdims=True), tiny)
     row = jnp.maximum(rows / total, tiny)
     column = jnp.maximum(columns / total, tiny)
-    # ott raises scalars to powers across ranks and mixes ints with floats.
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        g = jax.vmap(solve)(scaled.reshape(-1, n, k), row.reshape(-1, n), column.reshape(-1, k))
+    g = jax.vmap(solve)(scaled.reshape(-1, n, k), row.reshape(-1, n), column.reshape(-1, k))
     return g.reshape(*batch, k)
+
+
+@contextlib.contextmanager
+def _loose_promotion() -> Iterator[None]:
+    # ott raises vectors to powers of matrices and mixes ints with floats.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+# Differentiating traces ott once more: a backward pass of our own keeps that under the same rules.
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _by_ott(
+    scaled: Float[Array, "*batch N K"],
+    rows: Float[Array, "*batch N"],
+    columns: Float[Array, "*batch K"],
+    iterations: int,
+) -> Float[Array, "*batch K"]:
+    with _loose_promotion():
+        return _ott_potentials(scaled, rows, columns, iterations)
+
+
+def _ott_forward(
+    scaled: Array, rows: Array, columns: Array, iterations: int
+) -> tuple[Array, Callable]:
+    with _loose_promotion():
+        return jax.vjp(lambda s: _ott_potentials(s, rows, columns, iterations), scaled)
+
+
+def _ott_backward(iterations: int, pull_back: Callable, g_bar: Array) -> tuple[Array, None, None]:
+    with _loose_promotion():
+        return pull_back(g_bar)[0], None, None
+
+
+_by_ott.defvjp(_ott_forward, _ott_backward)
 
 
 SOLVERS = {"ott": _by_ott, "scan": _by_scan, "kernel": scaled_potentials}
@@ -217,16 +248,30 @@ def balanced_plan(
     cost = at_least_float32(cost)
     rows, columns = masses(cost, row_mass, column_mass)
     scaled = -cost / jnp.asarray(epsilon, cost.dtype)
-    find = SOLVERS["kernel" if solver == "auto" else solver]
+    matrix = _solve(
+        scaled, rows, columns, iterations, "kernel" if solver == "auto" else solver, gradient
+    )
+    return measured(matrix, rows, columns, iterations)
+
+
+# Compiled here so that a call outside `jax.jit` compiles its loops once, not every time.
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _solve(
+    scaled: Float[Array, "*batch N K"],
+    rows: Float[Array, "*batch N"],
+    columns: Float[Array, "*batch K"],
+    iterations: int,
+    solver: str,
+    gradient: str,
+) -> Float[Array, "*batch N K"]:
+    """The plan's matrix for S = −C/ε."""
     if gradient == "unroll":
-        g = find(scaled, rows, columns, iterations)
+        g = SOLVERS[solver](scaled, rows, columns, iterations)
     else:
-        g = find(jax.lax.stop_gradient(scaled), rows, columns, iterations)
+        g = SOLVERS[solver](jax.lax.stop_gradient(scaled), rows, columns, iterations)
         g = _implicit(scaled, g, rows, columns) if gradient == "implicit" else g
     matrix = rows[..., :, None] * jax.nn.softmax(scaled + g[..., None, :], axis=-1)
-    if gradient == "stop":
-        matrix = jax.lax.stop_gradient(matrix)
-    return measured(matrix, rows, columns, iterations)
+    return jax.lax.stop_gradient(matrix) if gradient == "stop" else matrix
 
 
 def _known(what: str, name: str, names: tuple[str, ...]) -> None:
