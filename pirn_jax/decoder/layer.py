@@ -114,7 +114,7 @@ class Layer(nnx.Module):
         if self.refine is not None:
             prototypes = self.refine(tokens, prototypes, mass)
         rebuilt, plan = self.assign(tokens, prototypes, mass)
-        purified = heard = jnp.zeros((1, 1, 1, 1), tokens.dtype)
+        purified = heard = jnp.zeros((1, 1, 1, tokens.shape[-1]), tokens.dtype)
         gates = jnp.zeros(tokens.shape[:1], tokens.dtype)
         result = rebuilt
         if self.config.communicate:

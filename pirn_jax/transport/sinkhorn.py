@@ -265,12 +265,17 @@ def _solve(
     gradient: str,
 ) -> Float[Array, "*batch N K"]:
     """The plan's matrix for S = −C/ε."""
+    wanted = rows
+    # A problem without any mass (a padded image) has a plan of zeros; solved as one of equal masses
+    # it goes through without 0/0.
+    empty = rows.sum(-1, keepdims=True) <= 0
+    rows, columns = jnp.where(empty, 1.0, rows), jnp.where(empty, 1.0, columns)
     if gradient == "unroll":
         g = SOLVERS[solver](scaled, rows, columns, iterations)
     else:
         g = SOLVERS[solver](jax.lax.stop_gradient(scaled), rows, columns, iterations)
         g = _implicit(scaled, g, rows, columns) if gradient == "implicit" else g
-    matrix = rows[..., :, None] * jax.nn.softmax(scaled + g[..., None, :], axis=-1)
+    matrix = wanted[..., :, None] * jax.nn.softmax(scaled + g[..., None, :], axis=-1)
     return jax.lax.stop_gradient(matrix) if gradient == "stop" else matrix
 
 
