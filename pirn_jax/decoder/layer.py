@@ -166,6 +166,6 @@ class Layer(nnx.Module):
                 plan.column_error.reshape(m, b, -1).max(-1),
                 gates,
                 share,
-                cosine_distance(target, purified),
+                cosine_distance(target, jnp.broadcast_to(purified, target.shape)),
             )
         )
