@@ -32,7 +32,7 @@ def test_f1_at_a_threshold_is_strictly_above_it():
     assert (got["i_f1"], got["i_recall"], got["i_false_alarm_rate"]) == (2 / 3, 0.5, 0.0)
     got = image_metrics([1.0, 2.0, 2.0, 3.0], [0, 0, 1, 1], threshold=1.9)
     assert (got["i_f1"], got["i_recall"], got["i_false_alarm_rate"]) == (0.8, 1.0, 0.5)
-    assert image_metrics([1.0, 0.0], [0, 1], threshold=5)["i_f1"] == 0.0
+    assert image_metrics([1.0, 0.0], [0, 1], threshold=5.0)["i_f1"] == 0.0
 
 
 def test_perfect_is_one():
