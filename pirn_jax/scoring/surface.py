@@ -121,7 +121,7 @@ def local_surface(
     distance = np.empty(region.shape)
     ndimage.distance_transform_edt(~region, distances=distance)
     reach = GAP + _ring_width(int(region.sum()))
-    ring = (distance > GAP) & (distance <= reach) & measured & ~others
+    ring = _nearest_surface(points, (distance > GAP) & (distance <= reach) & measured & ~others)
     inside = region & measured
     if not inside.any():
         return None
@@ -148,6 +148,40 @@ def local_surface(
         deviation, noise = _deviation(place[ring], height[ring], place[inside], height[inside])
     x, y, z = (float(value) / 1e3 for value in centroid)
     return LocalSurface((x, y, z), length, width, deviation, noise)
+
+
+def _nearest_surface(
+    points: Float64[np.ndarray, "h w 3"], ring: Bool[np.ndarray, "h w"]
+) -> Bool[np.ndarray, "h w"]:
+    """The ring without what lies behind a jump in depth.
+
+    Of the parts of the ring that hold a quarter of it or more, the one nearest to the sensor: a
+    part hides its background.
+    """
+    if not ring.any():
+        return ring
+    jump = np.zeros(ring.shape, dtype=bool)
+    steps = []
+    for axis in (0, 1):
+        both = np.delete(ring, -1, axis) & np.delete(ring, 0, axis)
+        steps.append(np.where(both, np.linalg.norm(np.diff(points, axis=axis), axis=2), 0.0))
+    known = np.concatenate([step[step > 0] for step in steps])
+    if known.size == 0:
+        return ring
+    limit = JUMP * np.median(known)
+    jump[:-1] |= steps[0] > limit
+    jump[1:] |= steps[0] > limit
+    jump[:, :-1] |= steps[1] > limit
+    jump[:, 1:] |= steps[1] > limit
+    if not jump.any():
+        return ring
+    labels = np.zeros(ring.shape, np.int32)
+    ndimage.label(ring & ~jump, output=labels)  # by edges only: the ones that were measured
+    sizes = np.bincount(labels.reshape(-1))
+    sizes[0] = 0
+    large = np.flatnonzero(sizes >= max(1, sizes.sum() // 4))
+    depths = [np.median(np.linalg.norm(points[labels == label], axis=1)) for label in large]
+    return labels == large[np.argmin(depths)] if len(large) else ring
 
 
 def surroundings(window: tuple[slice, slice], pixels: int) -> tuple[slice, slice]:
