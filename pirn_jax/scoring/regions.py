@@ -41,7 +41,7 @@ class Region(NamedTuple):
             modality spoke. Empty without modalities.
         measured: share of its pixels that carry a measurement, in [0, 1].
         centroid_m: (x, y, z) of its middle, metres, camera frame.
-        area_mm2: area along the surface, mm²; unmeasured pixels count like their neighbours.
+        area_mm2: area along the surface, mm²; holes in the measurement are bridged.
         length_mm: longer side of the smallest rectangle around it in the tangent plane, mm.
         width_mm: its shorter side, mm.
         deviation_mm: largest distance from the surface fitted around it, mm; > 0 towards the

@@ -15,7 +15,7 @@ from scipy import ndimage, spatial
 
 from pirn_jax.errors import BadInputError
 
-JUMP = 8.0  # an edge this many times the median one spans a gap in depth, not a surface
+JUMP = 25.0  # an edge this many times the median one (88 degrees steep) is a gap, not a surface
 GAP = 2  # pixels left out around a region before the ring begins: masks are seldom exact
 TRIM = 3.5  # ring points this many robust standard deviations off the surface are dropped
 
@@ -34,8 +34,10 @@ def pixel_areas(
     """Surface area that each pixel stands for, in mm².
 
     Four neighbouring points span two triangles; a pixel's area is the mean over the up to four such
-    cells around it. Cells that span a jump in depth are left out. A pixel without a cell (a hole in
-    the measurement) takes the area of the nearest pixel that has one.
+    cells around it. Cells that span a jump in depth are left out. A hole in the measurement is
+    bridged by straight lines between its rims first (steep walls are what sensors lose, and their
+    rims are known); a pixel that still has no cell takes the area of the nearest that has one.
+    What lies deeper than the rims of a hole cannot be known and does not count.
 
     Args:
         xyz: points in metres.
@@ -44,8 +46,7 @@ def pixel_areas(
     Raises:
         BadInputError: where no four neighbours were measured.
     """
-    measured = measured_pixels(xyz, valid)
-    points = np.where(measured[..., None], xyz, 0.0).astype(np.float64) * 1e3
+    points, measured = _bridged(xyz, measured_pixels(xyz, valid))
     a, b = points[:-1, :-1], points[:-1, 1:]
     c, d = points[1:, :-1], points[1:, 1:]
     complete = measured[:-1, :-1] & measured[:-1, 1:] & measured[1:, :-1] & measured[1:, 1:]
@@ -64,13 +65,38 @@ def pixel_areas(
         for columns in (slice(None, -1), slice(1, None)):
             total[rows, columns] += np.where(complete, cell, 0.0)
             cells[rows, columns] += complete
-    known = (cells > 0) & measured
+    known = cells > 0
     areas = total / np.maximum(cells, 1)
     nearest = np.empty((2, *known.shape), np.int32)
     ndimage.distance_transform_edt(
         ~known, return_distances=False, return_indices=True, indices=nearest
     )
     return areas[nearest[0], nearest[1]]
+
+
+def _bridged(
+    xyz: Float[np.ndarray, "H W 3"], measured: Bool[np.ndarray, "H W"]
+) -> tuple[Float64[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+    """Points in mm with holes filled along rows and columns, the shorter bridge weighing more."""
+    points = np.where(measured[..., None], xyz, 0.0).astype(np.float64) * 1e3
+    total, weight = np.zeros_like(points), np.zeros(measured.shape)
+    for turned in (False, True):
+        known, place = (measured.T, points.swapaxes(0, 1)) if turned else (measured, points)
+        count = known.shape[1]
+        index = np.arange(count)
+        before = np.maximum.accumulate(np.where(known, index, -1), axis=1)
+        after = np.where(known, index, count)[:, ::-1]
+        after = np.minimum.accumulate(after, axis=1)[:, ::-1]
+        row, column = np.nonzero((before >= 0) & (after < count) & ~known)
+        low, high = before[row, column], after[row, column]
+        share = ((column - low) / (high - low))[:, None]
+        bridge = place[row, low] * (1 - share) + place[row, high] * share
+        where = (column, row) if turned else (row, column)
+        total[where] += bridge / (high - low)[:, None]
+        weight[where] += 1.0 / (high - low)
+    filled = weight > 0
+    points[filled] = total[filled] / weight[filled][:, None]
+    return points, measured | filled
 
 
 class LocalSurface(NamedTuple):
