@@ -16,6 +16,7 @@ from scipy import ndimage, spatial
 from pirn_jax.errors import BadInputError
 
 JUMP = 25.0  # an edge this many times the median one (88 degrees steep) is a gap, not a surface
+STEP = 8.0  # the same for the ring around a region, which is to lie on one face
 GAP = 2  # pixels left out around a region before the ring begins: masks are seldom exact
 TRIM = 3.5  # ring points this many robust standard deviations off the surface are dropped
 
@@ -128,8 +129,8 @@ def local_surface(
 ) -> LocalSurface | None:
     """Centre, size and depth of a region relative to the surface in a ring around it.
 
-    The ring's smallest principal axis is the normal of the tangent plane, pointing to the sensor at
-    the origin. A quadratic surface is fitted to the ring (a plane, where the ring does not surround
+    The median of the ring's normals is that of the tangent plane, pointing to the sensor at the
+    origin. A quadratic surface is fitted to the ring (a plane, where the ring does not surround
     the region or has few points) by least squares, dropping outliers three times.
 
     Args:
@@ -140,8 +141,7 @@ def local_surface(
         others: all defective pixels, which no ring may use.
 
     Returns:
-        None where fewer than three points of region and ring together were measured, or they lie on
-        a line.
+        None where no pixel of the region, or no neighbours of three pixels, were measured.
     """
     points = np.where(measured[..., None], xyz, 0.0).astype(np.float64) * 1e3
     distance = np.empty(region.shape)
@@ -153,18 +153,11 @@ def local_surface(
         return None
     centroid = np.average(points[inside], axis=0, weights=areas[inside] + 1e-12)
 
-    support = points[ring] if ring.sum() >= 12 else points[ring | inside]
-    middle = np.median(support, axis=0)
-    # Points beyond the part's edge would tilt the frame: keep the half of the depths in the middle.
-    spread = np.abs(support - middle).sum(axis=1)
-    support = support[spread <= np.median(spread) * 3]
-    if len(support) < 3:
+    normal = _median_normal(points, measured, ring if ring.sum() >= 12 else ring | inside)
+    if normal is None:
         return None
-    _, sizes, axes = np.linalg.svd(support - support.mean(axis=0), full_matrices=False)
-    if sizes[1] <= 1e-9 * sizes[0]:
-        return None
-    normal = axes[2] if axes[2] @ centroid < 0 else -axes[2]
-    tangent = axes[:2]
+    normal = normal if normal @ centroid < 0 else -normal
+    tangent = np.linalg.svd(normal[None])[2][1:]
 
     place = (points - centroid) @ tangent.T  # H W 2, mm in the tangent plane
     length, width = _size(region, inside | ring, inside, place)
@@ -194,7 +187,7 @@ def _nearest_surface(
     known = np.concatenate([step[step > 0] for step in steps])
     if known.size == 0:
         return ring
-    limit = JUMP * np.median(known)
+    limit = STEP * np.median(known)
     jump[:-1] |= steps[0] > limit
     jump[1:] |= steps[0] > limit
     jump[:, :-1] |= steps[1] > limit
@@ -208,6 +201,28 @@ def _nearest_surface(
     large = np.flatnonzero(sizes >= max(1, sizes.sum() // 4))
     depths = [np.median(np.linalg.norm(points[labels == label], axis=1)) for label in large]
     return labels == large[np.argmin(depths)] if len(large) else ring
+
+
+def _median_normal(
+    points: Float64[np.ndarray, "h w 3"],
+    measured: Bool[np.ndarray, "h w"],
+    where: Bool[np.ndarray, "h w"],
+) -> Float64[np.ndarray, " 3"] | None:
+    """Unit normal that most of these pixels agree on, to the right and below of each.
+
+    A median, as a ring may hold a minority of another face, of an edge, or of the table.
+    """
+    complete = where[:-1, :-1] & measured[:-1, 1:] & measured[1:, :-1]
+    right = (points[:-1, 1:] - points[:-1, :-1])[complete]
+    down = (points[1:, :-1] - points[:-1, :-1])[complete]
+    normals = np.cross(right, down)
+    lengths = np.linalg.norm(normals, axis=1)
+    normals = normals[lengths > 0] / lengths[lengths > 0, None]
+    if len(normals) == 0:
+        return None
+    normal = np.median(normals, axis=0)
+    length = np.linalg.norm(normal)
+    return normal / length if length > 0 else None
 
 
 def surroundings(window: tuple[slice, slice], pixels: int) -> tuple[slice, slice]:

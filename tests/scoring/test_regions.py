@@ -230,7 +230,8 @@ def test_arrays_of_different_size():
         find(mask, np.ones((5, 4)))
 
 
-CATEGORIES = ("flange", "housing", "biscuit", "webbing", "heatsink", "foam", "rope", "dowel")
+SLOW = [pytest.param(c, marks=pytest.mark.slow) for c in ("housing", "heatsink", "foam", "rope")]
+CATEGORIES = ["biscuit", "webbing", "flange", "dowel", *SLOW]
 
 
 def noise_free(category, key, size=256):
@@ -266,16 +267,45 @@ def fine_area(points, mask, times=4):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_regions_of_generated_scans(category):
-    """Given the true mask: area within 5 % of the true surface, sizes within two pixels."""
+    """Given the true mask: area within 5 % of the true surface, sizes within two pixels.
+
+    For defects the sensor sees: 97 % of the mask and of three pixels around it were measured, as
+    what lies inside a steep or shadowed pit is not in the scan. Sizes are compared in the picture
+    plane, so only where most of the surface faces the camera to within 14 degrees.
+    """
     synthetic = pytest.importorskip("pirn_jax.scans.synthetic")
+    compared = sized = 0
     for defect in synthetic.defects_of(category):
         key = f"test/{defect}/000"
         scan = synthetic.render(category, key)
         points, mask = noise_free(category, key)
         np.testing.assert_array_equal(scan.mask > 0, mask)
         regions = find_regions(mask, mask.astype(np.float32), xyz=scan.xyz, valid=scan.valid)
+        assert sum(region.pixels for region in regions) == mask.sum()
+        if scan.valid[ndimage.binary_dilation(mask, iterations=3)].mean() < 0.97:
+            continue
+        compared += 1
+        total = sum(region.area_mm2 for region in regions)
+        assert total == pytest.approx(fine_area(points, mask), rel=0.05), key
         labels = label_regions(mask)
-        largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-        region = max(regions, key=lambda region: region.pixels)
-        inside = labels == largest
-        assert region.area_mm2 == pytest.approx(fine_area(points, inside), rel=0.05), key
+        for region in (region for region in regions if region.pixels >= 30):
+            top, left, bottom, right = region.box
+            window = (slice(top, bottom), slice(left, right))
+            if np.median(facing(points)[window]) < 0.97:
+                continue
+            inside = labels[window] == labels[region.peak_pixel]
+            pixel = np.median(np.diff(points[..., 0], axis=1)) * 1e3
+            corners = pixel * np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]])
+            x_y = points[window][inside][:, None, :2] * 1e3 + corners
+            length, width = rectangle(x_y.reshape(-1, 2))
+            assert region.length_mm == pytest.approx(length, abs=2 * pixel), key
+            assert region.width_mm == pytest.approx(width, abs=2 * pixel), key
+            sized += 1
+    assert compared >= 1
+    assert sized >= 1 or category not in ("biscuit", "flange", "dowel", "housing", "foam")
+
+
+def facing(points):
+    """Cosine between the true surface's normal and the camera's axis."""
+    normal = np.cross(np.gradient(points, axis=1), np.gradient(points, axis=0))
+    return np.abs(normal[..., 2]) / np.linalg.norm(normal, axis=2)
