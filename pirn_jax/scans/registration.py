@@ -71,14 +71,16 @@ def _intrinsics(document: Any, file: File) -> Intrinsics:
         for key in ("fx", "fy", "cx", "cy", "depth_scale")
         if isinstance(values.get(key), int | float) and abs(values[key]) < 1e9
     }
-    if not {"fx", "fy", "cx", "cy"} <= numbers.keys() or min(numbers["fx"], numbers["fy"]) <= 0:
+    right = {"fx", "fy", "cx", "cy"} <= numbers.keys() and min(numbers["fx"], numbers["fy"]) > 0
+    if "depth_scale" in values:
+        right = right and 0 < numbers.get("depth_scale", 0.0) < 1
+    if not right:
         raise BadInputError(
-            "expected a camera as {fx, fy, cx, cy} in pixels, focal lengths positive",
-            'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240}',
+            "expected a camera as {fx, fy, cx, cy} in pixels, focal lengths positive, and, if "
+            "stated, depth_scale in metres per count",
+            'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240, "depth_scale": 0.001}',
             path=str(file),
         )
-    if not 0 < numbers.get("depth_scale", 1.0) < 1:
-        numbers.pop("depth_scale", None)
     return Intrinsics(**numbers)
 
 

@@ -780,6 +780,8 @@ for label, text in {
     "words": '{"fx": "wide", "fy": 500, "cx": 1, "cy": 1}',
     "infinity": '{"fx": Infinity, "fy": 500, "cx": 1, "cy": 1}',
     "NaN": '{"fx": NaN, "fy": 500, "cx": 1, "cy": 1}',
+    "a scale of kilometres": '{"fx": 500, "fy": 500, "cx": 1, "cy": 1, "depth_scale": 1000}',
+    "a scale of words": '{"fx": 500, "fy": 500, "cx": 1, "cy": 1, "depth_scale": "mm"}',
     "a list": "[500, 500, 1, 1]",
     "no JSON": "fx=500",
     "a hundred thousand brackets": "[" * 100_000,

@@ -1,6 +1,6 @@
 """Hostile files: each is one `BadInputError` that names the file, within the memory cap, under 2 s.
 
-The kinds (hostile.py makes 498 files of them):
+The kinds (hostile.py makes 500 files of them):
 
 * PNG, JPEG, BMP, TIFF pictures cut short at many places; single bytes flipped; headers of 0 pixels,
   2^31 and more, 100000×100000, unknown depths, colours, methods; more rows announced than there
