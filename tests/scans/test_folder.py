@@ -8,6 +8,8 @@ import pytest
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import list_categories, open_dataset, open_files
 from tests.scans import layouts
+from tests.scans.hostile import clouds
+from tests.scans.hostile import points as maps
 
 RGB, XYZ = layouts.photograph(), layouts.points()
 UP = np.zeros((*layouts.SIZE, 3), np.uint8) + np.array([128, 128, 255], np.uint8)
@@ -63,14 +65,12 @@ def test_good_may_be_left_out_and_unsorted_test_scans_are_unknown(tmp_path):
 
 @pytest.mark.parametrize("points", [".tiff", ".npy", ".npz", ".ply", ".pcd"])
 def test_flat_folders_of_files_side_by_side(tmp_path, points):
-    from tests.scans import hostile
-
     writers = {
         ".tiff": lambda: layouts.tiff_bytes(XYZ),
-        ".npy": lambda: hostile.npy(XYZ),
-        ".npz": lambda: hostile.SOUND_NPZ,
-        ".ply": hostile.ply,
-        ".pcd": hostile.pcd,
+        ".npy": lambda: maps.npy(XYZ),
+        ".npz": lambda: clouds.SOUND_NPZ,
+        ".ply": clouds.ply,
+        ".pcd": clouds.pcd,
     }
     for name in "ab":
         save(tmp_path / f"{name}.jpg", RGB)
