@@ -138,6 +138,8 @@ def _tiff(file: File, data: bytes, limits: Limits) -> np.ndarray:
         offsets, counts = page.dataoffsets, page.databytecounts
         rows = min(int(page.rowsperstrip), height)
         compression, predictor = int(page.compression), int(page.predictor)
+    if compression in _NONE and predictor != 1:  # libtiff ignores it, tifffile applies it
+        raise ValueError("a predictor without compression")
     strips = -(-height // rows) if rows > 0 else 0
     listed = {len(offsets), len(counts), tags.get(273, 0), tags.get(279, 0)}
     if strips == 0 or listed != {strips}:  # tifffile mends some lies; they are lies all the same
