@@ -38,7 +38,7 @@ def write_dataset(root, scans=4):
         for kind in ("rgb", "xyz", "gt"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
         xyz, part = surfaces.part_on_table("dome", size=64, seed=index)
-        tifffile.imwrite(folder / "xyz" / f"{index:03}.tiff", xyz)
+        tifffile.imwrite(folder / "xyz" / f"{index:03}.tiff", xyz, photometric="rgb")
         Image.fromarray(np.uint8(part[..., None] * [200, 150, 100])).save(
             folder / "rgb" / f"{index:03}.png"
         )
@@ -158,7 +158,7 @@ def test_damaged_files_are_refused(tmp_path, damage):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BadInputError, match="nothing.npz"):
+    with pytest.raises(BadInputError, match=r"nothing\.npz"):
         load_prepared(tmp_path / "nothing.npz")
 
 
@@ -189,7 +189,10 @@ def test_the_command_reports_skips_and_resumes(tmp_path):
     bad = root / "part/train/good/xyz/001.tiff"
     whole = bad.read_bytes()
     bad.write_bytes(whole[:100])
-    tifffile.imwrite(root / "part/train/good/xyz/002.tiff", np.zeros((64, 64, 3), np.float32))
+    borderless = tifffile.imread(root / "part/train/good/xyz/002.tiff")
+    inner = np.zeros_like(borderless)
+    inner[10:-10, 10:-10] = borderless[10:-10, 10:-10]
+    tifffile.imwrite(root / "part/train/good/xyz/002.tiff", inner, photometric="rgb")
     before = contents(root)
 
     first = run(root, cache)

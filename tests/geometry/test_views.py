@@ -143,10 +143,10 @@ def test_holes_do_not_darken_normals():
     random = np.random.default_rng(0)
     holes = random.random((80, 80)) < 0.3
     scan = scan._replace(normals=np.where(holes[..., None], 0, scan.normals).astype(np.float32))
-    whole = make_views(picture(80, 80), 20).normals
-    np.testing.assert_allclose(
-        make_views(scan, 20).normals[1:-1, 1:-1], whole[1:-1, 1:-1], atol=0.03
-    )
+    whole, pierced = make_views(picture(80, 80), 20).normals, make_views(scan, 20).normals
+    shown = pierced.any(-1)  # where at least half of a pixel was measured
+    assert shown.mean() > 0.9
+    np.testing.assert_allclose(pierced[shown], whole[shown], atol=0.05)
 
 
 def test_scans_of_one_modality():
