@@ -2,12 +2,12 @@
 
     python -m pirn_jax.prepare mvtec3d ROOT --out CACHE
 
-One file per scan, `CACHE/<dataset>/<category>/<key>.npz`: an archive of plain arrays (`normals`,
-int16, 1/32767; `object`, packed bits; `shape`; `fingerprint`; `notes`). The fingerprint is the SHA-256 of
-what was read from the scan's files (points and validity, so that another unit or reading rule counts
-as well) and of every setting; a file with the right one is kept, any other is made anew. Files appear
-whole or not at all (written beside, synced, renamed), so a run may be killed at any moment and
-started again. The originals are only ever read.
+One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, an archive of plain arrays: `normals`
+(int16, 1/32767), `object` (packed bits), `shape`, `fingerprint`, `notes`. The fingerprint is the
+SHA-256 of what was read from the scan's files (points and validity, so that another unit or reading
+rule counts as well) and of every setting; a file with the right one is kept, any other is made
+anew. Files appear whole or not at all (written beside, synced, renamed), so a run may be killed at
+any moment and started again. The originals are only ever read.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def load_prepared(path: str | os.PathLike[str]) -> Prepared:
     """
     remedy = "run `python -m pirn_jax.prepare` again: it makes anew what is missing or damaged"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             height, width = (int(n) for n in stored["shape"])
             packed, steps = stored["object"], stored["normals"]
             if steps.shape != (height, width, 3) or steps.dtype != np.int16:
@@ -167,11 +167,6 @@ def prepare_scan(
     from pirn_jax.geometry import GeometryWarning, choose_object, surface_normals
 
     settings = settings or Settings()
-    if scan.xyz is None and scan.normals is None:
-        raise BadInputError(
-            "a scan without points or normals: there is nothing to prepare",
-            "photographs alone need no preparation",
-        )
     found = choose_object(
         scan.xyz,
         scan.valid,
@@ -184,8 +179,14 @@ def prepare_scan(
     if np.mean(scan.valid) < FEW_POINTS:
         notes.append(f"only {np.mean(scan.valid):.1%} of the pixels were measured")
     kept = found.object & scan.valid
-    normals = scan.normals
-    if normals is None:
+    if scan.normals is not None:
+        normals = scan.normals
+    elif scan.xyz is None:
+        raise BadInputError(
+            "a scan without points or normals: there is nothing to prepare",
+            "photographs alone need no preparation",
+        )
+    else:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", GeometryWarning)
             normals = surface_normals(

@@ -14,7 +14,7 @@ Dimension letters: H, W the pixels of the scan; n border points; T trial planes.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
@@ -54,21 +54,21 @@ class Background(NamedTuple):
     """
 
     object: Bool[np.ndarray, "H W"]
-    plane: Float[np.ndarray, "4"] | None
+    plane: Float[np.ndarray, " 4"] | None
     reason: str
 
 
 def remove_background(
-    xyz: Float[np.ndarray, "H W 3"],
-    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
+    xyz: Float[np.ndarray, " ..."],
+    rgb: UInt8[np.ndarray, " ..."] | None = None,
     seed: int = 0,
     method: str = "grid",
 ) -> Bool[np.ndarray, "H W"]:
     """The pixels that show the object, by `find_object`; warns where it had to keep everything.
 
     Args:
-        xyz: points in metres; all-zero or non-finite where nothing was measured.
-        rgb: the photograph on the same grid, or None; the decision is geometry's alone.
+        xyz: points (H, W, 3) in metres; all-zero or non-finite where nothing was measured.
+        rgb: the photograph (H, W, 3) on the same grid, or None; the decision is geometry's alone.
         seed: of the random choices; the same seed gives the same pixels.
         method: "grid" or "open3d".
 
@@ -80,7 +80,7 @@ def remove_background(
         ConfigError: no such method.
         MissingDependencyError: "open3d" where open3d cannot be imported.
     """
-    if rgb is not None and rgb.shape[:2] != xyz.shape[:2]:
+    if rgb is not None and rgb.shape != xyz.shape:
         raise BadInputError(
             f"rgb {rgb.shape} and points {xyz.shape} are on different pixel grids",
             "register the geometry to the photograph first",
@@ -95,7 +95,7 @@ def choose_object(
     xyz: Float[np.ndarray, "H W 3"] | None,
     valid: Bool[np.ndarray, "H W"],
     background: str = "plane",
-    mask: Bool[np.ndarray, "H W"] | None = None,
+    mask: Bool[np.ndarray, " ..."] | None = None,
     seed: int = 0,
     method: str = "grid",
 ) -> Background:
@@ -107,7 +107,7 @@ def choose_object(
         background: "plane": the object stands on a plane that is found and removed; a scan without
             points keeps everything. "mask": the object is where `mask` says, for fixtures and
             fixed cameras. "none": every pixel belongs to the object.
-        mask: True where the object is, for "mask" only.
+        mask: bool (H, W), True where the object is, for "mask" only.
         seed: of "plane".
         method: of "plane".
 
@@ -139,12 +139,12 @@ def choose_object(
 
 
 def find_object(
-    xyz: Float[np.ndarray, "H W 3"], *, seed: int = 0, method: str = "grid"
+    xyz: Float[np.ndarray, " ..."], *, seed: int = 0, method: str = "grid"
 ) -> Background:
     """Removes the plane under the object and all but the largest connected rest.
 
     Args:
-        xyz: points in metres; all-zero or non-finite where nothing was measured.
+        xyz: points (H, W, 3) in metres; all-zero or non-finite where nothing was measured.
         seed: of the random choices.
         method: "grid" or "open3d".
 
@@ -183,7 +183,7 @@ def find_object(
     return Background(kept | _enclosed(kept, valid), plane, "")
 
 
-def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
+def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, " 4"]:
     """The plane most points are near to.
 
     Planes through three random points stand a chance among many outliers, but are as tilted as the
@@ -214,13 +214,13 @@ def _fit(groups: Float[np.ndarray, "T m 3"]) -> Float[np.ndarray, "T 4"]:
 
 def _elect(
     planes: Float[np.ndarray, "T 4"], jury: Float[np.ndarray, "n 3"]
-) -> Float[np.ndarray, "4"]:
+) -> Float[np.ndarray, " 4"]:
     """The plane most points are near to, the first of several."""
     votes = np.abs(jury @ planes[:, :3].T + planes[:, 3]) < PLANE_TOLERANCE
     return planes[np.argmax(votes.sum(0))]
 
 
-def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, "4"]:
+def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, " 4"]:
     open3d = load_open3d()
     open3d.utility.random.seed(seed)
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
@@ -337,7 +337,7 @@ def _tie_groups(
     return np.where(label >= 0, group[label], -1)
 
 
-def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, "total"]:
+def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, " total"]:
     graph = coo_array((np.ones(ties.shape[1], np.int8), tuple(ties)), shape=(total, total))
     return connected_components(graph, directed=False)[1]
 
@@ -360,7 +360,8 @@ def _enclosed(
     kept: Bool[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
     """Unmeasured pixels that touch neither a removed point nor the edge of the picture."""
-    hole, count = ndimage.label(~valid, structure=np.ones((3, 3)))
+    labelled: Any = ndimage.label(~valid, structure=np.ones((3, 3)))
+    hole, count = labelled
     outside = np.pad(valid & ~kept, 1, constant_values=True)
     outside = ndimage.binary_dilation(outside, np.ones((3, 3)))[1:-1, 1:-1]
     open_hole = np.zeros(count + 1, bool)

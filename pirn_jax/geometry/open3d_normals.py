@@ -1,11 +1,11 @@
-"""The paper's normals: Open3D, 30 nearest neighbours, consistent tangent planes, in its own process.
+"""The paper's normals: Open3D, 30 nearest neighbours, consistent tangent planes, in a process.
 
-Source: appendix B.2. `orient_normals_consistent_tangent_plane` triangulates all points and is known
-    not to return on coplanar subsets (Open3D issues 4983 and 6482), to fail inside Qhull (5975), and
-    to take memory without bound (2043). Nothing but a process of its own can be stopped from that.
-Differs from the paper: the propagated orientation is consistent up to one sign for the whole cloud,
-    which is chosen here so that most normals point towards the sensor. Where the propagation fails or
-    exceeds its time, the plane fits are kept and each is turned towards the sensor.
+Source: appendix B.2. `orient_normals_consistent_tangent_plane` triangulates all points and is
+    known not to return on coplanar subsets (Open3D issues 4983 and 6482), to fail inside Qhull
+    (5975), and to take memory without bound (2043). Only a process of its own can be stopped then.
+Differs from the paper: the propagated orientation is consistent up to one sign for the whole
+    cloud, which is chosen here so that most normals point towards the sensor. Where it fails or
+    exceeds its time, the plane fits are kept, and each is turned towards the sensor.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ NEIGHBOURS = 30
 TANGENT_PLANE_NEIGHBOURS = 50
 FEWEST_POINTS = 5  # a triangulation in space needs four and more
 
+_CHILD = "from pirn_jax.geometry.open3d_normals import _child; _child()"
 _IMPORT_FAILED = 3  # exit status of the child process
 
 
@@ -36,7 +37,7 @@ def tangent_plane_normals(
     xyz: Float32[np.ndarray, "H W 3"],
     valid: Bool[np.ndarray, "H W"],
     sight: Float[np.ndarray, "#H #W 3"],
-    time_limit: float,
+    time_limit: float | int,
 ) -> tuple[Float32[np.ndarray, "H W 3"], str]:
     """Normals by Open3D, in a child process that is killed after `time_limit` seconds.
 
@@ -69,13 +70,13 @@ def tangent_plane_normals(
 
 
 def _run_child(
-    points: Float[np.ndarray, "n 3"], time_limit: float
+    points: Float[np.ndarray, "n 3"], time_limit: float | int
 ) -> tuple[list[Float[np.ndarray, "n 3"]], str]:
     """The stages the child finished (fitted; oriented), and why it did not finish both, or ""."""
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _child; _child()"],
+        [sys.executable, "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,9 +8,10 @@ normals at the target's pixels is 0.70°, against 1.19° of the nearest pixel (0
 without noise; tests/geometry/test_views.py has the surface), and fine relief does not alias.
 All of them place pixel centres at half-integers, so they lie on each other exactly.
 
-Source: the paper, appendix B.2: each component of a normal from [-1, 1] to [0, 1], background black.
-Differs from the paper: no detour over 8-bit PNG files; it does not say how its pictures are resized.
-    Peers stretch other shapes to a square, or pad the photograph with its edge colours.
+Source: the paper, appendix B.2: each component of a normal from [-1, 1] to [0, 1], background
+    black.
+Differs from the paper: no detour over 8-bit PNG files. How pictures are resized it leaves open;
+    peers stretch other shapes to a square, or pad the photograph with its edge colours.
 
 Dimension letters: H, W the scan's pixels; h, w the target's.
 """
@@ -46,7 +47,7 @@ class Frame(NamedTuple):
     padded: tuple[int, int]
     size: tuple[int, int]
 
-    def to_scan(self, anomaly_map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
+    def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """An anomaly map on the scan's own pixels: bilinear, the padding cut off again.
 
         Raises:
@@ -83,7 +84,7 @@ class Views(NamedTuple):
     ignore: Bool[np.ndarray, "h w"] | None
     frame: Frame
 
-    def to_scan(self, anomaly_map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
+    def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """See `Frame.to_scan`."""
         return self.frame.to_scan(anomaly_map)
 
@@ -91,7 +92,7 @@ class Views(NamedTuple):
 def make_views(
     scan: Scan,
     size: int | tuple[int, int] = 224,
-    object_pixels: Bool[np.ndarray, "H W"] | None = None,
+    object_pixels: Bool[np.ndarray, " ..."] | None = None,
 ) -> Views:
     """The views of a scan.
 
@@ -99,7 +100,8 @@ def make_views(
         scan: with `normals`, if it has geometry; where they are None they are computed here with
             `surface_normals`, at the scan's own resolution.
         size: (h, w) of the views, or the side of a square.
-        object_pixels: from `remove_background`; everything else is blackened. None keeps all.
+        object_pixels: bool (H, W), from `remove_background`; everything else is blackened. None
+            keeps all.
 
     Returns:
         Views on h×w pixels.
