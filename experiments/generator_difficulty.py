@@ -262,7 +262,7 @@ def write(options, table, by_category, render_seconds) -> None:
         "render_seconds": render_seconds,
     }
     path = options.out / "generator_difficulty.json"
-    path.write_text(json.dumps(rounded(record), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rounded(record)) + "\n", encoding="utf-8")
     print("\n" + text)
 
 

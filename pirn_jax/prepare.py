@@ -118,7 +118,7 @@ def load_prepared(path: str | os.PathLike[str]) -> Prepared:
     """
     remedy = "run `python -m pirn_jax.prepare` again: it makes anew what is missing or damaged"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             height, width = (int(n) for n in stored["shape"])
             packed, steps = stored["object"], stored["normals"]
             if steps.shape != (height, width, 3) or steps.dtype != np.int16:

@@ -59,16 +59,16 @@ class Background(NamedTuple):
 
 
 def remove_background(
-    xyz: Float[np.ndarray, "H W 3"],
-    rgb: UInt8[np.ndarray, "H W 3"] | None = None,
+    xyz: Float[np.ndarray, " ..."],
+    rgb: UInt8[np.ndarray, " ..."] | None = None,
     seed: int = 0,
     method: str = "grid",
 ) -> Bool[np.ndarray, "H W"]:
     """The pixels that show the object, by `find_object`; warns where it had to keep everything.
 
     Args:
-        xyz: points in metres; all-zero or non-finite where nothing was measured.
-        rgb: the photograph on the same grid, or None; the decision is geometry's alone.
+        xyz: points (H, W, 3) in metres; all-zero or non-finite where nothing was measured.
+        rgb: the photograph (H, W, 3) on the same grid, or None; the decision is geometry's alone.
         seed: of the random choices; the same seed gives the same pixels.
         method: "grid" or "open3d".
 
@@ -80,7 +80,7 @@ def remove_background(
         ConfigError: no such method.
         MissingDependencyError: "open3d" where open3d cannot be imported.
     """
-    if rgb is not None and rgb.shape[:2] != xyz.shape[:2]:
+    if rgb is not None and rgb.shape != xyz.shape:
         raise BadInputError(
             f"rgb {rgb.shape} and points {xyz.shape} are on different pixel grids",
             "register the geometry to the photograph first",
@@ -95,7 +95,7 @@ def choose_object(
     xyz: Float[np.ndarray, "H W 3"] | None,
     valid: Bool[np.ndarray, "H W"],
     background: str = "plane",
-    mask: Bool[np.ndarray, "H W"] | None = None,
+    mask: Bool[np.ndarray, " ..."] | None = None,
     seed: int = 0,
     method: str = "grid",
 ) -> Background:
@@ -107,7 +107,7 @@ def choose_object(
         background: "plane": the object stands on a plane that is found and removed; a scan without
             points keeps everything. "mask": the object is where `mask` says, for fixtures and
             fixed cameras. "none": every pixel belongs to the object.
-        mask: True where the object is, for "mask" only.
+        mask: bool (H, W), True where the object is, for "mask" only.
         seed: of "plane".
         method: of "plane".
 
@@ -139,12 +139,12 @@ def choose_object(
 
 
 def find_object(
-    xyz: Float[np.ndarray, "H W 3"], *, seed: int = 0, method: str = "grid"
+    xyz: Float[np.ndarray, " ..."], *, seed: int = 0, method: str = "grid"
 ) -> Background:
     """Removes the plane under the object and all but the largest connected rest.
 
     Args:
-        xyz: points in metres; all-zero or non-finite where nothing was measured.
+        xyz: points (H, W, 3) in metres; all-zero or non-finite where nothing was measured.
         seed: of the random choices.
         method: "grid" or "open3d".
 

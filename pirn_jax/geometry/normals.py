@@ -50,12 +50,12 @@ class _Sampling(NamedTuple):
 
 
 def surface_normals(
-    xyz: Float[np.ndarray | Array, "*batch H W 3"],
-    valid: Bool[np.ndarray | Array, "*batch H W"] | None = None,
+    xyz: Float[np.ndarray | Array, " ..."],
+    valid: Bool[np.ndarray | Array, " ..."] | None = None,
     method: str = "grid",
     *,
     window: int = WINDOW,
-    time_limit: float = 300.0,
+    time_limit: float | int = 300.0,
 ) -> Float32[np.ndarray | Array, "*batch H W 3"]:
     """Unit normals of a scan, pointing towards the sensor.
 
@@ -65,17 +65,17 @@ def surface_normals(
     therefore mirrored alike, which an anomaly detector does not notice.
 
     Args:
-        xyz: points in metres, camera frame, z away from the sensor. Any unit gives the same
-            normals with "grid"; so do all-zero or non-finite pixels where nothing was measured.
-        valid: pixels to use; by default those that are finite and not all zero.
+        xyz: points (*batch, H, W, 3) in metres, camera frame, z away from the sensor. Any unit
+            gives the same normals.
+        valid: pixels to use (*batch, H, W); by default those that are finite and not all zero.
         method: "grid" (here, JAX, batched, any device) or "open3d" (the paper's, slow).
         window: side of the window of "grid", odd, at least 3 pixels.
         time_limit: seconds "open3d" may take before it is stopped and the orientation towards the
             sensor is used in place of the tangent-plane propagation, with a `GeometryWarning`.
 
     Returns:
-        Unit vectors, zeros where undefined (no measurement, or too few points around it). A NumPy
-        array for NumPy input, a JAX array (traced, if need be) for JAX input.
+        Unit vectors, float32 (*batch, H, W, 3), zeros where undefined (no measurement, or too few
+        points around it). A NumPy array for NumPy input, a JAX array for JAX input, traced or not.
 
     Raises:
         BadInputError: the shapes do not fit.
@@ -260,7 +260,7 @@ def _smallest_eigenvector(
 def _open3d_normals(
     xyz: Float[np.ndarray | Array, "*batch H W 3"],
     valid: Bool[np.ndarray | Array, "*batch H W"] | None,
-    time_limit: float,
+    time_limit: float | int,
 ) -> Float32[np.ndarray | Array, "*batch H W 3"]:
     from pirn_jax.geometry.open3d_normals import tangent_plane_normals
 

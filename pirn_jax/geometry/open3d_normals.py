@@ -29,6 +29,7 @@ NEIGHBOURS = 30
 TANGENT_PLANE_NEIGHBOURS = 50
 FEWEST_POINTS = 5  # a triangulation in space needs four and more
 
+_CHILD = "from pirn_jax.geometry.open3d_normals import _child; _child()"
 _IMPORT_FAILED = 3  # exit status of the child process
 
 
@@ -36,7 +37,7 @@ def tangent_plane_normals(
     xyz: Float32[np.ndarray, "H W 3"],
     valid: Bool[np.ndarray, "H W"],
     sight: Float[np.ndarray, "#H #W 3"],
-    time_limit: float,
+    time_limit: float | int,
 ) -> tuple[Float32[np.ndarray, "H W 3"], str]:
     """Normals by Open3D, in a child process that is killed after `time_limit` seconds.
 
@@ -69,13 +70,13 @@ def tangent_plane_normals(
 
 
 def _run_child(
-    points: Float[np.ndarray, "n 3"], time_limit: float
+    points: Float[np.ndarray, "n 3"], time_limit: float | int
 ) -> tuple[list[Float[np.ndarray, "n 3"]], str]:
     """The stages the child finished (fitted; oriented), and why it did not finish both, or ""."""
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _child; _child()"],
+        [sys.executable, "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -47,7 +47,7 @@ class Frame(NamedTuple):
     padded: tuple[int, int]
     size: tuple[int, int]
 
-    def to_scan(self, anomaly_map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
+    def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """An anomaly map on the scan's own pixels: bilinear, the padding cut off again.
 
         Raises:
@@ -84,7 +84,7 @@ class Views(NamedTuple):
     ignore: Bool[np.ndarray, "h w"] | None
     frame: Frame
 
-    def to_scan(self, anomaly_map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
+    def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """See `Frame.to_scan`."""
         return self.frame.to_scan(anomaly_map)
 
@@ -92,7 +92,7 @@ class Views(NamedTuple):
 def make_views(
     scan: Scan,
     size: int | tuple[int, int] = 224,
-    object_pixels: Bool[np.ndarray, "H W"] | None = None,
+    object_pixels: Bool[np.ndarray, " ..."] | None = None,
 ) -> Views:
     """The views of a scan.
 
@@ -100,7 +100,8 @@ def make_views(
         scan: with `normals`, if it has geometry; where they are None they are computed here with
             `surface_normals`, at the scan's own resolution.
         size: (h, w) of the views, or the side of a square.
-        object_pixels: from `remove_background`; everything else is blackened. None keeps all.
+        object_pixels: bool (H, W), from `remove_background`; everything else is blackened. None
+            keeps all.
 
     Returns:
         Views on h×w pixels.

@@ -128,7 +128,7 @@ def _values(file: File, names: Sequence[str], limits: Limits) -> dict[str, float
 
 
 def _defect(file: File, limits: Limits) -> str:
-    """Good, the one kind of defect, or combined, from the sample's metadata."""
+    """Good, the kind of defect, combined, or bad where no kind is named; from the metadata."""
     values = _values(file, ("anomalous", *_KINDS), limits)
     if values.get("anomalous") not in (0, 1):
         raise BadInputError(
@@ -139,7 +139,7 @@ def _defect(file: File, limits: Limits) -> str:
     if values["anomalous"] == 0:
         return "good"
     kinds = [kind for kind in _KINDS if values.get(kind)]
-    return kinds[0] if len(kinds) == 1 else "combined"
+    return kinds[0] if len(kinds) == 1 else "combined" if kinds else "bad"
 
 
 def _read(entry: Entry, options: Options) -> Scan:

@@ -113,6 +113,12 @@ def open_folder(
         normal_frame=normal_frame,
         limits=limits,
     )
+    if (here / "ground_truth").is_dir():
+        raise BadInputError(
+            "a ground_truth folder, as MVTec AD (2D) has it: its masks would be overlooked",
+            "open it as mvtec2d",
+            path=str(here / "ground_truth"),
+        )
     split = set(_SPLITS) & set(subfolders(here, root))
     entries = {name: _split(here, root, name) if split else [] for name in _SPLITS}
     if not split:
@@ -198,7 +204,7 @@ def _scans(folder: Path, root: Path) -> _Scans:
     for name in roles:
         role, suffixes = ROLES[name]
         for stem, file in files_by_stem(folder / name, root, suffixes).items():
-            found.setdefault(stem, {})[role] = file
+            _add(found, stem, role, file)
     _check_partners(found, folder)
     return dict(sorted(found.items()))
 
@@ -226,15 +232,19 @@ def _by_name(files: Iterable[File]) -> _Scans:
             stem, role = file.stem, "xyz" if file.suffix in _POINTS else "rgb"
         else:
             continue
-        roles = found.setdefault(stem, {})
-        if role in roles:
-            raise BadInputError(
-                f"{roles[role].name} and {file.name} are both the {role} of {stem!r}",
-                "keep one of them",
-                path=str(file),
-            )
-        roles[role] = file
+        _add(found, stem, role, file)
     return found
+
+
+def _add(found: _Scans, stem: str, role: str, file: File) -> None:
+    roles = found.setdefault(stem, {})
+    if role in roles:
+        raise BadInputError(
+            f"{roles[role]} and {file.name} are both the {role} of {stem!r}",
+            "keep one of them",
+            path=str(file),
+        )
+    roles[role] = file
 
 
 def _check_partners(found: Mapping[str, Mapping[str, File]], folder: Path) -> None:

@@ -88,7 +88,8 @@ def assemble(
         options: how geometry of another size is registered.
         rgb: the photograph.
         xyz: points in metres, zeros where not measured.
-        normals: unit normals in the camera frame, zeros where undefined.
+        normals: unit normals in the camera frame, zeros where undefined. A map of the photograph's
+            size is the photograph's own; one of the points' size goes with the points.
         key: the scan's name within its category.
         label: 0 good, 1 defective, None unknown.
         defect: the defect's name.
@@ -113,6 +114,7 @@ def assemble(
             assume_aligned=options.assume_aligned,
             scale=options.scale,
             calibration=options.calibration,
+            limits=options.limits,
         )
     if normals is not None and normals.shape[:2] != grid:
         if registration is None or xyz is None or normals.shape != xyz.shape:
@@ -122,6 +124,7 @@ def assemble(
                 grid,
                 assume_aligned=options.assume_aligned,
                 scale=options.scale,
+                limits=options.limits,
             ).directions(normals)
         else:
             normals = registration.directions(normals)

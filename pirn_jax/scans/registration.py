@@ -71,14 +71,16 @@ def _intrinsics(document: Any, file: File) -> Intrinsics:
         for key in ("fx", "fy", "cx", "cy", "depth_scale")
         if isinstance(values.get(key), int | float) and abs(values[key]) < 1e9
     }
-    if not {"fx", "fy", "cx", "cy"} <= numbers.keys() or min(numbers["fx"], numbers["fy"]) <= 0:
+    right = {"fx", "fy", "cx", "cy"} <= numbers.keys() and min(numbers["fx"], numbers["fy"]) > 0
+    if "depth_scale" in values:
+        right = right and 0 < numbers.get("depth_scale", 0.0) < 1
+    if not right:
         raise BadInputError(
-            "expected a camera as {fx, fy, cx, cy} in pixels, focal lengths positive",
-            'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240}',
+            "expected a camera as {fx, fy, cx, cy} in pixels, focal lengths positive, and, if "
+            "stated, depth_scale in metres per count",
+            'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240, "depth_scale": 0.001}',
             path=str(file),
         )
-    if not 0 < numbers.get("depth_scale", 1.0) < 1:
-        numbers.pop("depth_scale", None)
     return Intrinsics(**numbers)
 
 
@@ -155,6 +157,7 @@ def register(
     assume_aligned: bool = False,
     scale: float | None = None,
     calibration: Calibration | None = None,
+    limits: Limits,
 ) -> Registration:
     """Find the geometry's pixel for each pixel of the photograph.
 
@@ -166,6 +169,7 @@ def register(
         scale: photograph pixels per geometry pixel, from the same corner: row r, column c of the
             geometry covers rows r·scale … (r+1)·scale.
         calibration: the photograph's camera and its pose. It is used whenever it is given.
+        limits: caps on the memory taken.
 
     Raises:
         BadInputError: sizes differ and nothing says how they belong together, or the stated scale
@@ -173,10 +177,12 @@ def register(
     """
     (height, width), source = target, xyz.shape[:2]
     if calibration is not None:
+        limits.check_memory(file, 90 * xyz.shape[0] * xyz.shape[1] + 20 * height * width)
         pose = (np.array(calibration.rotation), np.array(calibration.translation))
         return Registration(_project(xyz, pose, calibration.camera, target), pose)
     if source == target:
         return Registration(None)
+    limits.check_memory(file, xyz.nbytes + 20 * height * width)  # index, points, tests on them
     if scale is not None:
         if max(abs(source[0] * scale - height), abs(source[1] * scale - width)) > scale:
             raise BadInputError(
@@ -224,12 +230,11 @@ def _project(
     """
     height, width = target
     flat = xyz.reshape(-1, 3)
-    measured = (flat != 0).any(axis=-1)
-    moved = flat @ pose[0].T + pose[1]
-    front = np.flatnonzero(measured & (moved[:, 2] > 1e-6))
+    moved = (flat @ pose[0].T + pose[1]).astype(np.float32)
+    front = np.flatnonzero((flat != 0).any(axis=-1) & (moved[:, 2] > 1e-6)).astype(np.int32)
     z = moved[front, 2]
-    column = camera.fx * moved[front, 0] / z + camera.cx
-    row = camera.fy * moved[front, 1] / z + camera.cy
+    column = np.float32(camera.fx) * moved[front, 0] / z + np.float32(camera.cx)
+    row = np.float32(camera.fy) * moved[front, 1] / z + np.float32(camera.cy)
     # Neighbours along a row of the geometry are one apart in `front` but for holes and row ends.
     gaps = np.hypot(np.diff(column), np.diff(row))[np.diff(front) == 1]
     spacing = float(np.median(gaps)) if gaps.size else 1.0
@@ -237,17 +242,15 @@ def _project(
     far_first = np.argsort(-z, kind="stable")
     column, row, z, front = column[far_first], row[far_first], z[far_first], front[far_first]
     index = np.full(height * width, -1, np.int32)
-    depth = np.full(height * width, np.inf)
-    offsets = np.arange(size) - (size - 1) / 2
+    depth = np.full(height * width, np.inf, np.float32)
+    offsets = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
     for down in offsets:
         for right in offsets:
             r, c = np.rint(row + down), np.rint(column + right)
             inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            place = (r[inside] * width + c[inside]).astype(np.int64)
-            best = np.full(height * width, np.inf)
-            best[place] = z[inside]  # later, that is nearer, points overwrite
-            chosen = np.full(height * width, -1, np.int32)
-            chosen[place] = front[inside]
-            nearer = best < depth
-            index[nearer], depth[nearer] = chosen[nearer], best[nearer]
+            place = r[inside].astype(np.int64) * width + c[inside].astype(np.int64)
+            nearer = z[inside] < depth[place]
+            place = place[nearer]
+            # Of several points in one place the last is stored, which is the nearest.
+            depth[place], index[place] = z[inside][nearer], front[inside][nearer]
     return index.reshape(height, width)

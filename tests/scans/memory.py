@@ -15,7 +15,9 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans import Intrinsics, Limits, Options, read_scan
-from tests.scans import hostile, layouts
+from tests.scans import layouts
+from tests.scans.hostile import clouds
+from tests.scans.peak import peak_memory, reset_peak
 
 SIZE = (900, 1200)
 
@@ -43,17 +45,17 @@ def files(folder):
     for compression in ("none", "deflate", "lzw"):
         data = layouts.tiff_bytes(xyz, compression, rows=100)
         (folder / f"{compression}.tiff").write_bytes(data)
-    (folder / "points.pcd").write_bytes(hostile.pcd(body=xyz.tobytes(), **grid))
-    packed = hostile.lzf(literals, size=len(body))
-    (folder / "packed.pcd").write_bytes(hostile.pcd("binary_compressed", packed, **grid))
+    (folder / "points.pcd").write_bytes(clouds.pcd(body=xyz.tobytes(), **grid))
+    packed = clouds.lzf(literals, size=len(body))
+    (folder / "packed.pcd").write_bytes(clouds.pcd("binary_compressed", packed, **grid))
     notes = (f"obj_info num_cols {SIZE[1]}", f"obj_info num_rows {SIZE[0]}")
     (folder / "points.ply").write_bytes(
-        hostile.ply(count=SIZE[0] * SIZE[1], notes=notes, body=xyz.tobytes())
+        clouds.ply(count=SIZE[0] * SIZE[1], notes=notes, body=xyz.tobytes())
     )
     few = layouts.points(0, (300, 400))
     text = "\n".join(" ".join(f"{v:.5f}" for v in point) for point in few.reshape(-1, 3)) + "\n"
     grid = {"WIDTH": 400, "HEIGHT": 300, "POINTS": 120_000}
-    (folder / "ascii.pcd").write_bytes(hostile.pcd("ascii", text.encode(), **grid))
+    (folder / "ascii.pcd").write_bytes(clouds.pcd("ascii", text.encode(), **grid))
     roles = {"photograph": "rgb", "grey": "rgb", "depth": "depth", "normals": "normals"}
     return [(roles.get(path.stem, "xyz"), path) for path in sorted(folder.iterdir())]
 
@@ -74,9 +76,9 @@ def main(folder):
                 announced = int(re.search(r"([\d,]+) bytes", error.problem)[1].replace(",", ""))
             else:
                 break
-        before = hostile.reset_peak()
+        before = reset_peak()
         read(announced)
-        taken = hostile.peak_memory() - before
+        taken = peak_memory() - before
         sys.stdout.write(json.dumps([path.name, announced, taken]) + "\n")
 
 

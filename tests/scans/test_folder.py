@@ -8,6 +8,8 @@ import pytest
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import list_categories, open_dataset, open_files
 from tests.scans import layouts
+from tests.scans.hostile import clouds
+from tests.scans.hostile import points as maps
 
 RGB, XYZ = layouts.photograph(), layouts.points()
 UP = np.zeros((*layouts.SIZE, 3), np.uint8) + np.array([128, 128, 255], np.uint8)
@@ -63,14 +65,12 @@ def test_good_may_be_left_out_and_unsorted_test_scans_are_unknown(tmp_path):
 
 @pytest.mark.parametrize("points", [".tiff", ".npy", ".npz", ".ply", ".pcd"])
 def test_flat_folders_of_files_side_by_side(tmp_path, points):
-    from tests.scans import hostile
-
     writers = {
         ".tiff": lambda: layouts.tiff_bytes(XYZ),
-        ".npy": lambda: hostile.npy(XYZ),
-        ".npz": lambda: hostile.SOUND_NPZ,
-        ".ply": hostile.ply,
-        ".pcd": hostile.pcd,
+        ".npy": lambda: maps.npy(XYZ),
+        ".npz": lambda: clouds.SOUND_NPZ,
+        ".ply": clouds.ply,
+        ".pcd": clouds.pcd,
     }
     for name in "ab":
         save(tmp_path / f"{name}.jpg", RGB)
@@ -169,12 +169,23 @@ def test_a_removed_file_of_a_flat_folder_is_named(tmp_path, name):
 def test_what_cannot_be_told_apart_is_refused(tmp_path):
     save(tmp_path / "a.png", RGB)
     save(tmp_path / "a.bmp", RGB)
-    with pytest.raises(BadInputError, match="both the rgb of 'a'"):
+    with pytest.raises(BadInputError, match="are both the rgb of 'a'"):
         open_dataset("folder", tmp_path, "")
     (tmp_path / "a.bmp").unlink()
     save(tmp_path / "b_mask.png", layouts.defect_mask(1))
     with pytest.raises(BadInputError, match="no rgb file for b_mask"):
         open_dataset("folder", tmp_path, "")
+
+
+def test_two_masks_for_one_scan_and_overlooked_masks_are_refused(tmp_path):
+    for role in ("rgb", "gt", "mask"):
+        save(tmp_path / "part/test/dent" / role / "a.png", layouts.defect_mask(1))
+    with pytest.raises(BadInputError, match="are both the mask of 'a'"):
+        open_dataset("folder", tmp_path, "part")
+    layouts.mvtec2d(tmp_path)
+    with pytest.raises(BadInputError, match="ground_truth") as caught:
+        open_dataset("folder", tmp_path, "hazelnut")
+    assert "mvtec2d" in caught.value.remedy
 
 
 def test_scans_of_a_category_must_have_the_same_modalities(tmp_path):

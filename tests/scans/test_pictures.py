@@ -8,7 +8,8 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import Limits, Options, read_scan
-from tests.scans import hostile, layouts
+from tests.scans import layouts
+from tests.scans.hostile import pictures
 
 RGB = layouts.photograph()
 
@@ -59,8 +60,8 @@ def test_interlaced_and_narrow_pngs_pass_the_count_of_their_bytes(tmp_path, mode
             if columns:
                 rows.append(bytes(1 + (columns * bits + 7) // 8))
     colour, depth = {"1": (0, 1), "L": (0, 8), "P": (3, 2), "RGB": (2, 8)}[mode]
-    before = [hostile.chunk(b"PLTE", bytes(range(12)))] if mode == "P" else []
-    data = hostile.png(
+    before = [pictures.chunk(b"PLTE", bytes(range(12)))] if mode == "P" else []
+    data = pictures.png(
         width, height, depth, colour, b"\0\0\1", zlib.compress(b"".join(rows)), before
     )
     (tmp_path / "interlaced.png").write_bytes(data)

@@ -18,7 +18,8 @@ from pirn_jax.scans import (
     read_intrinsics,
     read_scan,
 )
-from tests.scans import hostile, layouts
+from tests.scans import layouts
+from tests.scans.hostile import clouds
 
 XYZ = layouts.points() + np.random.RandomState(0).rand(12, 16, 3).astype(np.float32) * 1e-4
 
@@ -99,7 +100,7 @@ def test_ply_against_open3d(tmp_path, kind, known_by):
 
 def test_ply_in_big_endian_with_faces_behind(tmp_path):
     notes = ("comment width 16", "comment height 12")
-    data = hostile.ply("binary_big_endian 1.0", notes=notes, body=XYZ.astype(">f4").tobytes())
+    data = clouds.ply("binary_big_endian 1.0", notes=notes, body=XYZ.astype(">f4").tobytes())
     data = data.replace(
         b"end_header", b"element face 1\nproperty list uchar int vertex_indices\nend_header"
     )
