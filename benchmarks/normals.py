@@ -4,7 +4,8 @@
 
 Grid times are medians of many runs after compilation, input and output in NumPy. The paper's method
 is Open3D's (30 neighbours, tangent planes 50) in its own process, as `surface_normals` runs it; the
-start of that process, measured on a scan of a few points, is taken off. Agreement is the angle between the two, signs ignored, and the share of pixels with the same sign. Real scans are
+start of that process, measured on a scan of a few points, is taken off. Agreement is the median
+angle between the two, signs ignored, and the share of pixels with the same sign. Real scans are
 read from PIRN_SHARED (default ../shared) and skipped where that is absent.
 """
 
@@ -192,6 +193,7 @@ def main(options: Options) -> None:
                 continue
         report = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "hardware": {
                 "processor": _processor(),
                 "cores": os.cpu_count(),
