@@ -191,7 +191,7 @@ def _implicit(
     # Adding a constant to g changes nothing: the last term fixes it and leaves the rest alone.
     shares = columns / jnp.maximum(columns.sum(-1, keepdims=True), tiny)
     matrix = (
-        jnp.eye(g.shape[-1], dtype=g.dtype)
+        jnp.broadcast_to(jnp.eye(g.shape[-1], dtype=g.dtype), joint.shape)
         - joint / jnp.maximum(sums, tiny)[..., :, None]
         + shares[..., None, :]
     )
