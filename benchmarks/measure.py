@@ -54,12 +54,14 @@ def interleaved(
         task()
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
+    processor: dict[str, list[float]] = {name: [] for name in tasks}
     start = time.perf_counter()
     for _ in range(runs):
         for name, task in tasks.items():
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             task()
             times[name].append(1e3 * (time.perf_counter() - begin))
+            processor[name].append(1e3 * (time.process_time() - used))
         if time.perf_counter() - start > seconds:
             break
     return {
@@ -67,6 +69,7 @@ def interleaved(
             "median_ms": sorted(found)[len(found) // 2],
             "min_ms": min(found),
             "p95_ms": sorted(found)[int(0.95 * (len(found) - 1))],
+            "cpu_ms": sorted(processor[name])[len(found) // 2],
             "runs": len(found),
         }
         for name, found in times.items()

@@ -36,6 +36,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Shaped
 
@@ -253,14 +254,14 @@ def find_assignment(name: str) -> Assignment:
 
 
 def assign(
-    cost: Float[Array, "*batch N K"],
+    cost: Shaped[Array | np.ndarray, "*batch N K"],
     assignment: str | Assignment = "ot",
     *,
     epsilon: float = 0.05,
     iterations: int = 50,
     solver: str = "auto",
     gradient: str = "unroll",
-    row_mass: Shaped[Array, "*rows N"] | None = None,
+    row_mass: Shaped[Array | np.ndarray, "*rows N"] | None = None,
 ) -> Plan:
     """The plan of any assignment, its errors measured against balanced marginals.
 
@@ -291,7 +292,7 @@ def assign(
             "use gradient 'unroll' or 'stop'",
         )
     find = find_assignment(assignment) if isinstance(assignment, str) else assignment
-    cost = at_least_float32(cost)
+    cost = at_least_float32(jnp.asarray(cost))
     rows, columns = masses(cost, row_mass)
     matrix = find(cost, epsilon=epsilon, iterations=iterations, row_mass=rows)
     if matrix.shape != cost.shape:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
@@ -34,8 +35,8 @@ class Plan(NamedTuple):
 
 def masses(
     cost: Float[Array, "*batch N K"],
-    row_mass: Shaped[Array, "*rows N"] | None = None,
-    column_mass: Shaped[Array, "*columns K"] | None = None,
+    row_mass: Shaped[Array | np.ndarray, "*rows N"] | None = None,
+    column_mass: Shaped[Array | np.ndarray, "*columns K"] | None = None,
 ) -> tuple[Float[Array, "*batch N"], Float[Array, "*batch K"]]:
     """The marginals of a balanced plan: the tokens' masses, and the prototypes' shares of them.
 

@@ -34,6 +34,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Shaped
 
@@ -191,7 +192,7 @@ def _implicit(
     # Adding a constant to g changes nothing: the last term fixes it and leaves the rest alone.
     shares = columns / jnp.maximum(columns.sum(-1, keepdims=True), tiny)
     matrix = (
-        jnp.eye(g.shape[-1], dtype=g.dtype)
+        jnp.broadcast_to(jnp.eye(g.shape[-1], dtype=g.dtype), joint.shape)
         - joint / jnp.maximum(sums, tiny)[..., :, None]
         + shares[..., None, :]
     )
@@ -200,14 +201,14 @@ def _implicit(
 
 
 def balanced_plan(
-    cost: Float[Array, "*batch N K"],
+    cost: Shaped[Array | np.ndarray, "*batch N K"],
     *,
     epsilon: float | Float[Array, ""] = 0.05,
     iterations: int = 50,
     solver: str = "ott",
     gradient: str = "unroll",
-    row_mass: Shaped[Array, "*rows N"] | None = None,
-    column_mass: Shaped[Array, "*columns K"] | None = None,
+    row_mass: Shaped[Array | np.ndarray, "*rows N"] | None = None,
+    column_mass: Shaped[Array | np.ndarray, "*columns K"] | None = None,
 ) -> Plan:
     """The balanced plan of Eq. 1, every leading axis a problem of its own.
 
@@ -245,7 +246,7 @@ def balanced_plan(
     _known("solver", solver, ("auto", *SOLVERS))
     _known("gradient", gradient, GRADIENTS)
 
-    cost = at_least_float32(cost)
+    cost = at_least_float32(jnp.asarray(cost))
     rows, columns = masses(cost, row_mass, column_mass)
     scaled = -cost / jnp.asarray(epsilon, cost.dtype)
     matrix = _solve(
