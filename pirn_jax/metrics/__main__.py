@@ -125,4 +125,5 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Arguments, prog="python -m pirn_jax.metrics"))
     except PirnError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

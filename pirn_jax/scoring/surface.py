@@ -288,7 +288,8 @@ def _deviation(
         columns = [np.ones_like(u), u, v]
         return np.stack(columns + ([u * u, u * v, v * v] if quadratic else []), axis=1)
 
-    kept = np.ones(len(ring), dtype=bool)
+    off = np.abs(ring_height - np.median(ring_height))
+    kept = off <= TRIM * 1.4826 * np.median(off)  # another face, first of all: half of all at least
     matrix = terms(ring)
     for _ in range(4):
         surface, *_ = np.linalg.lstsq(matrix[kept], ring_height[kept], rcond=None)

@@ -126,7 +126,7 @@ def test_as_a_command(tmp_path, scene):
         text=True,
         env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere: maps not found")
 
 

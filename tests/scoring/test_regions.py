@@ -137,6 +137,18 @@ def test_a_jump_in_depth_is_no_surface():
     assert abs(region.deviation_mm) < 1e-3
 
 
+def test_another_face_in_the_ring_does_not_tilt_the_frame():
+    """A third of the ring lies 2 mm lower, five pixels' pitch: too little for a jump."""
+    upper, _ = plane(distance=0.2)
+    lower, _ = plane(distance=0.202)
+    xyz = np.where((np.arange(SIZE) < 95)[None, :, None], upper, lower)
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[70:90, 70:90] = True
+    region = only(mask, xyz.astype(np.float32))
+    assert (region.length_mm, region.width_mm) == pytest.approx((8.0, 8.0), abs=0.4)
+    assert abs(region.deviation_mm) < 0.02
+
+
 @pytest.mark.parametrize(("row", "column"), [(0, 1), (1, 0), (1, 1)])
 def test_a_crack_one_pixel_wide(row, column):
     xyz, _ = plane()
