@@ -33,7 +33,6 @@ import tyro
 from pirn_jax.errors import PirnError
 from pirn_jax.transport import FAMILY, assign, cosine_cost
 
-
 # Central differences of a saturated assignment are rounding: below this the error is absolute.
 SMALLEST_SLOPE = 1e-2
 
