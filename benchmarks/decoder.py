@@ -25,7 +25,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks.measure import RESULTS, environment, interleaved, write
 from pirn_jax.config import RECIPES, DecoderConfig
