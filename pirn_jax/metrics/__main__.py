@@ -8,7 +8,6 @@ as the image's score, or --scores.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pirn_jax import __version__
-from pirn_jax.errors import BadInputError, PirnError
+from pirn_jax.command import run
+from pirn_jax.errors import BadInputError
 from pirn_jax.metrics import evaluate_maps, image_intervals, image_metrics
 from pirn_jax.metrics.files import FileSet, open_pair, read_scores
 
@@ -30,9 +30,9 @@ from pirn_jax.metrics.files import FileSet, open_pair, read_scores
 class Arguments:
     """Exact pixel and image metrics of anomaly maps."""
 
-    maps: Annotated[Path, tyro.conf.Positional]
+    maps: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MAPS")]
     """Folder of maps (.npy, .tiff, .png), an .npz or an .npy (n, H, W); larger is worse."""
-    masks: Annotated[Path, tyro.conf.Positional]
+    masks: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MASKS")]
     """The same for masks: 0 normal, > 0 defective."""
     limits: tuple[float, ...] = (0.3, 0.1, 0.05, 0.01)
     """False-positive rates up to which AUPRO is integrated."""
@@ -122,8 +122,4 @@ def _table(result: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Arguments, prog="python -m pirn_jax.metrics"))
-    except PirnError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    run(main, Arguments)

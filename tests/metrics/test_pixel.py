@@ -42,7 +42,7 @@ def test_equals_brute_force_and_the_published_curve(levels, dtype):
     for seed in range(40):
         maps, masks = draw(seed, levels=levels, dtype=dtype)
         got = evaluate_maps(maps, masks, LIMITS)
-        same(got, brute_force(maps, masks, LIMITS) if seed < 12 else {})
+        same(got, brute_force(maps, masks, LIMITS) if seed < 25 else {})
         published = sort_everything(maps, masks, LIMITS)
         for limit, value in zip(LIMITS, published, strict=True):
             assert got[f"aupro_{limit:g}"] == pytest.approx(value, abs=1e-7)
