@@ -245,6 +245,7 @@ def _grid_cluster(
     xyz, inside = xyz[box], points[box]
     beside = inside[:, 1:] & inside[:, :-1]
     pitch = np.linalg.norm(np.diff(xyz[..., :2], axis=1)[beside], axis=-1)
+    pitch = pitch[pitch > 0]  # geometry registered to a finer photograph repeats its points
     finest, typical = np.percentile(pitch, (5, 50)) if len(pitch) else (np.inf, np.inf)
     enough = min(CLUSTER_POINTS, np.pi / 2 * (CLUSTER_DISTANCE / typical) ** 2)
     stride = max(1, int(CLUSTER_DISTANCE / finest / 4))

@@ -62,6 +62,12 @@ def test_only_the_largest_part_is_kept():
     assert iou(found, truth) > 0.98
 
 
+def test_geometry_repeated_on_a_finer_grid():
+    xyz, truth = surfaces.part_on_table("dome", size=120, holes=0)
+    finer = xyz.repeat(2, axis=0).repeat(2, axis=1)
+    assert iou(remove_background(finer), truth.repeat(2, axis=0).repeat(2, axis=1)) > 0.98
+
+
 def test_unmeasured_pixels_inside_the_part_belong_to_it():
     xyz, truth = surfaces.part_on_table("box", holes=0)
     middle = tuple(np.argwhere(truth).mean(0).astype(int))
