@@ -63,7 +63,8 @@ def floor(config: DecoderConfig, batch: int) -> Any:
         shapes += [(True, C, C)] + [(False, C, C)] * 3
     if hidden:
         shapes += [(True, C, hidden), (True, hidden, C)]
-    weights = [jax.random.normal(key, (layers, 2, i, o)) for _, i, o in shapes]
+    # An array per layer: a slice of a stack would be a copy.
+    weights = [[jax.random.normal(key, (2, i, o)) for _ in range(layers)] for _, i, o in shapes]
     rows = {
         (of_tokens, i): jax.random.normal(
             key, (2, batch * (N if of_tokens else config.prototypes), i)
@@ -74,9 +75,7 @@ def floor(config: DecoderConfig, batch: int) -> Any:
 
     @jax.jit
     def products(inputs: list, weights: list) -> list:
-        return [
-            x @ w[layer] for x, w in zip(inputs, weights, strict=True) for layer in range(layers)
-        ]
+        return [x @ w for x, each in zip(inputs, weights, strict=True) for w in each]
 
     return lambda: jax.block_until_ready(products(inputs, weights))
 
