@@ -1,6 +1,6 @@
 """Pixel metrics of 64 Mpx (100 maps of 800 x 800): ours beside sorting everything.
 
-    python benchmarks/metrics.py                    # writes benchmarks/results/metrics_<cpu>.json
+    python benchmarks/metrics.py                    # writes benchmarks/results/metrics_cpu2.json
     python benchmarks/metrics.py --quick --json -   # 4 Mpx, to the terminal
 
 Each method runs in a process of its own, on the same maps and masks, which lie in the memory of
@@ -25,9 +25,13 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 import scipy
 from scipy import ndimage
+
+from pirn_jax.metrics import evaluate_maps
 
 LIMITS = (0.3, 0.1, 0.05, 0.01)
 HERE = Path(__file__).resolve().parent
@@ -94,8 +98,6 @@ def memory(field: str) -> float:
 
 def measure(method: str, folder: Path) -> None:
     """Run one method here and print its figures, seconds and MB as JSON."""
-    from pirn_jax.metrics import evaluate_maps
-
     mode = "r" if method == "exact, maps on disk" else None
     maps = np.load(folder / "maps.npy", mmap_mode=mode)
     masks = np.load(folder / "masks.npy", mmap_mode=mode)
@@ -118,15 +120,13 @@ def run(maps: int, side: int, repeats: int) -> dict:
     """Every method `repeats` times in turn; medians, and what they say of each other."""
     methods = ("exact", "exact, maps on disk", "sort everything")
     rows: dict[str, list[dict]] = {method: [] for method in methods}
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), maps, side)
         for _ in range(repeats):
             for method in methods:
                 command = [sys.executable, __file__, "--measure", method, "--folder", name]
-                done = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, check=True
-                )
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
                 rows[method].append(json.loads(done.stdout))
     median = {
         method: {
@@ -140,7 +140,7 @@ def run(maps: int, side: int, repeats: int) -> dict:
     return {
         "benchmark": "pixel metrics, all figures at four AUPRO limits",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": {"cpu": cpu(), "cores": os.cpu_count()},
+        "hardware": {"cpu": cpu(), "cores": os.cpu_count(), "load_at_start": load},
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -17,10 +17,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np

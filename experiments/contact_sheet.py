@@ -1,6 +1,6 @@
 """A picture of the generated data: parts, defects, masks, and the relief behind them.
 
-    python -m experiments.contact_sheet
+    python experiments/contact_sheet.py
 
 One row for each kind of part: two good parts and the relief of the second, then three defects, one
 of texture, one of geometry, one of both, each as photograph, relief and mask. The relief is the
@@ -11,7 +11,10 @@ the sensor saw nothing. Under a minute; writes contact_sheet.png.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont

@@ -1,6 +1,6 @@
 """How hard are the generated categories: do shortcuts fail, and is a strong baseline challenged?
 
-    python -m experiments.generator_difficulty --weights vit_tiny_patch16_224.safetensors
+    python experiments/generator_difficulty.py --weights vit_tiny_patch16_224.safetensors
 
 Measured per category and seed on 5 shots and all test scans, image AUROC:
 
@@ -23,9 +23,12 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
@@ -191,7 +194,7 @@ def write(options, table, by_category, render_seconds) -> None:
     mean = {m: {d: float(np.mean(v)) for d, v in row.items()} for m, row in table.items()}
     seeds = " ".join(map(str, options.seeds))
     command = (
-        "python -m experiments.generator_difficulty "
+        "python experiments/generator_difficulty.py "
         f"--weights vit_tiny_patch16_224.safetensors --seeds {seeds}"
     )
     types = [mean["memory, sum"][defect] for defect in DEFECTS]

@@ -1,11 +1,12 @@
 """Any assignment, any ε: how sharp, how balanced, how differentiable, how fast.
 
-    python -m experiments.ot_variants --assignments ot softmax partial --epsilons 0.02 0.05 0.2
-    python -m experiments.ot_variants --assignments my_package.my_module:my_assignment --quick
+    python experiments/ot_variants.py --assignments ot softmax partial --epsilons 0.02 0.05 0.2
+    PYTHONPATH=. python experiments/ot_variants.py --assignments my_module:my_assignment --quick
 
 The research entry point for transport: write `assignment(cost, *, epsilon, iterations, row_mass)`
-in a file of your own, name it as module:function, and compare it with the family on the same
-clustered costs (10 clusters, shares falling from 39 % to 0.4 %, 256 tokens). One line each:
+in a file of your own on PYTHONPATH, name it as module:function, and compare it with the family on
+the same clustered costs (10 clusters, shares falling from 39 % to 0.4 %, 256 tokens). One line
+each:
 
 * effective: mean over tokens of exp(entropy of its weights), 1 to K;
 * used: exp(entropy of arg-max usage), 1 to K;

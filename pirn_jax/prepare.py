@@ -2,27 +2,20 @@
 
     python -m pirn_jax.prepare mvtec3d ROOT --out CACHE
 
-One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, an archive of plain arrays: `normals`
-(int16, 1/32767), `object` (packed bits), `shape`, `fingerprint`, `notes`. The fingerprint is the
-SHA-256 of what was read from the scan's files (points and validity, so that another unit or reading
-rule counts as well) and of every setting; a file with the right one is kept, any other is made
-anew. Files appear whole or not at all (written beside, synced, renamed), so a run may be killed at
-any moment and started again. The originals are only ever read.
+One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, described in `pirn_jax.prepared`. A file
+whose fingerprint is that of the input and the settings is kept, any other is made anew; so a run
+may be killed at any moment and started again. The originals are only ever read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +25,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -43,50 +36,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pirn_jax.command import run
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.prepared import (
+    FORMAT,
+    STEPS,
+    Prepared,
+    Settings,
+    fingerprint,
+    load_prepared,
+    prepared_path,
+    save_prepared,
+    write_whole,
+)
 from pirn_jax.scans import Scan, Split, list_categories, open_dataset
-
-FORMAT = 1
-"""Raised whenever the same input and settings would give other bytes."""
 
 FEW_POINTS = 0.1
 """Scans with a smaller share of measured pixels are listed as odd."""
-
-_STEPS = 32767
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is computed. Every field is part of the fingerprint.
-
-    Attributes:
-        method: "grid", or the paper's "open3d", for normals and background.
-        background: "plane": found and removed. "mask": the object is where the object mask says.
-            "none": nothing is removed.
-        seed: of the search for the plane.
-        time_limit: seconds that "open3d" may take for one scan's normals.
-    """
-
-    method: Literal["grid", "open3d"] = "grid"
-    background: Literal["plane", "mask", "none"] = "plane"
-    seed: int = 0
-    time_limit: float = 300.0
-
-
-class Prepared(NamedTuple):
-    """What is cached for one scan.
-
-    Attributes:
-        normals: unit normals towards the sensor, to 1/32767, zeros where undefined or not object.
-        object: the pixels that show the object.
-        fingerprint: SHA-256 of input and settings.
-        notes: what was odd, e.g. "no plane"; usually empty.
-    """
-
-    normals: Float32[np.ndarray, "H W 3"]
-    object: Bool[np.ndarray, "H W"]
-    fingerprint: str
-    notes: tuple[str, ...]
 
 
 class Outcome(NamedTuple):
@@ -96,62 +62,6 @@ class Outcome(NamedTuple):
     key: str
     state: Literal["made", "current", "bad"]
     notes: tuple[str, ...]
-
-
-def prepared_path(folder: str | os.PathLike[str], key: str) -> Path:
-    """Where a scan's file lies: `folder` is `CACHE/<dataset>/<category>`.
-
-    Raises:
-        BadInputError: a key that would lead out of the folder.
-    """
-    path = Path(folder, f"{key}.npz")
-    if not path.resolve().is_relative_to(Path(folder).resolve()):
-        raise BadInputError(f"the key {key!r} leads out of {folder}", "rename the scan's files")
-    return path
-
-
-def load_prepared(path: str | os.PathLike[str]) -> Prepared:
-    """Reads one cached file, see `prepared_path`. Nothing in it is ever executed.
-
-    Raises:
-        BadInputError: it is missing, or not a whole file of this format.
-    """
-    remedy = "run `python -m pirn_jax.prepare` again: it makes anew what is missing or damaged"
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            height, width = (int(n) for n in stored["shape"])
-            packed, steps = stored["object"], stored["normals"]
-            if steps.shape != (height, width, 3) or steps.dtype != np.int16:
-                raise ValueError(f"normals of {steps.dtype} {steps.shape}")
-            pixels = np.unpackbits(packed, count=height * width).reshape(height, width)
-            return Prepared(
-                normals=(steps / np.float32(_STEPS)).astype(np.float32),
-                object=pixels.astype(bool),
-                fingerprint=str(stored["fingerprint"]),
-                notes=tuple(json.loads(str(stored["notes"]))),
-            )
-    except FileNotFoundError as error:
-        raise BadInputError("no such prepared scan", remedy, path=path) from error
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"not a prepared scan: {error}", remedy, path=path) from error
-
-
-def fingerprint(
-    scan: Scan, settings: Settings, object_mask: Bool[np.ndarray, "H W"] | None = None
-) -> str:
-    """SHA-256 of everything a scan's prepared file depends on."""
-    digest = hashlib.sha256(f"{FORMAT} {sorted(asdict(settings).items())}".encode())
-    for name, array in (
-        ("xyz", scan.xyz),
-        ("normals", scan.normals),
-        ("valid", scan.valid),
-        ("object", object_mask),
-    ):
-        described = None if array is None else (array.dtype.str, array.shape)
-        digest.update(f"|{name} {described}|".encode())
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def prepare_scan(
@@ -193,41 +103,13 @@ def prepare_scan(
                 scan.xyz, kept, method=settings.method, time_limit=settings.time_limit
             )
         notes += [str(w.message) for w in caught if issubclass(w.category, GeometryWarning)]
-    steps = np.rint(np.where(kept[..., None], normals, 0) * _STEPS)
+    steps = np.rint(np.where(kept[..., None], normals, 0) * STEPS)
     return Prepared(
-        normals=(steps / _STEPS).astype(np.float32),
+        normals=(steps / STEPS).astype(np.float32),
         object=found.object,
         fingerprint=fingerprint(scan, settings, object_mask),
         notes=tuple(notes),
     )
-
-
-def save_prepared(path: Path, prepared: Prepared) -> None:
-    """Writes one file whole or not at all; the same content gives the same bytes."""
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        normals=np.rint(prepared.normals * _STEPS).astype(np.int16),
-        object=np.packbits(prepared.object),
-        shape=np.array(prepared.object.shape, np.int32),
-        fingerprint=np.array(prepared.fingerprint),
-        notes=np.array(json.dumps(prepared.notes)),
-    )
-    _write_whole(path, content.getvalue())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 # Worker processes. Started afresh, not forked: JAX's threads do not survive a fork.
@@ -394,9 +276,8 @@ class Command:
     """Processes; by default as many as there are processors."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(command: Command) -> int:
     """Runs the command and returns its exit status."""
-    command = tyro.cli(Command, args=arguments, prog="python -m pirn_jax.prepare")
     try:
         with _sole_writer(command.out):
             return _run(command)
@@ -405,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         _say("stopped; give the same command again to go on")
-        return 130
+        raise
 
 
 def _run(command: Command) -> int:
@@ -462,7 +343,7 @@ def _write_summary(path: Path, settings: Settings, outcomes: list[Outcome]) -> N
         "odd": {_named(o): o.notes for o in outcomes if o.notes and o.state != "bad"},
         "bad": {_named(o): o.notes for o in outcomes if o.state == "bad"},
     }
-    _write_whole(path, (json.dumps(summary, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _named(outcome: Outcome) -> str:
@@ -474,4 +355,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, Command))

@@ -69,7 +69,8 @@ ROOMS = {
     "encoder": {"command"},
     "decoder": {"transport", "config"},
     "scoring": {"metrics"},
-    "prepare": {"command", "scans", "geometry"},
+    "prepared": {"scans"},
+    "prepare": {"command", "scans", "geometry", "prepared"},
 }
 
 

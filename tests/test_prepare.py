@@ -16,9 +16,17 @@ import tifffile
 from PIL import Image
 
 from pirn_jax import prepare
+from pirn_jax.command import run as run_command
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import remove_background, surface_normals
-from pirn_jax.prepare import Settings, fingerprint, load_prepared, prepare_scan, save_prepared
+from pirn_jax.prepare import prepare_scan
+from pirn_jax.prepared import (
+    Settings,
+    fingerprint,
+    load_prepared,
+    prepared_path,
+    save_prepared,
+)
 from pirn_jax.scans import Scan
 from tests.geometry import surfaces
 
@@ -164,15 +172,19 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_keys_cannot_lead_out_of_the_cache(tmp_path):
     with pytest.raises(BadInputError, match="leads out"):
-        prepare.prepared_path(tmp_path / "part", "../../elsewhere")
+        prepared_path(tmp_path / "part", "../../elsewhere")
 
 
 def test_contradicting_options(tmp_path, capsys):
     root = write_dataset(tmp_path / "data", 1)
     arguments = ["mvtec3d", str(root), "--out", str(tmp_path / "cache")]
-    assert prepare.main([*arguments, "--background", "mask"]) == 1
+
+    def status(arguments):
+        return run_command(prepare.main, prepare.Command, arguments)
+
+    assert status([*arguments, "--background", "mask"]) == 1
     assert "come together" in capsys.readouterr().err
-    assert prepare.main(["mvtec4d", *arguments[1:]]) == 1
+    assert status(["mvtec4d", *arguments[1:]]) == 1
     assert "did you mean" in capsys.readouterr().err
 
 
