@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from jaxtyping import Float
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from pirn_jax.command import run
@@ -23,7 +24,7 @@ from pirn_jax.errors import BadInputError
 def main(
     picture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = None,
     encoder: str = "auto",
-    weights: Path | None = None,
+    weights: str | None = None,
     image_size: int = 448,
     out: Path = Path("tokens.png"),
 ) -> None:
@@ -32,13 +33,16 @@ def main(
     Args:
         picture: PNG, JPEG, TIFF or BMP; a photograph that comes with scikit-learn if left out.
         encoder: dinov2-small, dinov2-base, …, vit-tiny-16, demo; auto takes what can be had.
-        weights: a .safetensors file of the encoder.
+        weights: a .safetensors file of the encoder, or "random".
         image_size: side in pixels, a multiple of the encoder's patch.
         out: the PNG to write.
     """
     console = Console()
+    photograph = _read(picture)
     network = load_encoder(encoder, weights, image_size)
-    image = _read(picture, network.image_size)
+    height, width = network.image_size
+    fitted = ImageOps.fit(photograph, (width, height), Image.Resampling.BICUBIC)
+    image = np.asarray(fitted, np.float32) / 255
     start = time.perf_counter()
     network(image[None]).block_until_ready()
     compiled = time.perf_counter()
@@ -58,22 +62,17 @@ def main(
     )
 
 
-def _read(path: Path | None, size: tuple[int, int]) -> Float[np.ndarray, "h w 3"]:
-    """The picture's largest central square, at the encoder's size, in [0, 1]."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+def _read(path: Path | None) -> Image.Image:
+    """The picture, upright; the one that comes with scikit-learn where none is named."""
     try:
         if path is None:
             from sklearn.datasets import load_sample_image
 
-            picture = Image.fromarray(load_sample_image("flower.jpg"))
-        else:
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as file:
-                picture = file.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return Image.fromarray(load_sample_image("flower.jpg"))
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
         raise BadInputError(f"is no picture that can be read: {error}", path=path) from error
-    fitted = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(fitted, np.float32) / 255
 
 
 def _draw(
@@ -93,7 +92,10 @@ def _draw(
     for place, shown, title in zip(
         figure.subplots(1, 2),
         (image, colours),
-        ("picture", f"tokens of {network.config.name}"),
+        (
+            "picture",
+            f"tokens of {network.config.name}{'' if network.source.path else ', random weights'}",
+        ),
         strict=True,
     ):
         place.imshow(shown)

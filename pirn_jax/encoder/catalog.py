@@ -33,6 +33,8 @@ class EncoderConfig:
         hidden: channels inside the MLP (after gating, for "swiglu").
         layer_scale: whether each residual branch has a learned scale per channel.
         position_rule: how the originals resize the position embedding; see `positions.py`.
+        native_size: side in pixels of the pictures its position embedding belongs to.
+        epsilon: of LayerNorm; a config.json beside the weights that says another one wins.
         mean, std: of the colours the network was trained with, for pictures in [0, 1].
         hub: repository id of the published weights, or "" for the demo encoder.
     """
@@ -48,6 +50,8 @@ class EncoderConfig:
     mlp: Literal["gelu", "swiglu"] = "gelu"
     layer_scale: bool = False
     position_rule: PositionRule = "meta"
+    native_size: int = 224
+    epsilon: float = 1e-6
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     hub: str = ""
@@ -92,6 +96,7 @@ def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig
             mlp="swiglu" if giant else "gelu",
             layer_scale=True,
             position_rule="meta-registers" if registers else "meta",
+            native_size=518,
             hub=f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
         )
         for registers in (0, 4)
@@ -139,6 +144,7 @@ _CONFIGS = [
         layers=_layers(12),
         hidden=1536,
         layer_scale=True,
+        native_size=518,
     ),
 ]
 CATALOG: dict[str, EncoderConfig] = {config.name: config for config in _CONFIGS}

@@ -31,7 +31,10 @@ def main(
     """
     if out.exists():
         raise BadInputError("exists already", "name another file", out)
+    if not checkpoint.is_file():
+        raise BadInputError("no such file", "give the .pth file", checkpoint)
     tensors = _read(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
     _write(tensors, out)
     try:
         name = identify(out)
@@ -49,10 +52,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise MissingDependencyError(
             "reading a .pth file needs PyTorch", "pip install 'pirn-jax[convert]'"
         ) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
+        raise MissingDependencyError(
+            f"PyTorch {torch.__version__} reads tensors less safely than 2.10 and later",
+            "pip install 'pirn-jax[convert]'",
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds; each means the same to the user
-        first = str(error).splitlines()[0]
+        first = str(error).partition("\n")[0]
         raise BadInputError(
             f"is no checkpoint of plain tensors ({type(error).__name__}: {first})",
             "only weights can be converted; nothing else in the file was run",
@@ -65,11 +73,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadInputError(f"holds a {type(content).__name__}, not named tensors", path=path)
     tensors = {}
     for key, value in content.items():
-        if isinstance(value, torch.Tensor):
-            plain = re.sub(r"^(module\.)?(backbone\.)?", "", key)
-            plain = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", plain)  # blocks in chunks
-            if not plain.startswith(("dino_head.", "ibot_head.")):
-                tensors[plain] = value.detach().clone().contiguous()
+        if not isinstance(value, torch.Tensor) or re.match(
+            r"(module\.)?(dino|ibot)_head\.", str(key)
+        ):
+            continue
+        plain = re.sub(r"^(module\.)?(backbone\.)?", "", str(key))
+        plain = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", plain)  # blocks in chunks
+        if plain in tensors:
+            raise BadInputError(f"holds two tensors called {plain}", path=path)
+        tensors[plain] = value.detach().to_dense().clone().contiguous()
     return tensors
 
 

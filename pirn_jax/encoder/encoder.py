@@ -6,7 +6,8 @@ Dimension letters: B pictures, h w pixels, N patch tokens, C channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pirn_jax.encoder import hub
-from pirn_jax.encoder.catalog import EncoderConfig, encoder_config
+from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
 from pirn_jax.encoder.positions import position_rule as resolve_rule
+from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.encoder.vit import ViT
 from pirn_jax.encoder.weights import (
     Source,
     identify,
+    read_configuration,
     read_weights,
     seeded_weights,
     sha256_of,
 )
-from pirn_jax.errors import ConfigError, WeightsError
+from pirn_jax.errors import BadInputError, ConfigError
 
 _log = logging.getLogger("pirn_jax")
 Images = Array | np.ndarray  # (B, h, w, 3); checked here, with better words than a type's
@@ -65,7 +68,9 @@ class Encoder:
         self.blocks = _blocks(parameters)
         self._graph, abstract = _skeleton(config, self.grid, self.blocks, dtype)
         self.parameters = jax.tree.map_with_path(
-            lambda path, leaf: jnp.asarray(parameters[_path(path)], leaf.dtype), abstract
+            # Taken out one by one, so that only one copy of a large network is held.
+            lambda path, leaf: jnp.asarray(parameters.pop(_path(path)), leaf.dtype),
+            abstract,
         )
         self._run = jax.jit(self.tokens)
         self._states = jax.jit(self._hidden_states, static_argnums=2)
@@ -74,16 +79,19 @@ class Encoder:
         """The mean patch tokens of `layers`, float32.
 
         Args:
-            images: colours in [0, 1], channels last, of the size the encoder was loaded for.
+            images: float colours in [0, 1], (B, h, w, 3), of the size the encoder was loaded for.
+                Values are checked in numpy arrays only: looking into a jax array would wait for it.
 
         Raises:
-            ConfigError: another shape or type, or colours outside [0, 1].
+            BadInputError: another shape or type, or colours outside [0, 1].
         """
         return self._run(self.parameters, self._checked(images))
 
     def tokens(self, parameters: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
         """What a call computes, as a pure function of parameters and pictures."""
-        return nnx.merge(self._graph, parameters).mean_of(images, self.layers)
+        self._check_shape(images)
+        with self._precision():
+            return nnx.merge(self._graph, parameters).mean_of(images, self.layers)
 
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
         """Raw outputs of single blocks, patch tokens only, in the order asked for.
@@ -93,7 +101,8 @@ class Encoder:
             layers: 1-based blocks; any the weights have, not only those that are averaged.
 
         Raises:
-            ConfigError: pictures as in a call, or a layer that does not exist.
+            BadInputError: pictures as in a call.
+            ConfigError: a layer that does not exist.
         """
         wanted = _checked_layers(self.config, layers)
         if max(wanted) > self.blocks:
@@ -106,31 +115,47 @@ class Encoder:
     def _hidden_states(
         self, parameters: dict[str, Any], images: Images, layers: tuple[int, ...]
     ) -> list[Float[Array, "B N C"]]:
-        outputs = nnx.merge(self._graph, parameters).outputs(images, max(layers))
-        kept = {number: tokens for number, tokens in enumerate(outputs, 1) if number in layers}
+        with self._precision():
+            outputs = nnx.merge(self._graph, parameters).outputs(images, max(layers))
+            kept = {number: tokens for number, tokens in enumerate(outputs, 1) if number in layers}
         return [kept[layer] for layer in layers]
+
+    def _precision(self) -> Any:
+        # float32 means float32: left alone, GPUs would round its products to TensorFloat-32.
+        exact = self.dtype == jnp.dtype("float32")
+        return jax.default_matmul_precision("highest" if exact else "default")
 
     def flops(self, pictures: int = 2) -> int:
         """Arithmetic of a call in matrix products; by default of a pair (RGB and normals)."""
         return pictures * self.config.flops(self.image_size, max(self.layers))
 
     def _checked(self, images: Images) -> Images:
-        shape, expected = np.shape(images), (*self.image_size, 3)
+        if not isinstance(images, np.ndarray | jax.Array):
+            raise BadInputError(
+                f"expected a numpy or jax array of pictures, got a {type(images).__name__}",
+                "np.asarray(pictures, np.float32)",
+            )
+        self._check_shape(images)
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise BadInputError(
+                f"expected float colours in [0, 1], got {images.dtype}", "divide bytes by 255"
+            )
+        if isinstance(images, np.ndarray) and images.size:
+            low, high = float(images.min()), float(images.max())
+            if not (low >= -0.1 and high <= 1.1):  # bicubic resizing may overshoot; NaN fails too
+                raise BadInputError(
+                    f"expected colours in [0, 1], got {low:.3g} to {high:.3g}",
+                    "divide bytes by 255; colour statistics are normalised by the encoder",
+                )
+        return images
+
+    def _check_shape(self, images: Images) -> None:
+        shape, expected = images.shape, (*self.image_size, 3)
         if len(shape) != 4 or shape[1:] != expected:
-            raise ConfigError(
+            raise BadInputError(
                 f"expected pictures of shape (B, {', '.join(map(str, expected))}), got {shape}",
                 "resize them, or load the encoder with their image_size",
             )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ConfigError(
-                f"expected float colours in [0, 1], got {images.dtype}", "divide bytes by 255"
-            )
-        if isinstance(images, np.ndarray) and images.size and not -1 < images.mean() < 2:
-            raise ConfigError(
-                f"expected colours in [0, 1], got a mean of {images.mean():.3g}",
-                "divide bytes by 255; colour statistics are normalised by the encoder",
-            )
-        return images
 
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
@@ -163,48 +188,46 @@ def load_encoder(
         position_rule: how the position embedding is resized: None as the network's original does,
             "hf" as transformers, "meta" as Meta's code.
         dtype: of the matrix products, "float32" or "bfloat16"; everything between them stays in
-            float32. Against float32, on real weights (vit-tiny-16) and real pictures, bfloat16
-            tokens have a cosine of 0.99993 in the median, 0.999 or more for 99.9 % of them, and
-            0.9989 at worst.
+            float32, and so does the first block. Against float32, on real weights (vit-tiny-16)
+            and real pictures, bfloat16 tokens have a cosine of 0.99996 in the median and 0.9997 at
+            worst.
 
     Raises:
         ConfigError: an unknown name, size, layer or rule.
-        WeightsError: weights missing, damaged, or of another network.
+        WeightsError: weights missing, damaged, or of another network. A file may lack the blocks
+            after the last of `layers` where these are given.
     """
+    source = None
     if name == "auto":
-        name, weights = _choose(weights)
+        name, weights, source = _choose(weights)
     config = encoder_config(name)
     size = _checked_size(config, image_size)
     wanted = _checked_layers(config, config.layers if layers is None else layers)
+    if len(set(wanted)) < len(wanted):
+        raise ConfigError(f"layers must differ from one another, got {wanted}")
     rule = resolve_rule(config, position_rule)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
-    if weights == "random" or (weights is None and config.name == "demo"):
-        _, abstract = _skeleton(config, grid, config.depth, compute)
-        leaves = jax.tree.leaves_with_path(abstract)
-        parameters = seeded_weights({_path(path): leaf.shape for path, leaf in leaves})
-        return Encoder(config, parameters, size, wanted, compute, Source("", ""))
-
-    if config.name == "demo":
+    if config.name == "demo" and weights not in (None, "random"):
         raise ConfigError(
             f"the demo encoder has no weights to load, got {weights}", "name the real network"
         )
+    if config.name == "demo" or weights == "random":
+        if config.name == "demo":
+            _log.warning("DEMO ENCODER: random weights, which know nothing; results mean little")
+        parameters = _seeded(config, grid, rule, compute)
+        return Encoder(config, parameters, size, wanted, compute, Source("", ""))
+
     if weights is None:
-        source = hub.cached_weights(config) or hub.download_weights(config)
+        source = source or hub.cached_weights(config) or hub.download_weights(config)
         path = Path(source.path)
     else:
-        path = Path(weights)
-        path = path / "model.safetensors" if path.is_dir() else path
-        source = None
-    parameters = read_weights(path, config, grid, rule)
-    if max(wanted) > (ends := _blocks(parameters)):
-        raise WeightsError(
-            f"ends after block {ends} of {config.name}, but layer {max(wanted)} is needed",
-            f"give the whole network, or layers up to {ends}",
-            path,
-        )
+        path = _file_of(weights)
+    config = read_configuration(path, config)
+    least = config.depth if layers is None else max(wanted)
+    parameters = read_weights(path, config, grid, rule, least)
     source = source or Source(str(path), sha256_of(path))
     return Encoder(config, parameters, size, wanted, compute, source)
 
@@ -214,38 +237,66 @@ def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, in
     return image_size[0] // config.patch, image_size[1] // config.patch
 
 
-def _choose(weights: str | Path | None) -> tuple[str, str | Path | None]:
-    """What "auto" means here: the name, and the weights to give with it."""
+def _file_of(weights: str | Path) -> Path:
+    path = Path(weights)
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def _choose(weights: str | Path | None) -> tuple[str, str | Path | None, Source | None]:
+    """What "auto" means here: the name, with the weights given or the source found for it."""
     if weights == "random":
-        return "demo", None
+        return "demo", None, None
     if weights is not None:
-        path = Path(weights)
-        return identify(path / "model.safetensors" if path.is_dir() else path), weights
-    name = "dinov2-base" if jax.default_backend() == "gpu" else "dinov2-small"
-    config = encoder_config(name)
+        return identify(_file_of(weights)), weights, None
+    names = ["dinov2-small", "dinov2-base"]
+    preferred, other = names[::-1] if jax.default_backend() == "gpu" else names
+    for name in (preferred, other):
+        if source := hub.cached_weights(encoder_config(name)):
+            return name, None, source
     try:
-        source = hub.cached_weights(config) or hub.download_weights(config)
-    except WeightsError as error:
-        _log.warning("DEMO ENCODER: random weights, results mean little. %s", error)
-        return "demo", None
-    _log.info("encoder %s from %s", name, source.path)
-    return name, source.path
+        return preferred, None, hub.download_weights(encoder_config(preferred))
+    except hub.Unavailable as error:
+        _log.warning("%s", error)
+        return "demo", None, None
+
+
+def _seeded(
+    config: EncoderConfig, grid: tuple[int, int], rule: PositionRule, dtype: jnp.dtype
+) -> dict[str, np.ndarray]:
+    """Seeded weights: one network at every picture size, its positions resized as real ones are."""
+    native = grid_of(config, (config.native_size, config.native_size))
+    _, abstract = _skeleton(config, native, config.depth, dtype)
+    leaves = jax.tree.leaves_with_path(abstract)
+    parameters = seeded_weights({_path(path): leaf.shape for path, leaf in leaves})
+    stored = parameters["positions"].reshape(*native, config.width)
+    parameters["positions"] = resize_positions(stored, grid, rule).reshape(-1, config.width)
+    return parameters
+
+
+def _whole(number: Any, what: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ConfigError(f"{what} must be whole numbers, got {number!r}") from None
 
 
 def _checked_size(config: EncoderConfig, image_size: int | tuple[int, int]) -> tuple[int, int]:
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    size = tuple(_whole(side, "image_size") for side in sides)
     if len(size) != 2 or any(side < config.patch or side % config.patch for side in size):
-        sides = [max(1, round(side / config.patch)) * config.patch for side in size]
+        near = [max(1, round(side / config.patch)) * config.patch for side in size]
         raise ConfigError(
             f"image_size must be a multiple of {config.name}'s patch of {config.patch} pixels, "
             f"got {image_size}",
-            f"nearest: {' × '.join(map(str, sides))}",
+            f"nearest: {' × '.join(map(str, near))}",
         )
     return size[0], size[1]
 
 
 def _checked_layers(config: EncoderConfig, layers: Sequence[int]) -> tuple[int, ...]:
-    wanted = tuple(int(layer) for layer in layers)
+    if not isinstance(layers, Iterable) or isinstance(layers, str):
+        raise ConfigError(f"layers must be a sequence of 1-based blocks, got {layers!r}")
+    wanted = tuple(_whole(layer, "layers") for layer in layers)
     if not wanted or min(wanted) < 1 or max(wanted) > config.depth:
         raise ConfigError(
             f"layers must lie in 1 to {config.depth} for {config.name} (1-based), got {wanted}"

@@ -6,6 +6,7 @@ within `DEADLINE` seconds, whatever the name servers do.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -14,77 +15,90 @@ from pirn_jax.encoder.weights import Source, sha256_of
 from pirn_jax.errors import WeightsError
 
 DEADLINE = 10.0  # seconds to find out that there is no network
-_FILES = ("model.safetensors", "config.json")
+_PATIENCE = 6.0  # of them for the question itself; imports take the rest
+_WEIGHTS, _CONFIGURATION = "model.safetensors", "config.json"
+
+
+class Unavailable(WeightsError):
+    """The hub cannot be asked, or does not hand out these weights; nothing is wrong with a file."""
 
 
 def cached_weights(config: EncoderConfig) -> Source | None:
     """The network's weights from the local cache, or None; never touches the network."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(config.hub, _FILES[0])
-    return _source(config, found) if isinstance(found, str) else None
+    found = try_to_load_from_cache(config.hub, _WEIGHTS)
+    return _source(config, Path(found)) if isinstance(found, str) else None
 
 
 def download_weights(config: EncoderConfig) -> Source:
     """Download the network's weights and configuration into the local Hugging Face cache.
 
     Raises:
-        WeightsError: no network, the hub refuses, or the file does not have the SHA-256 that the
-            hub states for it.
+        Unavailable: no network, no such file, or no access.
+        WeightsError: the file does not have the SHA-256 that the hub states for it.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
-    stated = _ask(config)
+    _ask(config)
     try:
-        path = hf_hub_download(config.hub, _FILES[0])
-        hf_hub_download(config.hub, _FILES[1])
-    except EntryNotFoundError as error:
-        raise WeightsError(
-            f"{config.hub} holds no {error.args[0].split('/')[-1] if error.args else _FILES[0]}",
-            "convert its checkpoint with python -m pirn_jax.encoder.convert and give the path",
-        ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise WeightsError(
+        # By no revision, so that the cache remembers it as the newest and finds it offline.
+        path = Path(hf_hub_download(config.hub, _WEIGHTS))
+    except Exception as error:  # the hub's client changes its HTTP library, and so their kinds
+        raise Unavailable(
             f"the download of {config.hub} broke off: {error}",
             "run the same command again: it resumes where it stopped",
         ) from error
-    source = _source(config, path)
-    if len(stated) == 64 and stated != source.sha256:
-        raise WeightsError(
-            f"SHA-256 {source.sha256} is not the {stated} that {config.hub} states",
-            "delete the file and download it again",
-            path,
-        )
-    return source
+    with contextlib.suppress(Exception):  # of use, but not needed
+        hf_hub_download(config.hub, _CONFIGURATION, revision=path.parent.name)
+    return _source(config, path)
 
 
-def _ask(config: EncoderConfig) -> str:
-    """The hub's checksum for the weights; a clear refusal within the deadline without a network."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
+def _ask(config: EncoderConfig) -> None:
+    """Whether the hub has the weights; a clear refusal within the deadline where it has not."""
     answer: list[object] = []
 
     def ask() -> None:
         try:
-            answer.append(get_hf_file_metadata(hf_hub_url(config.hub, _FILES[0]), timeout=8).etag)
-        except Exception as error:  # every kind of network failure, reported below
+            from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+            url = hf_hub_url(config.hub, _WEIGHTS)
+            answer.append(get_hf_file_metadata(url, timeout=_PATIENCE - 1))
+        except Exception as error:  # each kind of failure is told apart below
             answer.append(error)
 
     # A thread, because a name look-up ignores every timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(DEADLINE - 1.0)
-    result = answer[0] if answer else "no answer in time"
-    if isinstance(result, str | None) and answer:
-        return result or ""
-    raise WeightsError(
+    thread.join(_PATIENCE)
+    result = answer[0] if answer else TimeoutError("no answer in time")
+    if not isinstance(result, Exception):
+        return
+    status = getattr(getattr(result, "response", None), "status_code", None)
+    if status == 404:
+        raise Unavailable(
+            f"{config.hub} holds no {_WEIGHTS}",
+            "convert its checkpoint (python -m pirn_jax.encoder.convert) and give the file",
+        )
+    if status in (401, 403):
+        raise Unavailable(f"{config.hub} asks for a login", "run: hf auth login")
+    raise Unavailable(
         f"cannot reach the hub for {config.hub}: {result}",
-        f"give a file: weights='…/{_FILES[0]}' (--weights); or copy the folder from a machine with "
+        f"give a file: weights='…/{_WEIGHTS}' (--weights); or copy the folder from a machine with "
         f"a network (hf download {config.hub}); or use the encoder 'demo'",
     )
 
 
-def _source(config: EncoderConfig, path: str) -> Source:
+def _source(config: EncoderConfig, path: Path) -> Source:
+    """The cached file, if it is what its name in the cache, the hub's checksum, says."""
+    digest, blob = sha256_of(path), path.resolve()
+    if len(blob.name) == 64 and blob.name != digest:
+        blob.unlink()
+        path.unlink(missing_ok=True)
+        raise WeightsError(
+            f"SHA-256 {digest} is not the {blob.name} that {config.hub} states; deleted",
+            "run the same command again to download it anew",
+            path,
+        )
     # …/snapshots/<revision>/model.safetensors
-    return Source(path, sha256_of(Path(path)), config.hub, Path(path).parent.name)
+    return Source(str(path), digest, config.hub, path.parent.name)

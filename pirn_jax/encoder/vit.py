@@ -26,18 +26,26 @@ from jaxtyping import Array, Float
 
 from pirn_jax.encoder.catalog import EncoderConfig
 
-_EPSILON = 1e-6  # LayerNorm's, in every family covered
+# In bfloat16 the first block still computes in float32: its rounding is what the later blocks
+# amplify. On real weights the worst token's cosine to float32 rises from 0.9989 to 0.9997.
+_EXACT_BLOCKS = 1
 
 
 def attention(
     query: Float[Array, "B T H D"], key: Float[Array, "B T H D"], value: Float[Array, "B T H D"]
 ) -> Float[Array, "B T H D"]:
-    """Softmax attention: cuDNN's fused kernel for bfloat16 on a GPU, XLA elsewhere."""
-    fused = query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu"
+    """Softmax attention: cuDNN's fused kernel for bfloat16 on a GPU that has it, XLA elsewhere."""
+    fused = query.dtype == jnp.bfloat16 and _has_fused_attention()
     with jax.numpy_dtype_promotion("standard"):  # jax 0.10's bfloat16 path mixes in float32
         return jax.nn.dot_product_attention(
             query, key, value, implementation="cudnn" if fused else "xla"
         )
+
+
+def _has_fused_attention() -> bool:
+    """Whether the default device is an NVIDIA GPU of the Ampere generation or later."""
+    device = jax.config.jax_default_device or jax.local_devices()[0]
+    return float(getattr(device, "compute_capability", None) or 0) >= 8.0
 
 
 class Projection(nnx.Module):
@@ -97,7 +105,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         # Two passes for the variance: with outlier channels one pass cancels catastrophically.
-        norm = {"epsilon": _EPSILON, "use_fast_variance": False, "rngs": rngs}
+        norm = {"epsilon": config.epsilon, "use_fast_variance": False, "rngs": rngs}
         self.norm1 = nnx.LayerNorm(config.width, **norm)
         self.attention = Attention(config, dtype)
         self.norm2 = nnx.LayerNorm(config.width, **norm)
@@ -139,15 +147,18 @@ class ViT(nnx.Module):
         # The class token with its position added, then the registers, which have none.
         self.prefix = nnx.Param(jnp.zeros((1 + config.registers, config.width)))
         self.positions = nnx.Param(jnp.zeros((grid[0] * grid[1], config.width)))
-        self.blocks = nnx.List([Block(config, dtype, rngs) for _ in range(blocks)])
+        exact = jnp.dtype("float32")
+        self.blocks = nnx.List(
+            [Block(config, exact if i < _EXACT_BLOCKS else dtype, rngs) for i in range(blocks)]
+        )
 
     def embed(self, images: Float[Array, "B h w 3"]) -> Float[Array, "B T C"]:
         """Normalise the colours, cut into patches, add positions, prepend class and registers."""
         (rows, columns), side = self.grid, self.config.patch
         mean, std = jnp.asarray(self.config.mean), jnp.asarray(self.config.std)
         colours = (images.astype(jnp.float32) - mean[None, None, None]) / std[None, None, None]
-        cut = colours.reshape(-1, rows, side, columns, side, 3).swapaxes(2, 3)
-        tokens = self.patches(cut.reshape(-1, rows * columns, 3 * side * side))
+        cut = colours.reshape(len(images), rows, side, columns, side, 3).swapaxes(2, 3)
+        tokens = self.patches(cut.reshape(len(images), rows * columns, 3 * side * side))
         tokens = tokens + self.positions[...][None]
         prefix = jnp.broadcast_to(self.prefix[...], (len(tokens), *self.prefix[...].shape))
         return jnp.concatenate([prefix, tokens], axis=1)

@@ -9,6 +9,7 @@ are never opened here; `python -m pirn_jax.encoder.convert` turns one into safet
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -165,10 +166,10 @@ def _rules(
         lambda *t: np.concatenate(t, axis=1)[0],
     )
     stored = header.get(prefix + names.positions, ())
-    count = stored[1] if len(stored) == 3 else 0
     # timm's register models keep no position for the class token
-    side = math.isqrt(count if math.isqrt(count) ** 2 == count else max(count - 1, 0))
-    expected = (1, count if side**2 == count else side**2 + 1, width)
+    leading = 0 if f"{prefix}reg_token" in header else 1
+    count = stored[1] - leading if len(stored) == 3 else 0
+    expected = (1, max(1, math.isqrt(max(count, 0))) ** 2 + leading, width)
     rules["positions"] = Rule((prefix + names.positions,), (expected,), lambda p: p[0])
 
     for i in range(blocks):
@@ -194,27 +195,30 @@ def _rules(
 
 
 def read_weights(
-    path: Path, config: EncoderConfig, grid: tuple[int, int], rule: PositionRule
+    path: Path,
+    config: EncoderConfig,
+    grid: tuple[int, int],
+    rule: PositionRule,
+    least: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Read a safetensors file into parameters by path, float32, positions at the grid's size.
-
-    A file may end early, after any whole block: nothing later can then be asked of the encoder.
 
     Args:
         path: the file.
         config: the network it must hold.
         grid: rows and columns of patches wanted.
         rule: how to resize the position embedding.
+        least: blocks the file must have; it may end after any whole block from there on. None:
+            all of the network.
 
     Raises:
         WeightsError: the file is missing, not safetensors, damaged, another network's, or holds
             values that are not finite. Everything wrong is listed at once.
     """
-    _check_configuration(path, config)
     parameters, broken = {}, []
     with _header(path) as (file, header, integers):
         names, prefix = _names_of(set(header), path)
-        blocks = _blocks_in(set(header), names, prefix, config)
+        blocks = _blocks_in(set(header), names, prefix, config, least or config.depth)
         rules = _rules(config, names, prefix, header, blocks)
         _check(path, config, names, prefix, rules, header, integers)
         for target, entry in rules.items():
@@ -276,21 +280,34 @@ def _refuse_other_formats(path: Path) -> None:
             raise WeightsError(f"{problem}; it was not opened", remedy, path)
 
 
-def _check_configuration(path: Path, config: EncoderConfig) -> None:
-    """Compare what no shape shows, such as the heads, with a transformers config.json beside."""
-    beside = path.with_name("config.json")
-    if not beside.is_file():
-        return
-    try:
-        if "model_type" not in json.loads(beside.read_bytes()):  # timm's own kind of file
-            return
-        from transformers import AutoConfig
+def read_configuration(path: Path, config: EncoderConfig) -> EncoderConfig:
+    """What a transformers config.json beside the weights says that no shape shows.
 
-        stated = AutoConfig.from_pretrained(path.parent, local_files_only=True)
-    except (ValueError, OSError) as error:
-        raise WeightsError(
-            f"cannot be read ({error})", "mend config.json or take it away", beside
-        ) from error
+    It is read as plain JSON: transformers' own loader would offer to run code it names.
+
+    Args:
+        path: the weights; only beside a `model.safetensors` does a config.json belong to them.
+        config: the network asked for.
+
+    Returns:
+        The configuration with the file's LayerNorm epsilon (transformers gives its ViT, and so
+        its DINO, 1e-12; Meta and timm 1e-6).
+
+    Raises:
+        WeightsError: it is no JSON object, or describes another network.
+    """
+    beside = path.with_name("config.json")
+    if path.name != "model.safetensors" or not beside.is_file():
+        return config
+    remedy = "mend config.json, or take it away"
+    try:
+        stated = json.loads(beside.read_bytes())
+    except (ValueError, OSError, RecursionError) as error:
+        raise WeightsError(f"is no readable JSON ({error})", remedy, beside) from error
+    if not isinstance(stated, dict):
+        raise WeightsError("expected a JSON object", remedy, beside)
+    if stated.get("model_type") not in ("vit", "dinov2", "dinov2_with_registers"):
+        return config  # timm's kind of file, or one that is not about these weights
     expected = {
         "num_attention_heads": config.heads,
         "hidden_act": "gelu",
@@ -298,23 +315,27 @@ def _check_configuration(path: Path, config: EncoderConfig) -> None:
         "use_swiglu_ffn": config.mlp == "swiglu",
     }
     wrong = [
-        f"{key} is {getattr(stated, key)}, expected {value}"
+        f"{key} is {stated[key]}, expected {value}"
         for key, value in expected.items()
-        if getattr(stated, key, value) != value
+        if stated.get(key, value) != value
     ]
+    epsilon = stated.get("layer_norm_eps", config.epsilon)
+    if not isinstance(epsilon, float) or not 0 < epsilon < 0.1:
+        wrong.append(f"layer_norm_eps is {epsilon}, expected a small number")
     if wrong:
         raise WeightsError(
             f"does not describe {config.name}: {'; '.join(wrong)}",
             "give the folder that belongs to this encoder",
             beside,
         )
+    return dataclasses.replace(config, epsilon=epsilon)
 
 
-def _blocks_in(keys: set[str], names: Names, prefix: str, config: EncoderConfig) -> int:
-    """How many blocks the file has: its highest block number + 1, at most the network's depth."""
+def _blocks_in(keys: set[str], names: Names, prefix: str, config: EncoderConfig, least: int) -> int:
+    """How many blocks to expect: the file's highest number + 1, from `least` to the depth."""
     lead = re.escape(prefix) + re.escape(names.norm1.split("{i}")[0])
     numbers = [int(found[1]) for key in keys if (found := re.match(rf"{lead}(\d{{1,4}})\.", key))]
-    return max(1, min(max(numbers, default=0) + 1, config.depth))
+    return max(least, min(max(numbers, default=0) + 1, config.depth))
 
 
 def _check(
@@ -357,7 +378,8 @@ def _check(
     if not problems:
         return
     patches = header.get(f"{prefix}{names.patches}.weight", ())
-    alike = [c.name for c in CATALOG.values() if patches == (c.width, 3, c.patch, c.patch)]
+    published = [c for c in CATALOG.values() if c.hub]
+    alike = [c.name for c in published if patches == (c.width, 3, c.patch, c.patch)]
     like = f"it looks like {' or '.join(alike)}" if alike and config.name not in alike else ""
     raise WeightsError(
         f"does not hold {config.name} with the names of {names.project}\n  "
@@ -367,23 +389,32 @@ def _check(
     )
 
 
-def _listed(items: list[str], most: int = 8) -> str:
-    rest = f", … ({len(items)} in all)" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+def _listed(items: list[str]) -> str:
+    """All of them, but a whole block's worth in one word."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        found = re.match(r"(.*?(?:layer|blocks)\.\d+)\.", item)
+        groups.setdefault(found[1] if found else item, []).append(item)
+    return ", ".join(
+        f"{name}.* ({len(group)} keys)" if len(group) >= 10 else ", ".join(group)
+        for name, group in groups.items()
+    )
 
 
 def identify(path: Path) -> str:
     """The name of the network a safetensors file holds, from its keys and shapes.
 
+    Networks of one shape cannot be told apart: a supervised ViT-B/16 is taken for "dino-vitb16".
+
     Raises:
         WeightsError: the file cannot be read, or holds no network of the catalog.
     """
     refusals = []
-    for config in CATALOG.values():
+    for config in (config for config in CATALOG.values() if config.hub):
         try:
             with _header(path) as (_, header, integers):
                 names, prefix = _names_of(set(header), path)
-                blocks = _blocks_in(set(header), names, prefix, config)
+                blocks = _blocks_in(set(header), names, prefix, config, 1)
                 rules = _rules(config, names, prefix, header, blocks)
                 _check(path, config, names, prefix, rules, header, integers)
             return config.name

@@ -31,7 +31,6 @@ def random_model(config: EncoderConfig, blocks: int, side: int, seed: int = 0):
         "num_attention_heads": config.heads,
         "image_size": side,
         "patch_size": config.patch,
-        "layer_norm_eps": 1e-6,
     }
     if config.layer_scale:
         shape["use_swiglu_ffn"] = config.mlp == "swiglu"

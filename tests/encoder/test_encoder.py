@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from pirn_jax.encoder import CATALOG, encoder_config, load_encoder
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import BadInputError, ConfigError
 
 DEMO_DIGITS = [-0.73589429, -0.05146915, -0.26180408]
+
+
+@pytest.fixture
+def untyped(monkeypatch):
+    """As for a user: without the tests' own run-time type checks."""
+    import jaxtyping
+
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +100,7 @@ def test_bfloat16_keeps_sums_and_norms_in_float32():
     assert tokens.dtype == jnp.float32
     product = (tokens * exact).sum(-1)
     cosine = product / jnp.linalg.norm(tokens, axis=-1) / jnp.linalg.norm(exact, axis=-1)
-    assert cosine.min() > 0.999
+    assert cosine.min() > 0.9995
 
 
 @pytest.mark.parametrize(
@@ -102,13 +110,47 @@ def test_bfloat16_keeps_sums_and_norms_in_float32():
         (np.zeros((64, 96, 3), np.float32), r"got \(64, 96, 3\)"),
         (np.zeros((1, 64, 96, 3), np.uint8), "expected float colours"),
         (np.full((1, 64, 96, 3), 128.0, np.float32), r"expected colours in \[0, 1\]"),
+        (np.full((1, 64, 96, 3), np.nan, np.float32), r"expected colours in \[0, 1\]"),
+        (np.random.RandomState(0).randn(1, 64, 96, 3), r"expected colours in \[0, 1\]"),
+        ([[[[0.5]]]], "expected a numpy or jax array of pictures, got a list"),
     ],
 )
-def test_pictures_of_the_wrong_kind_are_refused(tiny, images, message):
-    with pytest.raises(ConfigError, match=message):
+def test_pictures_of_the_wrong_kind_are_refused(tiny, images, message, untyped):
+    with pytest.raises(BadInputError, match=message):
         tiny(images)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(BadInputError, match=message):
         tiny.hidden_states(images, (1,))
+
+
+def test_the_pure_function_refuses_pictures_of_another_size(tiny):
+    with pytest.raises(BadInputError, match="expected pictures of shape"):
+        jax.jit(tiny.tokens)(tiny.parameters, jnp.zeros((2, 96, 64, 3)))
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16, jnp.bfloat16])
+def test_pictures_of_any_floating_type_give_float32_tokens(tiny, kind):
+    tokens = tiny(pictures().astype(kind))
+    assert tokens.dtype == jnp.float32
+    rounded = pictures().astype(kind).astype(np.float32)
+    np.testing.assert_allclose(tokens, tiny(rounded), atol=1e-5)
+    np.testing.assert_allclose(tiny(jnp.asarray(rounded)), tiny(rounded), atol=1e-5)
+
+
+def test_float32_is_never_rounded_to_tensorfloat32(tiny):
+    """The products ask for the highest precision themselves, whatever jax's default is."""
+    with jax.default_matmul_precision("bfloat16"):
+        program = str(jax.make_jaxpr(tiny.tokens)(tiny.parameters, pictures()))
+    products = [line for line in program.splitlines() if "precision=" in line]
+    assert len(products) >= 6 * 10
+    assert all("HIGHEST" in line for line in products)
+
+
+def test_the_demo_is_one_network_at_every_picture_size():
+    small, large = load_encoder("demo", image_size=224), load_encoder("demo", image_size=448)
+    np.testing.assert_array_equal(small.parameters["prefix"], large.parameters["prefix"])
+    native = load_encoder("demo", image_size=518).parameters["positions"]
+    assert native.shape == (37 * 37, 384)
+    assert large.parameters["positions"].std() == pytest.approx(native.std(), rel=0.5)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +164,14 @@ def test_pictures_of_the_wrong_kind_are_refused(tiny, images, message):
         ({"position_rule": "meta"}, "does not exist for vit-tiny-16"),
         ({"position_rule": "bilinear"}, "must be None, 'hf' or 'meta'"),
         ({"dtype": "float16"}, "'float32' or 'bfloat16'"),
+        ({"layers": (3, 3)}, "must differ"),
+        ({"layers": (2.7,)}, "whole numbers"),
+        ({"layers": "2-10"}, "sequence of 1-based blocks"),
+        ({"layers": 5}, "sequence of 1-based blocks"),
+        ({"image_size": 224.0}, "whole numbers"),
     ],
 )
-def test_options_out_of_range_are_refused(options, message):
+def test_options_out_of_range_are_refused(options, message, untyped):
     with pytest.raises(ConfigError, match=message):
         load_encoder("vit-tiny-16", "random", **options)
 
@@ -146,6 +193,12 @@ def test_options_out_of_range_are_refused(options, message):
 )
 def test_names_of_other_projects_are_understood(spelling, name):
     assert encoder_config(spelling).name == name
+
+
+def test_sizes_and_layers_may_be_numpys(untyped):
+    encoder = load_encoder("vit-tiny-16", "random", np.int64(32), layers=np.arange(2, 4))
+    assert encoder.image_size == (32, 32)
+    assert encoder.layers == (2, 3)
 
 
 def test_an_unknown_name_is_met_with_the_nearest():

@@ -17,13 +17,12 @@ from tests.encoder.test_weights import timm_tensors
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """
 import json, sys, time
-import pirn_jax.encoder.hub as hub
-from pirn_jax.encoder import encoder_config, load_encoder
+from pirn_jax.encoder import load_encoder
 from pirn_jax.errors import WeightsError
-import huggingface_hub
 start = time.perf_counter()
+layers = (1,) if sys.argv[1] == "vit-tiny-16" else None
 try:
-    source = load_encoder("vit-tiny-16", layers=(1,)).source._asdict()
+    source = load_encoder(sys.argv[1], layers=layers).source._asdict()
 except WeightsError as error:
     source = {"error": str(error)}
 print(json.dumps(source | {"seconds": time.perf_counter() - start}))
@@ -33,8 +32,8 @@ print(json.dumps(source | {"seconds": time.perf_counter() - start}))
 class Hub(ThreadingHTTPServer):
     """Serves one file as the Hugging Face hub serves it."""
 
-    def __init__(self, content: bytes, stated: str):
-        self.content, self.stated = content, stated
+    def __init__(self, content: bytes, stated: str, status: int = 200, cut: bool = False):
+        self.content, self.stated, self.status, self.cut = content, stated, status, cut
         super().__init__(("127.0.0.1", 0), Handler)
 
 
@@ -47,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body):
         hub = self.server
+        if hub.status != 200:
+            self.send_error(hub.status)
+            return
         if self.path.endswith("config.json"):
             content, etag = b"{}", hashlib.sha1(b"{}").hexdigest()
         elif self.path.endswith("model.safetensors"):
@@ -64,13 +66,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if hub.cut else content)
 
     def log_message(self, *_):
         pass
 
 
-def load_from(endpoint: str, cache: Path, **environment) -> dict:
+def load_from(endpoint: str, cache: Path, name: str = "vit-tiny-16", **environment) -> dict:
     settings = os.environ | {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(cache),
@@ -80,7 +82,11 @@ def load_from(endpoint: str, cache: Path, **environment) -> dict:
         **environment,
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=settings, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, name],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -95,8 +101,8 @@ def weights() -> bytes:
 def serve():
     hubs = []
 
-    def start(content: bytes, stated: str) -> str:
-        hub = Hub(content, stated)
+    def start(content: bytes, stated: str, **behaviour) -> str:
+        hub = Hub(content, stated, **behaviour)
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         hubs.append(hub)
         return f"http://127.0.0.1:{hub.server_port}"
@@ -120,22 +126,44 @@ def test_a_download_records_repository_revision_and_checksum_and_is_cached(
     assert again["path"] == source["path"]
 
 
-def test_a_file_that_is_not_what_the_hub_states_is_refused(weights, serve, tmp_path):
-    answer = load_from(serve(weights, "0" * 64), tmp_path)
-    assert f"is not the {'0' * 64}" in answer["error"]
+def test_a_file_that_is_not_what_the_hub_states_is_refused_and_not_kept(weights, serve, tmp_path):
+    endpoint = serve(weights, "0" * 64)
+    for _ in range(2):  # the second time it must not be found in the cache
+        answer = load_from(endpoint, tmp_path)
+        assert f"is not the {'0' * 64}" in answer["error"]
 
 
-def test_no_network_is_said_within_ten_seconds(tmp_path):
+def test_a_download_that_breaks_off_is_taken_up_again(weights, serve, tmp_path):
+    digest = hashlib.sha256(weights).hexdigest()
+    answer = load_from(serve(weights, digest, cut=True), tmp_path)
+    assert "broke off" in answer["error"]
+    assert load_from(serve(weights, digest), tmp_path)["sha256"] == digest
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(404, "holds no model.safetensors"), (401, "asks for a login"), (500, "cannot reach the hub")],
+)
+def test_a_hub_that_refuses_is_understood(serve, tmp_path, status, message):
+    answer = load_from(serve(b"", "", status=status), tmp_path)
+    assert message in answer["error"]
+
+
+@pytest.mark.parametrize("name", ["vit-tiny-16", "auto"])
+def test_no_network_is_said_within_ten_seconds(tmp_path, name):
     """A server that takes the connection and never answers: the slowest way to have no network."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        answer = load_from(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
-    assert "cannot reach the hub for timm/vit_tiny" in answer["error"]
-    assert "--weights" in answer["error"]
+        answer = load_from(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, name)
+    if name == "auto":
+        assert answer["path"] == ""  # the demo
+    else:
+        assert "cannot reach the hub for timm/vit_tiny" in answer["error"]
+        assert "--weights" in answer["error"]
     assert answer["seconds"] < 10
 
 
 def test_offline_mode_is_respected(tmp_path):
     answer = load_from("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
-    assert "cannot reach the hub" in answer["error"]
+    assert "offline mode is enabled" in answer["error"]

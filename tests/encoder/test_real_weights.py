@@ -109,6 +109,5 @@ def test_bfloat16_keeps_the_tokens(path, tires):
     half = np.asarray(load_encoder(NAME, path, dtype="bfloat16")(tires))
     product = (exact * half).sum(-1)
     cosine = product / np.linalg.norm(exact, axis=-1) / np.linalg.norm(half, axis=-1)
-    assert np.mean(cosine >= 0.999) >= 0.999  # of 1568 tokens all but one, which has 0.9989
-    assert cosine.min() >= 0.998
+    assert cosine.min() >= 0.999
     assert np.median(cosine) >= 0.9999

@@ -1,5 +1,6 @@
 """Files that are not what they should be: a named error each, and nothing executed."""
 
+import json
 import pickle
 import re
 import shutil
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from pirn_jax.encoder import CATALOG, load_encoder
 from pirn_jax.encoder.weights import identify
-from pirn_jax.errors import WeightsError
+from pirn_jax.errors import ConfigError, WeightsError
 
 NAME = "vit-tiny-16"
 
@@ -81,7 +82,14 @@ def set_infinite(tensors):
     [
         (lambda t: t.pop("blocks.11.mlp.fc2.bias"), r"missing: blocks\.11\.mlp\.fc2\.bias"),
         (lambda t: t.pop("pos_embed"), "missing: pos_embed"),
-        (lambda t: [t.pop(k) for k in list(t) if "blocks.4." in k], r"missing: blocks\.4\."),
+        (
+            lambda t: [t.pop(k) for k in list(t) if "blocks.4." in k],
+            r"missing: blocks\.4\.\* \(12 keys\)",
+        ),
+        (
+            lambda t: [t.pop(k) for k in list(t) if "blocks.11." in k],
+            r"missing: blocks\.11\.\* \(12 keys\)",
+        ),
         (lambda t: t.update(extra=np.zeros(3, np.float32)), "unexpected: extra"),
         (lambda t: t.update({"blocks.12.norm1.bias": np.zeros(192)}), r"unexpected: blocks\.12\."),
         (
@@ -91,6 +99,14 @@ def set_infinite(tensors):
         (
             lambda t: t.update(pos_embed=np.zeros((1, 199, 192), np.float32)),
             re.escape("pos_embed is (1, 199, 192), expected (1, 197, 192)"),
+        ),
+        (
+            lambda t: t.update(pos_embed=np.zeros((1, 196, 192), np.float32)),
+            re.escape("pos_embed is (1, 196, 192), expected (1, 170, 192)"),
+        ),
+        (
+            lambda t: t.update(pos_embed=np.zeros((1, 0, 192), np.float32)),
+            re.escape("pos_embed is (1, 0, 192), expected (1, 2, 192)"),
         ),
         (
             lambda t: t.update({"patch_embed.proj.bias": np.zeros(192, np.int32)}),
@@ -185,17 +201,39 @@ def test_another_networks_file_is_recognised(good):
 
 def test_a_configuration_beside_the_file_must_agree(tmp_path):
     """Heads leave no trace in the shapes: only config.json can tell."""
-    transformers = pytest.importorskip("transformers")
     save_file(hf_dinov2_small_tensors(), tmp_path / "model.safetensors")
-    shape = {"hidden_size": 384, "num_hidden_layers": 1, "image_size": 70}
-    transformers.Dinov2Config(num_attention_heads=6, **shape).save_pretrained(tmp_path)
+    beside = tmp_path / "config.json"
+
+    def load(**stated):
+        beside.write_text(json.dumps({"model_type": "dinov2"} | stated))
+        return load_encoder("dinov2-small", tmp_path, layers=(1,))
+
+    assert load(num_attention_heads=6, layer_norm_eps=1e-6).config.epsilon == 1e-6
+    assert load(num_attention_heads=6, layer_norm_eps=1e-12).config.epsilon == 1e-12
+    for stated, message in (
+        ({"num_attention_heads": 12}, "num_attention_heads is 12, expected 6"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, expected gelu"),
+        ({"use_swiglu_ffn": True}, "use_swiglu_ffn is True, expected False"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps is tiny"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            load(**stated)
+    for content, message in (("{not json", "no readable JSON"), ("3", "expected a JSON object")):
+        beside.write_text(content)
+        with pytest.raises(WeightsError, match=message) as caught:
+            load_encoder("dinov2-small", tmp_path, layers=(1,))
+        assert caught.value.path == str(beside)
+    assert load(model_type="bert", num_attention_heads=99).blocks == 1  # about something else
+
+
+def test_a_configuration_that_names_code_is_not_followed(tmp_path):
+    save_file(hf_dinov2_small_tensors(), tmp_path / "model.safetensors")
+    victim = tmp_path / "executed"
+    (tmp_path / "configuration_x.py").write_text(f"open({str(victim)!r}, 'w').close()")
+    stated = {"model_type": "dinov2", "auto_map": {"AutoConfig": "configuration_x.X"}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
     assert load_encoder("dinov2-small", tmp_path, layers=(1,)).blocks == 1
-    transformers.Dinov2Config(num_attention_heads=12, **shape).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match="num_attention_heads is 12, expected 6"):
-        load_encoder("dinov2-small", tmp_path, layers=(1,))
-    (tmp_path / "config.json").write_text("{not json")
-    with pytest.raises(WeightsError, match=r"config\.json"):
-        load_encoder("dinov2-small", tmp_path, layers=(1,))
+    assert not victim.exists()
 
 
 def hf_dinov2_small_tensors():
@@ -241,17 +279,20 @@ def test_every_value_of_the_file_lands_in_one_place(good):
     )
 
 
-def test_a_file_may_end_after_the_last_layer_needed(tmp_path, good):
+def test_a_file_may_end_after_the_last_layer_asked_for(tmp_path, good):
     tensors = load_file(good)
     for key in [k for k in tensors if re.match(r"blocks\.(10|11)\.", k)]:
         del tensors[key]
     path = tmp_path / "ten.safetensors"
     save_file(tensors, path)
-    np.testing.assert_array_equal(
-        load_encoder(NAME, path)(images()), load_encoder(NAME, good)(images())
-    )
-    with pytest.raises(WeightsError, match=r"ends after block 10 .* layer 12 is needed"):
-        load_encoder(NAME, path, layers=(12,))
+    short = load_encoder(NAME, path, layers=range(2, 11))
+    assert short.blocks == 10
+    np.testing.assert_array_equal(short(images()), load_encoder(NAME, good)(images()))
+    with pytest.raises(ConfigError, match="these weights end after 10"):
+        short.hidden_states(images(), (12,))
+    for layers in (None, (12,)):
+        with pytest.raises(WeightsError, match=r"missing: blocks\.10\.\* .* blocks\.11\.\*"):
+            load_encoder(NAME, path, layers=layers)
 
 
 def test_metas_names_give_the_same_tokens_as_timms(tmp_path):
