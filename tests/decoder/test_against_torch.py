@@ -180,9 +180,11 @@ RECIPE_CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("modalities", [("rgb", "normals"), ("rgb",)])
+@pytest.mark.parametrize(
+    "modalities", [("rgb", "normals"), pytest.param(("rgb",), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("recipe", RECIPE_CONFIGS)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_whole_decoder(recipe, modalities, masked):
     config = replace(RECIPE_CONFIGS[recipe], modalities=modalities)
     decoder = shaken(Decoder(config, C, nnx.Rngs(0)))

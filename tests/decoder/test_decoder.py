@@ -114,26 +114,33 @@ def test_padding_does_not_matter(scale, context):
     np.testing.assert_allclose(padded.rgb[:, :kept], cut.rgb, atol=5e-5)
 
 
+def named(changes):
+    return ",".join(f"{name}={value}" for name, value in changes.items())
+
+
+ALWAYS = [
+    {"assignment": "softmax"},
+    {"modalities": ("normals",), "mnc_residual": "purified"},
+    {"prototypes": 1},
+    {"gradient": "stop", "solver": "scan"},
+]
+MINUTES = [
+    {"assignment": "partial", "layers": 2},
+    {"context": "topk"},
+    {"communicate": False},
+    {"assignment": "softmax", "context": "none", "communicate": False},
+    {"modalities": ("rgb",)},
+    {"prototypes": 50},
+    {"layers": 3, "mlp_ratio": 0},
+    {"token_scale": "whiten"},
+    {"gradient": "implicit"},
+    {"solver": "ott"},
+    {"attention": False, "graph": "dense"},
+]
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"assignment": "softmax"},
-        {"assignment": "partial", "layers": 2},
-        {"context": "topk"},
-        {"communicate": False},
-        {"assignment": "softmax", "context": "none", "communicate": False},
-        {"modalities": ("rgb",)},
-        {"modalities": ("normals",), "mnc_residual": "purified"},
-        {"prototypes": 1},
-        {"prototypes": 50},
-        {"layers": 3, "mlp_ratio": 0},
-        {"token_scale": "whiten"},
-        {"gradient": "implicit"},
-        {"gradient": "stop", "solver": "scan"},
-        {"solver": "ott"},
-        {"attention": False, "graph": "dense"},
-    ],
-    ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()),
+    "changes", [*ALWAYS, *(pytest.param(c, marks=pytest.mark.slow) for c in MINUTES)], ids=named
 )
 def test_every_ablation_trains(changes):
     """Each switch builds, has finite gradients, and every parameter it keeps is used."""
