@@ -11,11 +11,14 @@ from pirn_jax.errors import PirnError
 USAGE_OR_DATA = 2  # exit code of a run that could not be done as asked
 
 
-def run(main: Callable[..., Any], arguments: Sequence[str] | None = None) -> Any:
-    """Parse the command line into `main`'s parameters and call it.
+def run(
+    main: Callable[..., Any], options: Any = None, arguments: Sequence[str] | None = None
+) -> Any:
+    """Parse the command line and call `main`.
 
     Args:
-        main: a function whose annotations and docstring become flags and help.
+        main: a function whose parameters and docstring become flags and help.
+        options: instead, a dataclass whose fields do; `main` is given one.
         arguments: instead of the process's own.
 
     Returns:
@@ -24,8 +27,12 @@ def run(main: Callable[..., Any], arguments: Sequence[str] | None = None) -> Any
     """
     import tyro
 
+    module = sys.modules["__main__"].__spec__
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
     try:
-        return tyro.cli(main, args=arguments)
+        if options is None:
+            return tyro.cli(main, args=arguments, prog=program)
+        return main(tyro.cli(options, args=arguments, prog=program))
     except PirnError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(USAGE_OR_DATA) from None

@@ -20,9 +20,10 @@ def run(code: str) -> str:
 
 
 def test_importing_costs_nothing_heavy_and_under_a_second():
+    # Of processor time, so that a busy machine does not fail it.
     code = (
-        "import time, sys; start = time.perf_counter(); import pirn_jax; "
-        "print(time.perf_counter() - start, *sys.modules)"
+        "import time, sys; start = time.process_time(); import pirn_jax; "
+        "print(time.process_time() - start, *sys.modules)"
     )
     seconds, *modules = run(code).split()
     assert HEAVY.isdisjoint(name.split(".")[0] for name in modules)
@@ -69,7 +70,8 @@ ROOMS = {
     "encoder": {"command"},
     "decoder": {"transport", "config"},
     "scoring": {"metrics"},
-    "prepare": {"command", "scans", "geometry"},
+    "prepared": {"scans"},
+    "prepare": {"command", "scans", "geometry", "prepared"},
 }
 
 

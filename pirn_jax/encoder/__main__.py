@@ -22,7 +22,7 @@ from pirn_jax.errors import BadInputError
 
 
 def main(
-    picture: Annotated[Path | None, tyro.conf.Positional] = None,
+    picture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = None,
     encoder: str = "auto",
     weights: str | None = None,
     image_size: int = 448,

@@ -20,8 +20,8 @@ from pirn_jax.errors import BadInputError, MissingDependencyError
 
 
 def main(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN.pth")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")],
 ) -> None:
     """Convert a DINO or DINOv2 checkpoint into the safetensors file that pirn_jax reads.
 

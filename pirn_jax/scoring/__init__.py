@@ -1,1 +1,38 @@
-"""Scoring: reconstruction → anomaly map, score, label, regions."""
+"""Scoring: reconstruction → anomaly map, score, label, regions.
+
+`maps` runs on the device inside the decoder's jitted call; `calibration` and `regions` work on the
+finished map with numpy and scipy.
+"""
+
+from pirn_jax.scoring.calibration import (
+    Calibration,
+    Decision,
+    calibrate,
+    decide,
+    normalise,
+    rate_bound,
+    region_score,
+    scans_needed,
+)
+from pirn_jax.scoring.maps import AnomalyMaps, image_score, score_tokens, token_distance, upsample
+from pirn_jax.scoring.regions import Region, find_regions
+from pirn_jax.scoring.surface import pixel_areas
+
+__all__ = [
+    "AnomalyMaps",
+    "Calibration",
+    "Decision",
+    "Region",
+    "calibrate",
+    "decide",
+    "find_regions",
+    "image_score",
+    "normalise",
+    "pixel_areas",
+    "rate_bound",
+    "region_score",
+    "scans_needed",
+    "score_tokens",
+    "token_distance",
+    "upsample",
+]

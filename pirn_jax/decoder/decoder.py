@@ -1,0 +1,146 @@
+"""The prototype decoder: tokens → what they would be if the part were good (paper, section 3).
+
+Both modalities are stacked on a leading axis, parameters too, so that a layer is one computation
+for both, every transport problem of a stage in one loop. Nothing passes from one image of a batch
+to another, and nothing is kept: a score does not depend on the batch or the order.
+
+    decoder = create_decoder(config, shots, jax.random.key(0))
+    graph, parameters, statistics = split(decoder)          # plain dicts of arrays
+    reconstruction = jax.jit(lambda p, t: merge(graph, p, statistics)(t))(parameters, tokens)
+
+Shapes of parameters and statistics depend on the configuration alone, so that models of several
+categories or seeds stack and train under one `jax.vmap`.
+
+Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels, L layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray, Shaped
+
+from pirn_jax.config import DecoderConfig
+from pirn_jax.decoder.layer import Diagnostics, Layer
+from pirn_jax.decoder.prototypes import init_prototypes
+from pirn_jax.decoder.tokens import Statistic, Tokens, apply_scale, fit_scale, stack, unstack
+
+
+class Reconstruction(NamedTuple):
+    """Rebuilt tokens and what to compare them with.
+
+    Attributes:
+        rgb: (B, N, C) rebuilt tokens, None where the stream is not there.
+        normals: (B, N, C), the same.
+        target: the input tokens at the decoder's scale: what `rgb` and `normals` should equal.
+        prototypes: (M, B, K, C), as refined for each image by the last layer.
+        diagnostics: of every layer, stacked on a leading axis L.
+    """
+
+    rgb: Float[Array, "B N C"] | None
+    normals: Float[Array, "B N C"] | None
+    target: Tokens
+    prototypes: Float[Array, "M B K C"]
+    diagnostics: Diagnostics
+
+
+class Decoder(nnx.Module):
+    """L layers over one codebook per modality.
+
+    Args:
+        config: see DecoderConfig.
+        channels: C of the tokens.
+        rngs: for the weights and prototypes N(0, 1). `create_decoder` takes statistics and
+            prototypes from the shots as the config asks.
+    """
+
+    def __init__(self, config: DecoderConfig, channels: int, rngs: nnx.Rngs):
+        m = len(config.modalities)
+        self.config = config
+        self.prototypes = nnx.Param(
+            jax.random.normal(rngs.params(), (m, config.prototypes, channels))
+        )
+        self.layers = nnx.List([Layer(config, channels, rngs) for _ in range(config.layers)])
+        nothing = fit_scale(config.token_scale, jnp.zeros((m, 1, 1, channels)))
+        self.statistics = nnx.Dict({name: Statistic(value) for name, value in nothing.items()})
+
+    def __call__(self, tokens: Tokens, valid: Shaped[Array, "B N"] | None = None) -> Reconstruction:
+        """Rebuild the tokens of each image.
+
+        Args:
+            tokens: (B, N, C) per modality of the config; what else it holds is not looked at.
+            valid: (B, N), 0 or False for padding and background: they take no part in any
+                prototype's context or balance. None: all count.
+        """
+        names = self.config.modalities
+        target, rebuilt, prototypes, diagnostics = self.rebuild(stack(tokens, names), valid)
+        streams = unstack(rebuilt, names)
+        return Reconstruction(
+            streams.rgb, streams.normals, unstack(target, names), prototypes, diagnostics
+        )
+
+    def rebuild(
+        self, tokens: Float[Array, "M B N C"], valid: Shaped[Array, "B N"] | None = None
+    ) -> tuple[
+        Float[Array, "M B N C"], Float[Array, "M B N C"], Float[Array, "M B K C"], Diagnostics
+    ]:
+        """The same on stacked modalities: target, rebuilt tokens, prototypes, diagnostics."""
+        mass = None if valid is None else valid.astype(tokens.dtype)
+        statistics = {name: value[...] for name, value in self.statistics.items()}
+        target = apply_scale(self.config.token_scale, statistics, tokens, mass)
+        learned = self.prototypes[...]
+        m, k, c = learned.shape
+        prototypes = jnp.broadcast_to(learned[:, None], (m, tokens.shape[1], k, c))
+        current, done = target, []
+        for layer in self.layers:
+            current, prototypes, diagnostics = layer(current, prototypes, target, mass)
+            done.append(diagnostics)
+        return target, current, prototypes, jax.tree.map(lambda *x: jnp.stack(x), *done)
+
+
+def create_decoder(
+    config: DecoderConfig,
+    shots: Tokens,
+    key: PRNGKeyArray,
+    valid: Shaped[Array, "B N"] | None = None,
+) -> Decoder:
+    """A decoder ready to train: weights by `key`, statistics and prototypes from the shots.
+
+    Args:
+        config: see DecoderConfig.
+        shots: tokens of the training scans.
+        key: random key; traced keys and shots work, so `jax.vmap` makes many decoders at once.
+        valid: (B, N), which tokens count.
+    """
+    tokens = stack(shots, config.modalities)
+    for_weights, for_prototypes = jax.random.split(key)
+    decoder = Decoder(config, tokens.shape[-1], nnx.Rngs(for_weights))
+    mass = None if valid is None else valid.astype(tokens.dtype)
+    statistics = fit_scale(config.token_scale, tokens, mass)
+    for name, value in statistics.items():
+        decoder.statistics[name].set_value(value)
+    if config.prototype_init == "kmeans++":
+        scaled = apply_scale(config.token_scale, statistics, tokens, mass)
+        m, b, n, c = scaled.shape
+        flat = None if mass is None else mass.reshape(b * n)
+        keys = jax.random.split(for_prototypes, m)
+        drawn = jax.vmap(init_prototypes, (0, 0, None, None))(
+            keys, scaled.reshape(m, b * n, c), config.prototypes, flat
+        )
+        decoder.prototypes.set_value(drawn)
+    return decoder
+
+
+def split(decoder: Decoder) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The decoder as a static graph, trainable parameters and statistics, both plain dicts."""
+    graph, parameters, statistics = nnx.split(decoder, nnx.Param, Statistic)
+    return graph, nnx.to_pure_dict(parameters), nnx.to_pure_dict(statistics)
+
+
+def merge(graph: Any, parameters: dict[str, Any], statistics: dict[str, Any]) -> Decoder:
+    """`split` undone; inside `jax.jit` it costs tracing time only."""
+    return nnx.merge(graph, parameters, statistics)

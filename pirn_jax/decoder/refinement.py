@@ -1,0 +1,114 @@
+"""APR: prototypes adapt to the image at hand (paper, section 3.3 and appendix B.1).
+
+    c_k = Σ_n Γ̄_nk z_n                            context: Γ's columns normalised
+    u = σ(W_z [p; c] + b_z)    r = σ(W_r [p; c] + b_r)                          Eq. 5, 6
+    p̃ = tanh(W [r ⊙ p; c] + b)    p' = u ⊙ p + (1 − u) ⊙ p̃                      Eq. 7, 8
+
+The cell is written out because it is another one than flax's: r acts before the linear map, not
+after it. Nothing is kept from one image to the next.
+
+Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from pirn_jax.config import DecoderConfig
+from pirn_jax.transport import balanced_plan, cosine_cost
+
+# One matrix per modality, stacked; fan-in counted per matrix.
+stacked_normal = nnx.initializers.variance_scaling(
+    1.0, "fan_in", "truncated_normal", in_axis=-2, out_axis=-1, batch_axis=(0,)
+)
+
+
+def gated_update(
+    prototypes: Float[Array, "M B K C"],
+    context: Float[Array, "M B K C"],
+    gates: Float[Array, "M C2 C2"],
+    gates_bias: Float[Array, "M C2"],
+    candidate: Float[Array, "M C2 C"],
+    candidate_bias: Float[Array, "M C"],
+) -> Float[Array, "M B K C"]:
+    """Eq. 5-8; `gates` holds W_z and W_r side by side."""
+    both = jnp.concatenate([prototypes, context], -1)
+    opened = jnp.einsum("mbkc,mcd->mbkd", both, gates) + gates_bias[:, None, None, :]
+    update, reset = jnp.split(jax.nn.sigmoid(opened), 2, axis=-1)
+    both = jnp.concatenate([reset * prototypes, context], -1)
+    new = jnp.einsum("mbkc,mcd->mbkd", both, candidate) + candidate_bias[:, None, None, :]
+    return update * prototypes + (1.0 - update) * jnp.tanh(new)
+
+
+def context_weights(
+    kind: str,
+    cost: Float[Array, "M B N K"],
+    mass: Float[Array, "B N"] | None,
+    config: DecoderConfig,
+) -> Float[Array, "M B N K"]:
+    """How much of each token goes into each prototype's context; columns are normalised later.
+
+    Args:
+        kind: "ot": the balanced plan; "topk": the N/K tokens nearest to the prototype (the paper
+            leaves k open; N/K is what balance would give); "global": every token alike.
+        cost: (M, B, N, K).
+        mass: (B, N) of tokens that count, None for all.
+        config: ε, iterations, solver and gradient of the plan.
+    """
+    n, k = cost.shape[-2:]
+    if kind == "ot":
+        return balanced_plan(
+            cost,
+            epsilon=config.epsilon,
+            iterations=config.iterations,
+            solver=config.solver,
+            gradient=config.gradient,
+            row_mass=mass,
+        ).matrix
+    weight = jnp.ones((n,), cost.dtype) if mass is None else mass[:, :, None]
+    weight = jnp.broadcast_to(weight.reshape((1, -1, n, 1)), cost.shape)
+    if kind == "global":
+        return weight
+    nearest = -jnp.where(weight > 0, cost, jnp.inf)
+    last = jax.lax.top_k(jnp.swapaxes(nearest, -1, -2), max(1, n // k))[0][..., -1]
+    return jnp.where(nearest >= last[..., None, :], weight, 0.0)
+
+
+class Refinement(nnx.Module):
+    """APR, one cell per modality."""
+
+    def __init__(self, config: DecoderConfig, channels: int, rngs: nnx.Rngs):
+        m = len(config.modalities)
+        self.config = config
+        self.gates = nnx.Param(stacked_normal(rngs.params(), (m, 2 * channels, 2 * channels)))
+        bias = jnp.concatenate(
+            [jnp.full((m, channels), config.update_bias), jnp.zeros((m, channels))], -1
+        )
+        self.gates_bias = nnx.Param(bias)
+        self.candidate = nnx.Param(stacked_normal(rngs.params(), (m, 2 * channels, channels)))
+        self.candidate_bias = nnx.Param(jnp.zeros((m, channels)))
+
+    def __call__(
+        self,
+        tokens: Float[Array, "M B N C"],
+        prototypes: Float[Array, "M B K C"],
+        mass: Float[Array, "B N"] | None,
+    ) -> Float[Array, "M B K C"]:
+        """Prototypes refined by the tokens' context."""
+        weights = context_weights(
+            self.config.context, cosine_cost(tokens, prototypes), mass, self.config
+        )
+        total = jnp.maximum(weights.sum(-2), jnp.finfo(weights.dtype).tiny)
+        context = jnp.einsum("mbnk,mbnc->mbkc", weights, tokens) / total[..., None]
+        return gated_update(
+            prototypes,
+            context,
+            self.gates[...],
+            self.gates_bias[...],
+            self.candidate[...],
+            self.candidate_bias[...],
+        )

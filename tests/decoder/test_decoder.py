@@ -1,0 +1,254 @@
+"""What holds whatever the weights: equivariance, independence of the batch, switches."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pirn_jax.config import CHOICES, RECIPES, find_recipe
+from pirn_jax.decoder import (
+    Tokens,
+    create_decoder,
+    init_prototypes,
+    merge,
+    reconstruction_loss,
+    split,
+)
+from pirn_jax.decoder.tokens import apply_scale, fit_scale
+from pirn_jax.errors import BadInputError, ConfigError
+
+B, N, K, C = 3, 24, 4, 12
+RNG = np.random.default_rng(0)
+RAW = (RNG.normal(size=(2, B, N, C)) * RNG.uniform(0.1, 5, C) + RNG.normal(size=C)).astype("f4")
+
+
+def tokens(raw=RAW):
+    return Tokens(jnp.asarray(raw[0]), jnp.asarray(raw[1]))
+
+
+def config(recipe="default", **changes):
+    return find_recipe(recipe, **{"prototypes": K, "heads": 3, "layers": 1, **changes}).decoder
+
+
+def built(config, shots=None):
+    return split(create_decoder(config, shots or tokens(), jax.random.key(0)))
+
+
+def run(parts, tokens, valid=None):
+    graph, parameters, statistics = parts
+    return jax.jit(lambda p, t: merge(graph, p, statistics)(t, valid))(parameters, tokens)
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def recipe(request):
+    return request.param
+
+
+def test_permuting_tokens_permutes_the_result(recipe):
+    parts = built(config(recipe))
+    order = RNG.permutation(N)
+    plain, permuted = run(parts, tokens()), run(parts, tokens(RAW[:, :, order]))
+    np.testing.assert_allclose(permuted.rgb, plain.rgb[:, order], atol=2e-5)
+    np.testing.assert_allclose(permuted.normals, plain.normals[:, order], atol=2e-5)
+    np.testing.assert_allclose(permuted.prototypes, plain.prototypes, atol=2e-5)
+
+
+def test_permuting_prototypes_permutes_them_and_nothing_else(recipe):
+    graph, parameters, statistics = built(config(recipe))
+    order = RNG.permutation(K)
+    other = {**parameters, "prototypes": parameters["prototypes"][:, order]}
+    plain = run((graph, parameters, statistics), tokens())
+    permuted = run((graph, other, statistics), tokens())
+    np.testing.assert_allclose(permuted.rgb, plain.rgb, atol=2e-5)
+    np.testing.assert_allclose(permuted.prototypes, plain.prototypes[:, :, order], atol=2e-5)
+    np.testing.assert_allclose(
+        permuted.diagnostics.usage, plain.diagnostics.usage[..., order], atol=1e-6
+    )
+
+
+def test_swapping_modalities_with_their_weights_swaps_the_result(recipe):
+    graph, parameters, statistics = built(config(recipe))
+    shared = {"weight", "edge"}  # of the graph attention: one for the nodes of both
+
+    def swapped(path, x):
+        return x if path[-1].key in shared else x[::-1]
+
+    parameters_swapped = jax.tree_util.tree_map_with_path(swapped, parameters)
+    statistics_swapped = jax.tree.map(lambda x: x[::-1], statistics)
+    plain = run((graph, parameters, statistics), tokens())
+    other = run((graph, parameters_swapped, statistics_swapped), tokens(RAW[::-1]))
+    np.testing.assert_allclose(other.rgb, plain.normals, atol=2e-5)
+    np.testing.assert_allclose(other.normals, plain.rgb, atol=2e-5)
+
+
+def test_the_batch_does_not_matter(recipe):
+    parts = built(config(recipe))
+    together = run(parts, tokens())
+    for b in range(B):
+        alone = run(parts, tokens(RAW[:, b : b + 1]))
+        np.testing.assert_allclose(alone.rgb[0], together.rgb[b], atol=1e-5)
+        np.testing.assert_allclose(alone.normals[0], together.normals[b], atol=1e-5)
+        np.testing.assert_allclose(
+            alone.diagnostics.usage[:, :, 0], together.diagnostics.usage[:, :, b], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("scale", "context"),
+    [(scale, "ot") for scale in CHOICES["token_scale"]] + [("none", "topk"), ("none", "global")],
+)
+def test_padding_does_not_matter(scale, context):
+    parts = built(config(token_scale=scale, context=context))
+    kept = 17
+    valid = jnp.broadcast_to(jnp.arange(N)[None] < kept, (B, N))
+    noise = RAW.copy()
+    noise[:, :, kept:] = 1e3 * RNG.normal(size=noise[:, :, kept:].shape)
+    padded, cut = run(parts, tokens(noise), valid), run(parts, tokens(RAW[:, :, :kept]))
+    if (
+        context == "topk"
+    ):  # k = N/K is that of the padded length: what counts is that noise does not
+        cut = run(parts, tokens(), valid)
+        cut = cut._replace(rgb=cut.rgb[:, :kept])
+    np.testing.assert_allclose(padded.rgb[:, :kept], cut.rgb, atol=5e-5)
+
+
+def named(changes):
+    return ",".join(f"{name}={value}" for name, value in changes.items())
+
+
+ALWAYS = [
+    {"assignment": "softmax"},
+    {"modalities": ("normals",), "mnc_residual": "purified"},
+    {"prototypes": 1},
+    {"gradient": "stop", "solver": "scan"},
+]
+MINUTES = [
+    {"assignment": "partial", "layers": 2},
+    {"context": "topk"},
+    {"communicate": False},
+    {"assignment": "softmax", "context": "none", "communicate": False},
+    {"modalities": ("rgb",)},
+    {"prototypes": 50},
+    {"layers": 3, "mlp_ratio": 0},
+    {"token_scale": "whiten"},
+    {"gradient": "implicit"},
+    {"solver": "ott"},
+    {"attention": False, "graph": "dense"},
+]
+
+
+@pytest.mark.parametrize(
+    "changes", [*ALWAYS, *(pytest.param(c, marks=pytest.mark.slow) for c in MINUTES)], ids=named
+)
+def test_every_ablation_trains(changes):
+    """Each switch builds, has finite gradients, and every parameter it keeps is used."""
+    settings = config(**changes)
+    graph, parameters, statistics = built(settings)
+
+    @jax.jit
+    def step(parameters):
+        result = merge(graph, parameters, statistics)(tokens())
+        return reconstruction_loss(result, RECIPES["default"].loss), result
+
+    (loss, result), gradient = jax.value_and_grad(step, has_aux=True)(parameters)
+    assert jnp.isfinite(loss)
+    for name in ("rgb", "normals"):
+        stream = getattr(result, name)
+        assert (stream is not None) == (name in settings.modalities)
+        assert stream is None or stream.shape == (B, N, C)
+    flat = jax.tree_util.tree_leaves_with_path(gradient)
+    assert all(jnp.isfinite(g).all() for _, g in flat)
+    # With one prototype every plan is all ones: the costs' parameters have nothing to say.
+    if settings.prototypes > 1 and settings.gradient != "stop":
+        unused = [jax.tree_util.keystr(p) for p, g in flat if not jnp.any(g != 0)]
+        assert not unused
+
+
+def test_diagnostics(recipe):
+    settings = config(recipe)
+    result = run(built(settings), tokens())
+    told = result.diagnostics
+    np.testing.assert_allclose(told.usage.sum(-1), 1.0, atol=1e-5)
+    assert (told.effective_prototypes >= 1 - 1e-5).all()
+    assert (told.effective_prototypes <= K + 1e-5).all()
+    assert told.row_error.max() < 1e-5
+    np.testing.assert_allclose(told.gates, np.tanh(0.1), atol=1e-6)
+    if settings.mnc_residual == "purified":
+        assert (told.residual_share > 0).all()
+        assert (told.residual_distance[0] < 1).all()  # Z' leaks E in the first layer
+    else:
+        np.testing.assert_array_equal(told.residual_share, 0.0)
+        np.testing.assert_array_equal(told.residual_distance, 1.0)
+
+
+def test_decoders_stack_and_vmap(recipe):
+    settings = config(recipe)
+    keys = jax.random.split(jax.random.key(1), 3)
+
+    def parts(key):
+        return split(create_decoder(settings, tokens(), key))[1:]
+
+    graph = built(settings)[0]
+    parameters, statistics = jax.jit(jax.vmap(parts))(keys)
+    many = jax.jit(jax.vmap(lambda p, s: merge(graph, p, s)(tokens()).rgb))(parameters, statistics)
+    for i, key in enumerate(keys):
+        single = create_decoder(settings, tokens(), key)(tokens()).rgb
+        np.testing.assert_allclose(many[i], single, atol=5e-5)
+
+
+def test_scales():
+    raw = jnp.asarray(RAW)
+    flat = RAW.reshape(2, -1, C)
+    for kind in CHOICES["token_scale"]:
+        scaled = np.asarray(apply_scale(kind, fit_scale(kind, raw), raw)).reshape(2, -1, C)
+        if kind == "none":
+            np.testing.assert_array_equal(scaled, flat)
+        if kind in ("centre", "standardise", "whiten"):
+            np.testing.assert_allclose(scaled.mean(1), 0.0, atol=1e-5)
+        if kind == "standardise":
+            np.testing.assert_allclose(scaled.std(1), 1.0, atol=1e-4)
+        if kind == "centre_image":
+            np.testing.assert_allclose(scaled.reshape(2, B, N, C).mean(2), 0.0, atol=1e-5)
+        if kind == "layernorm":
+            np.testing.assert_allclose(scaled.std(-1), 1.0, atol=1e-3)
+        if kind == "whiten":  # unit variance in the directions kept, none beyond
+            for stream in scaled:
+                variances = np.linalg.eigvalsh(np.cov(stream.T, bias=True))
+                kept = variances > 0.5
+                np.testing.assert_allclose(variances[kept], 1.0, atol=1e-3)
+                np.testing.assert_allclose(variances[~kept], 0.0, atol=1e-3)
+                assert kept.sum() >= 6
+
+
+def test_prototypes_are_tokens_of_different_clusters():
+    centres = 5 * RNG.normal(size=(6, 32))
+    which = np.repeat(np.arange(6), [300, 60, 20, 10, 5, 5])
+    cloud = jnp.asarray(centres[which] + 0.05 * RNG.normal(size=(400, 32)), jnp.float32)
+    mass = jnp.asarray(which != 0, jnp.float32)  # the largest cluster does not count
+    for seed in range(5):
+        drawn = np.asarray(init_prototypes(jax.random.key(seed), cloud, 6))
+        found = [int(np.where((np.asarray(cloud) == p).all(1))[0][0]) for p in drawn]
+        assert set(which[found]) == set(range(6))
+        drawn = np.asarray(init_prototypes(jax.random.key(seed), cloud, 5, mass))
+        found = [int(np.where((np.asarray(cloud) == p).all(1))[0][0]) for p in drawn]
+        assert set(which[found]) == {1, 2, 3, 4, 5}
+
+
+def test_more_prototypes_than_tokens():
+    drawn = init_prototypes(jax.random.key(0), jnp.ones((2, 3)), 5)
+    np.testing.assert_array_equal(drawn, 1.0)
+
+
+def test_missing_stream_is_named():
+    decoder = create_decoder(config(), tokens(), jax.random.key(0))
+    with pytest.raises(BadInputError, match="normals None"):
+        decoder(Tokens(rgb=jnp.asarray(RAW[0])))
+
+
+def test_heads_that_do_not_divide():
+    settings = replace(config(), heads=5)  # 12 channels: 4 is the next divisor
+    assert create_decoder(settings, tokens(), jax.random.key(0)).layers[0].assign.heads == 4
+    with pytest.raises(ConfigError, match="does not divide 12"):
+        create_decoder(config(graph_heads=5), tokens(), jax.random.key(0))
