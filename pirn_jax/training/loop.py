@@ -167,15 +167,11 @@ def _train_group(
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
     final = program.fetch(state)
-    return [
-        Trained(
-            job.name,
-            graph,
-            *jax.tree.map(lambda x, i=i: np.array(x[i]), (final.parameters, final.statistics)),
-            history[i],
-        )
-        for i, job in enumerate(jobs)
-    ]
+    trained = []
+    for i, job in enumerate(jobs):
+        own = jax.tree.map(lambda x, i=i: np.array(x[i]), final)
+        trained.append(Trained(job.name, graph, own.parameters, own.statistics, history[i]))
+    return trained
 
 
 def _first(state: State, jobs: int) -> State:

@@ -3,20 +3,26 @@
 import jax
 import numpy as np
 import pytest
-from problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training import Features, Job, train
 from pirn_jax.training.loop import epoch_order, stretches
+from pirn_jax.training.step import skeleton
+from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
 def plain_loop(job, recipe):
     """The same training without stacking, padding or scan, Adam written from Kingma and Ba 2015."""
     tokens = Tokens(job.shots.rgb, job.shots.normals)
     valid = None if job.shots.valid.all() else job.shots.valid
-    decoder = create_decoder(recipe.decoder, tokens, jax.random.key(job.seed), valid)
-    graph, parameters, statistics = split(decoder)
+    graph, _, _ = skeleton(recipe.decoder, CHANNELS)
+
+    @jax.jit
+    def create(key):
+        return split(create_decoder(recipe.decoder, tokens, key, valid))[1:]
+
+    parameters, statistics = create(jax.random.key(job.seed))
 
     @jax.jit
     def gradient(parameters, tokens, valid):
@@ -78,7 +84,9 @@ def test_stretches_cover_the_epochs_in_equal_lengths():
 
 def test_same_seed_twice_is_identical_and_another_seed_is_not():
     settings = recipe(epochs=2)
-    results = [train([job(1)._replace(seed=seed)], settings, parallel="none")[0] for seed in (5, 5, 6)]
+    results = [
+        train([job(1)._replace(seed=seed)], settings, parallel="none")[0] for seed in (5, 5, 6)
+    ]
     assert largest_difference(results[0].parameters, results[1].parameters) == 0
     assert results[0].history == results[1].history
     assert largest_difference(results[0].parameters, results[2].parameters) > 1e-3
@@ -120,7 +128,11 @@ def test_a_loss_that_is_not_finite_names_job_and_step():
         ([job(0), job(0)], ConfigError, "two jobs are called job0"),
         ([job(0)._replace(seed=-1)], ConfigError, "seed -1"),
         ([Job("a", job(0).shots._replace(normals=None), 0)], BadInputError, "no features of norm"),
-        ([Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)], BadInputError, "(2, 3)"),
+        (
+            [Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)],
+            BadInputError,
+            "(2, 3)",
+        ),
         ([job(0, scans=0)], BadInputError, "no shots"),
     ],
 )
