@@ -11,6 +11,7 @@ Source: paper, "Training and Inference"; DECISIONS 14 (Adam at a constant rate).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -79,8 +80,9 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
     return split(nnx.eval_shape(create))
 
 
+@partial(jax.jit, static_argnums=0)
 def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> State:
-    """The jobs before their first step; compiled as one program it costs one small compilation.
+    """The jobs before their first step.
 
     Args:
         recipe: decoder and learning rate.

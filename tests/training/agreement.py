@@ -53,7 +53,10 @@ def main() -> None:
                 @jax.jit
                 def score(parameters, found=found, tokens=tokens):
                     rebuilt = merge(found.graph, parameters, found.statistics)(tokens)
-                    pairs = (rebuilt.target._asdict(), {"rgb": rebuilt.rgb, "normals": rebuilt.normals})
+                    pairs = (
+                        rebuilt.target._asdict(),
+                        {"rgb": rebuilt.rgb, "normals": rebuilt.normals},
+                    )
                     return score_tokens(*pairs, (64, 64)).score
 
                 result[f"{name}/scores"] = np.asarray(score(found.parameters))

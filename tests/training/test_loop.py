@@ -1,6 +1,9 @@
 """What training computes: against a plain loop, alone and stacked, and what it refuses."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,8 +17,8 @@ from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_differ
 
 def plain_loop(job, recipe):
     """The same training without stacking, padding or scan, Adam written from Kingma and Ba 2015."""
-    tokens = Tokens(job.shots.rgb, job.shots.normals)
-    valid = None if job.shots.valid.all() else job.shots.valid
+    tokens = Tokens(jnp.asarray(job.shots.rgb), jnp.asarray(job.shots.normals))
+    valid = None if job.shots.valid.all() else jnp.asarray(job.shots.valid)
     graph, _, _ = skeleton(recipe.decoder, CHANNELS)
 
     @jax.jit
@@ -110,16 +113,23 @@ def test_one_modality():
     one = job(0)
     alone = one._replace(shots=one.shots._replace(normals=None))
     (found,) = train([alone], recipe(epochs=2, modalities=("rgb",)), parallel="none")
-    rebuilt = merge(found.graph, found.parameters, found.statistics)(Tokens(one.shots.rgb))
+    decoder = merge(found.graph, *jax.tree.map(jnp.asarray, (found.parameters, found.statistics)))
+    rebuilt = jax.jit(lambda tokens: decoder(tokens))(Tokens(jnp.asarray(one.shots.rgb)))
     assert rebuilt.rgb.shape == (SCANS, TOKENS, CHANNELS)
     assert rebuilt.normals is None
 
 
 def test_a_loss_that_is_not_finite_names_job_and_step():
+    settings = replace(recipe(epochs=2), learning_rate=1e38)
+    with pytest.raises(PirnError, match=r"job0: the loss of step 2 is (nan|inf); the step before"):
+        train([job(0)], settings, parallel="none")
+
+
+def test_features_that_are_not_finite_are_refused():
     bad = job(1)
-    bad.shots.rgb[:] = np.nan
-    with pytest.raises(PirnError, match="job1: the loss of step 1 is nan"):
-        train([job(0), bad], recipe(epochs=2), parallel="none")
+    bad.shots.normals[1, 2, 3] = np.nan
+    with pytest.raises(BadInputError, match="job1: features of normals that are not finite"):
+        train([job(0), bad], recipe(), parallel="none")
 
 
 @pytest.mark.parametrize(

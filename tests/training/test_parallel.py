@@ -70,9 +70,7 @@ def address() -> str:
 def test_two_processes_of_two_devices_equal_one_device_in_float64(tmp_path, jobs):
     one, two, meet = tmp_path / "one.npz", tmp_path / "two.npz", address()
     finish(start(1, one, "none", "--jobs", jobs))
-    finish(
-        *(start(2, two, "sharding", "--jobs", jobs, "--process", i, 2, meet) for i in range(2))
-    )
+    finish(*(start(2, two, "sharding", "--jobs", jobs, "--process", i, 2, meet) for i in range(2)))
     found, expected = dict(np.load(two)), dict(np.load(one))
     for i in range(jobs):
         compared = differences(expected, found, f"{jobs}/job{i}", ("none", "sharding"))
