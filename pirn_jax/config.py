@@ -15,7 +15,9 @@ import ast
 import difflib
 import os
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from pirn_jax.errors import ConfigError
 
@@ -240,7 +242,7 @@ class Config:
     paper."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
-    seed: int = 0
+    seed: Annotated[int, tyro.conf.Suppress] = 0  # a run has seeds
     """Of everything random in a model."""
 
     def __post_init__(self) -> None:

@@ -130,7 +130,8 @@ def read_config(kind: type[Any], document: Any, path: str) -> Any:
                 f"its fields are {', '.join(known)}",
                 path,
             )
-        annotation = str(known[name].type)
+        annotation = str(known[name].type).removeprefix("Annotated[")
+        annotation = annotation.removesuffix(", tyro.conf.Suppress]")
         if annotation == "Config":
             value = read_config(Config, value, path)
         elif annotation.startswith("tuple") and isinstance(value, list):
