@@ -47,10 +47,9 @@ def _check_choices(config: Any) -> None:
 def _check_name(what: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
         near = difflib.get_close_matches(str(name), names, 1)
-        raise ConfigError(
-            f"{what}: expected one of {', '.join(names)}; got {name!r}",
-            f"did you mean {near[0]!r}?" if near else f"use {names[0]!r}",
-        )
+        # One sentence: the flag parser shows no remedy.
+        question = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"{what}: expected one of {', '.join(names)}; got {name!r}{question}")
 
 
 @dataclass(frozen=True)
@@ -260,12 +259,12 @@ class Config:
             )
         if self.require_weights and (self.encoder == "demo" or self.weights == "random"):
             raise ConfigError(
-                "weights are required, but the encoder asked for has none",
-                "leave out --require-weights, or name a network or a file",
+                "weights are required, but the encoder asked for has none: leave out "
+                "--require-weights, or name a network or a file"
             )
         if self.encoder == "demo" and self.weights not in (None, "random"):
             raise ConfigError(
-                "the demo encoder has no weights to load", "name the network the file is of"
+                "the demo encoder has no weights to load: name the network the file is of"
             )
         self.resolved_recipe()  # refuses what cannot be, before any work
 
@@ -361,21 +360,20 @@ class TrainConfig:
             _check_name(name, getattr(self, name), known)
         if self.overwrite and self.resume:
             raise ConfigError(
-                "resume goes on with what overwrite would remove", "give one of the two"
+                "resume goes on with what overwrite would remove: give one of the two"
             )
         if self.dataset == "synthetic" and self.data_root is not None:
             raise ConfigError(
-                "synthetic scans are generated and lie in no folder",
-                "leave out --data-root, or name the dataset that lies there with --dataset",
+                "synthetic scans are generated and lie in no folder: leave out --data-root, or "
+                "name the dataset that lies there with --dataset"
             )
         if self.dataset == "mvtec2d" and "normals" in self.detector.modalities:
             raise ConfigError(
-                "mvtec2d holds photographs only, but normals are to be used",
-                "add --modalities rgb",
+                "mvtec2d holds photographs only, but normals are to be used: add --modalities rgb"
             )
         if self.shots < 0 or (self.dataset == "synthetic" and self.shots == 0):
             raise ConfigError(
-                f"shots: expected 1 or more, got {self.shots}", "0 takes all of a real dataset"
+                f"shots: expected 1 or more (0, all, of a real dataset only), got {self.shots}"
             )
         if self.test_scans < 1:
             raise ConfigError(f"test_scans: expected 1 or more, got {self.test_scans}", "use 20")

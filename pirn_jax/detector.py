@@ -469,8 +469,10 @@ def _left_out(
 
 
 def _some(features: Features, places: Any) -> Features:
-    taken = [None if array is None else np.asarray(array)[places] for array in features]
-    return Features(*taken)
+    def take(array: Any) -> Any:
+        return None if array is None else np.asarray(array)[places]
+
+    return Features(take(features.rgb), take(features.normals), take(features.valid))
 
 
 def _scores_left_out(
