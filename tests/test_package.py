@@ -66,6 +66,7 @@ ROOMS = {
     "encoder": {"command"},
     "decoder": {"transport", "config"},
     "scoring": {"metrics"},
+    "training": {"config", "geometry", "encoder", "decoder"},
     "prepare": {"command", "scans", "geometry"},
 }
 

@@ -1,0 +1,6 @@
+"""Training: scans' features → trained decoders."""
+
+from pirn_jax.training.features import FeatureCache, Features, extract
+from pirn_jax.training.loop import Job, Trained, train
+
+__all__ = ["FeatureCache", "Features", "Job", "Trained", "extract", "train"]

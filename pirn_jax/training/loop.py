@@ -1,0 +1,240 @@
+"""Training: jobs in, trained decoders out.
+
+A job is one decoder to train: the frozen features of k shots, and a seed. Jobs whose features have
+the same shape are stacked and trained by one program (`step.py`), on one device or several
+(`parallel.py`). The program runs a stretch of epochs; between stretches progress is reported, the
+losses are looked at, and a checkpoint is kept (`checkpoint.py`).
+
+Dimension letters: S shots, N tokens, C channels, J jobs, T steps, B scans of a step.
+Source: paper, "Training and Inference".
+Differs from the paper, which does not say how an epoch is cut: scans that are not a multiple of the
+batch size make equal batches, 5 scans in batches of at most 4 being 3 and 2, not 4 and 1, so that
+no scan weighs four times another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from pirn_jax.config import Recipe
+from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.training.features import Features
+from pirn_jax.training.parallel import Program, choose_layout
+from pirn_jax.training.step import Batches, Shots, State, create_states, skeleton
+
+STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
+
+
+class Job(NamedTuple):
+    """One decoder to train.
+
+    Attributes:
+        name: unique among the jobs of a run, such as "flange/seed0".
+        shots: features of the training scans.
+        seed: at least 0; decides initial weights, prototypes and the order of scans.
+    """
+
+    name: str
+    shots: Features
+    seed: int
+
+
+class Trained(NamedTuple):
+    """A trained decoder.
+
+    Attributes:
+        name: of the job.
+        graph: for `pirn_jax.decoder.merge`, with the two below.
+        parameters: plain dict of numpy arrays.
+        statistics: the same.
+        history: a line an epoch: job, epoch and step (both done, from 1), and the epoch's mean loss.
+    """
+
+    name: str
+    graph: Any
+    parameters: dict[str, Any]
+    statistics: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def train(
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    parallel: str = "auto",
+    progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+) -> list[Trained]:
+    """Train every job; what a job becomes does not depend on the others.
+
+    Args:
+        jobs: in any number and of any shapes.
+        recipe: decoder, loss, rate, epochs, batch size.
+        parallel: none, pmap, sharding or auto; see `pirn_jax.training.parallel`.
+        progress: called after every stretch with the epochs done and to do of all jobs together,
+            and the last history lines, by job.
+
+    Returns:
+        One `Trained` a job, in their order.
+
+    Raises:
+        BadInputError: features missing for the recipe's modalities.
+        ConfigError: names that repeat, a negative seed, an unknown `parallel`.
+        PirnError: a loss that is not finite; it names the job and the step.
+    """
+    _check(jobs, recipe)
+    total, done, trained = recipe.epochs * len(jobs), 0, {}
+    for group in _groups(jobs, recipe):
+
+        def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
+            if progress is not None:
+                progress(before + epochs, total, last)
+
+        for result in _train_group(group, recipe, parallel, report):
+            trained[result.name] = result
+        done += recipe.epochs * len(group)
+    return [trained[job.name] for job in jobs]
+
+
+def _train_group(
+    jobs: list[Job], recipe: Recipe, parallel: str, report: Callable[[int, dict[str, Any]], None]
+) -> list[Trained]:
+    """Jobs of one shape."""
+    layout = choose_layout(parallel, len(jobs))
+    stacked = jobs + [jobs[-1]] * (layout.padded_jobs(len(jobs)) - len(jobs))
+    shots = _stack(stacked, recipe)
+    channels = next(x.shape[-1] for x in shots.tokens if x is not None)
+    graph, _, _ = skeleton(recipe.decoder, channels)
+    program = Program(layout, graph, recipe, shots)
+    keys = jnp.stack([jax.random.key(job.seed) for job in stacked])
+    state = program.place(jax.jit(create_states, static_argnums=0)(recipe, shots, keys))
+
+    history: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    for start, stop in stretches(recipe.epochs):
+        batches = _batches(stacked, start, stop, recipe.batch_size, layout.padded_scans)
+        state, losses = program.run(state, batches)
+        steps = len(losses) // (stop - start)
+        _check_losses(losses[:, : len(jobs)], jobs, start * steps)
+        means = losses.reshape(stop - start, steps, -1).mean(1)
+        for epoch in range(start, stop):
+            for job, lines, loss in zip(jobs, history, means[epoch - start], strict=False):
+                line = {"job": job.name, "epoch": epoch + 1, "step": (epoch + 1) * steps}
+                lines.append({**line, "loss": float(loss)})
+        report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
+
+    final = program.fetch(state)
+    return [
+        Trained(
+            job.name,
+            graph,
+            *jax.tree.map(lambda x, i=i: np.asarray(x[i]), (final.parameters, final.statistics)),
+            history[i],
+        )
+        for i, job in enumerate(jobs)
+    ]
+
+
+def stretches(epochs: int) -> list[tuple[int, int]]:
+    """First and last epoch (from 0, exclusive) of each stretch: all of one length, so that one
+    program serves all; `STRETCHES` or more of them."""
+    most = max(1, epochs // STRETCHES)
+    length = max(n for n in range(1, most + 1) if epochs % n == 0)
+    return [(start, start + length) for start in range(0, epochs, length)]
+
+
+def epoch_order(seed: int, epoch: int, scans: int, batch_size: int) -> list[Int[np.ndarray, " _"]]:
+    """The scans of each step of an epoch: every scan once, in steps of equal size to within one."""
+    order = np.random.default_rng((seed, epoch)).permutation(scans)
+    return np.array_split(order, -(-scans // batch_size))
+
+
+def _batches(
+    jobs: list[Job], start: int, stop: int, batch_size: int, padded: Callable[[int], int]
+) -> Batches:
+    """The steps of some epochs, (T, J, B); padding repeats a step's first scan with weight 0."""
+    scans = jobs[0].shots.valid.shape[0]
+    most = len(epoch_order(0, 0, scans, batch_size)[0])
+    size = padded(most)
+    indices, weights = [], []
+    for epoch in range(start, stop):
+        for parts in zip(
+            *(epoch_order(j.seed, epoch, scans, batch_size) for j in jobs), strict=True
+        ):
+            full = [np.resize(part, size) for part in parts]
+            for row, part in zip(full, parts, strict=True):
+                row[len(part) :] = part[0]
+            indices.append(full)
+            weights.append([np.arange(size) < len(part) for part in parts])
+    counts = np.array(weights)
+    dtype = jnp.zeros(()).dtype
+    return Batches(np.array(indices, np.int32), None if counts.all() else counts.astype(dtype))
+
+
+def _stack(jobs: list[Job], recipe: Recipe) -> Shots:
+    dtype = jnp.zeros(()).dtype
+    streams = [
+        np.stack([np.asarray(getattr(job.shots, name), dtype) for job in jobs])
+        if name in recipe.decoder.modalities
+        else None
+        for name in ("rgb", "normals")
+    ]
+    valid = np.stack([np.asarray(job.shots.valid) for job in jobs])
+    return Shots((streams[0], streams[1]), None if valid.all() else valid)
+
+
+def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[list[Job]]:
+    """Jobs whose features have the same shape, in order of first appearance."""
+    groups: dict[tuple[int, ...], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(_features(job, recipe).shape, []).append(job)
+    return list(groups.values())
+
+
+def _features(job: Job, recipe: Recipe) -> Float[np.ndarray, "S N C"]:
+    return getattr(job.shots, recipe.decoder.modalities[0])
+
+
+def _check(jobs: Sequence[Job], recipe: Recipe) -> None:
+    names = [job.name for job in jobs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two jobs are called {twice[0]}", "give every job a name of its own")
+    for job in jobs:
+        if job.seed < 0:
+            raise ConfigError(f"{job.name}: seed {job.seed}", "use 0 or more")
+        shapes = {}
+        for name in recipe.decoder.modalities:
+            stream = getattr(job.shots, name)
+            if stream is None:
+                raise BadInputError(
+                    f"{job.name}: no features of {name}",
+                    "extract them, or train with the modalities there are",
+                )
+            shapes[name] = tuple(stream.shape)
+        if (
+            len(set(shapes.values())) > 1
+            or _features(job, recipe).shape[:2] != job.shots.valid.shape
+        ):
+            raise BadInputError(
+                f"{job.name}: expected features (S, N, C) of one shape and validity (S, N); got "
+                f"{shapes} and {tuple(job.shots.valid.shape)}",
+                "extract all of them from the same scans",
+            )
+        if not job.shots.valid.shape[0]:
+            raise BadInputError(f"{job.name}: no shots", "give at least one scan to train on")
+
+
+def _check_losses(losses: Float[np.ndarray, "T J"], jobs: list[Job], done: int) -> None:
+    bad = np.argwhere(~np.isfinite(losses))
+    if len(bad):
+        step, job = bad[0]
+        before = f"; the step before had {losses[step - 1, job]:.6g}" if step else ""
+        raise PirnError(
+            f"{jobs[job].name}: the loss of step {done + step + 1} is {losses[step, job]}{before}",
+            "look for non-finite features, or lower the learning rate",
+        )

@@ -1,0 +1,156 @@
+"""One optimiser step, for a stack of jobs at once, and many steps as one compiled program.
+
+Jobs of equal shape are stacked on a leading axis and step together under `jax.vmap`; the steps of a
+stretch of epochs are one `lax.scan`. Which scans make up a step is decided outside (`loop.py`) and
+comes in as indices, so the same program serves every epoch and every order.
+
+Dimension letters: J jobs, S shots, N tokens, C channels, T steps, B scans of a step.
+Source: paper, "Training and Inference"; DECISIONS 14 (Adam at a constant rate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from pirn_jax.config import DecoderConfig, Recipe
+from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
+
+
+class State(NamedTuple):
+    """What changes from step to step, and what must be saved to go on; each leaf leads with J.
+
+    Attributes:
+        parameters: plain dict, as from `pirn_jax.decoder.split`.
+        optimizer: optax's state.
+        statistics: taken from the shots, never trained.
+    """
+
+    parameters: dict[str, Any]
+    optimizer: Any
+    statistics: dict[str, Any]
+
+
+class Shots(NamedTuple):
+    """Frozen features of stacked jobs.
+
+    Attributes:
+        tokens: (J, S, N, C) per modality.
+        valid: (J, S, N), False on tokens that do not count; None: all do.
+    """
+
+    tokens: tuple[Float[Array, "J S N C"] | None, Float[Array, "J S N C"] | None]
+    valid: Bool[Array, "J S N"] | None
+
+
+class Batches(NamedTuple):
+    """Which scans each step takes.
+
+    Attributes:
+        indices: (T, J, B), into the shots.
+        weights: (T, J, B), 1, or 0 for padding; None where nothing is padded.
+    """
+
+    indices: Int[Array, "T J B"]
+    weights: Float[Array, "T J B"] | None
+
+
+def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The decoder's graph, and its parameters and statistics as shapes; nothing is computed.
+
+    With arrays of those shapes `pirn_jax.decoder.merge` makes the decoder.
+    """
+    shots = jax.ShapeDtypeStruct((1, config.prototypes, channels), jnp.zeros(()).dtype)
+    tokens = Tokens(**dict.fromkeys(config.modalities, shots))
+    decoder = nnx.eval_shape(lambda t: create_decoder(config, t, jax.random.key(0)), tokens)
+    return split(decoder)
+
+
+def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> State:
+    """The jobs before their first step; compiled as one program it costs one small compilation.
+
+    Args:
+        recipe: decoder and learning rate.
+        shots: of the stacked jobs.
+        keys: (J,) random keys; a job starts from its own, whatever it is stacked with.
+    """
+
+    def create(tokens: tuple, valid: Array | None, key: Array) -> State:
+        decoder = create_decoder(recipe.decoder, Tokens(*tokens), key, valid)
+        _, parameters, statistics = split(decoder)
+        return State(parameters, optimizer_of(recipe).init(parameters), statistics)
+
+    return jax.vmap(create)(shots.tokens, shots.valid, keys)
+
+
+def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
+    """Adam at the recipe's constant rate."""
+    return optax.adam(recipe.learning_rate)
+
+
+def run_steps(
+    graph: Any,
+    recipe: Recipe,
+    state: State,
+    shots: Shots,
+    batches: Batches,
+    *,
+    axis_name: str | None = None,
+    constrain: Callable[[Array], Array] = lambda x: x,
+) -> tuple[State, Float[Array, "T J"]]:
+    """All steps of `batches`, one after the other; to be compiled.
+
+    Args:
+        graph: of the decoder, from `skeleton`.
+        recipe: loss and optimizer.
+        state: before.
+        shots: on every device whole; a step takes its scans from them.
+        batches: of this device.
+        axis_name: of a mapped axis of devices that share each step's scans: gradients, losses and
+            the mean of the mining are then those of all of them.
+        constrain: applied to each step's (J, B, …) arrays: says how a compiler that partitions by
+            itself shall split them.
+
+    Returns:
+        The state after, and the loss of each step and job before its update.
+    """
+    optimizer = optimizer_of(recipe)
+
+    def update(state: State, tokens: tuple, valid: Array | None, weight: Array | None) -> Any:
+        counted = valid
+        if weight is not None:
+            everywhere = jnp.ones(_leading(tokens), weight.dtype)
+            counted = weight[:, None] * (
+                everywhere if valid is None else valid.astype(weight.dtype)
+            )
+
+        def objective(parameters: dict[str, Any]) -> Array:
+            # Padding repeats a scan: the decoder sees it whole, and the loss leaves it out.
+            rebuilt = merge(graph, parameters, state.statistics)(Tokens(*tokens), valid)
+            return reconstruction_loss(rebuilt, recipe.loss, counted, axis_name)
+
+        loss, gradient = jax.value_and_grad(objective)(state.parameters)
+        if axis_name is not None:
+            loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
+        change, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, change)
+        return State(parameters, moments, state.statistics), loss
+
+    def step(state: State, batch: Batches) -> tuple[State, Array]:
+        taken = jax.vmap(lambda x, index: x[index])
+        tokens, valid = jax.tree.map(lambda x: constrain(taken(x, batch.indices)), tuple(shots))
+        weights = None if batch.weights is None else constrain(batch.weights)
+        return jax.vmap(update)(state, tokens, valid, weights)
+
+    return jax.lax.scan(step, state, batches)
+
+
+def _leading(tokens: tuple) -> tuple[int, int]:
+    return next(x.shape[:2] for x in tokens if x is not None)
