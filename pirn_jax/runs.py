@@ -89,6 +89,8 @@ def from_flat(document: Mapping[str, Any], path: str) -> TrainConfig:
     Raises:
         ConfigError: an unknown field or a value that does not fit.
     """
+    if "detector" in document:
+        raise ConfigError("no field 'detector'", "its fields stand beside the others", path)
     own = {f.name for f in fields(Config)} - {"seed"}
     detector = {name: value for name, value in document.items() if name in own}
     rest = {name: value for name, value in document.items() if name not in own}
