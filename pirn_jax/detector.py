@@ -53,15 +53,13 @@ from pirn_jax.scoring import (
     decide,
     find_regions,
 )
-from pirn_jax.training.features import FeatureCache, Features, extract, foreground
+from pirn_jax.shots import check_good, left_out, shot_features, some_of
+from pirn_jax.training.features import FeatureCache, Features, foreground
 from pirn_jax.training.loop import Job, Trained, train
 from pirn_jax.training.step import skeleton
 
 _log = logging.getLogger("pirn_jax")
 MODEL_FORMAT = "pirn_jax model 1"
-FOLDS = 10
-"""Without scans to calibrate on, models are trained without one shot each, or, with more shots than
-this, without one of this many parts of them."""
 
 
 class Prediction(NamedTuple):
@@ -155,13 +153,13 @@ class PIRN:
                     "this model was loaded, and its shots are not at hand",
                     "give good scans: calibrate(scans)",
                 )
-            jobs, parts = _left_out("model", self._shots, self.config.seed)
+            jobs, parts = left_out("model", self._shots, self.config.seed)
             trained = train(jobs, self.config.resolved_recipe(), parallel=parallel)
             scores = _scores_left_out(self, trained, parts)
         else:
             scores = []
             for judged in self.judge(scans):
-                _check_good(judged.scan, "calibrate")
+                check_good(judged.scan, "calibrate")
                 scores.append(judged.outcome.score)
         self.calibration = calibrate(
             np.asarray(scores), self.config.false_alarm_rate, leave_one_out=scans is None
@@ -385,11 +383,11 @@ def fit_models(
     jobs: list[Job] = []
     extra: list[tuple[PIRN, int, list[tuple[Features, list[int]]]]] = []
     for model, scans, name in zip(models, shots, names, strict=True):
-        model._shots = _features(model, scans, cache, encoded)
+        model._shots = shot_features(scans, model.config, model.encoder, cache, encoded)
         jobs.append(Job(name, model._shots, model.config.seed))
-    for model, name, left_out in zip(models, names, wanted, strict=True):
-        if left_out and model._shots is not None:
-            more, parts = _left_out(name, model._shots, model.config.seed)
+    for model, name, uncalibrated in zip(models, names, wanted, strict=True):
+        if uncalibrated and model._shots is not None:
+            more, parts = left_out(name, model._shots, model.config.seed)
             extra.append((model, len(jobs), parts))
             jobs += more
     recipe = models[0].config.resolved_recipe()
@@ -404,75 +402,6 @@ def fit_models(
     return trained[: len(models)]
 
 
-def _features(
-    model: PIRN,
-    scans: Iterable[Scan],
-    cache: FeatureCache | None,
-    encoded: Callable[[int], None] | None,
-) -> Features:
-    from hashlib import sha256
-
-    config, encoder = model.config, model.encoder
-    views, digest = [], sha256()
-    for scan, view in read_ahead(scans, config, BATCH, None):
-        _check_good(scan, "learn from")
-        views.append(view)
-        for name in (*config.modalities, "valid"):
-            digest.update(np.ascontiguousarray(getattr(view, name)).data)
-    if not views:
-        raise BadInputError("no scans to learn from", "give at least one good scan")
-    key = {
-        "encoder": encoder.config.name,
-        "weights": encoder.source.sha256,
-        "size": str(encoder.image_size),
-        "layers": str(encoder.layers),
-        "dtype": encoder.dtype.name,
-        "modalities": str(config.modalities),
-        "pictures": digest.hexdigest(),
-    }
-
-    def make() -> Features:
-        return extract(encoder, views, config.modalities, batch=BATCH)
-
-    features = make() if cache is None else cache.get(key, make)
-    if encoded is not None:
-        encoded(len(views))
-    return features
-
-
-def _check_good(scan: Scan, purpose: str) -> None:
-    if scan.label == 1 or (scan.mask is not None and (scan.mask > 0).any()):
-        raise BadInputError(
-            f"{scan.key or 'a scan'} is defective; a detector can {purpose} good scans only",
-            "leave it out",
-        )
-
-
-def _left_out(
-    name: str, shots: Features, seed: int
-) -> tuple[list[Job], list[tuple[Features, list[int]]]]:
-    """Jobs that each leave out a part of the shots, and with each the shots it has not seen."""
-    count = len(shots.valid)
-    if count < 2:
-        raise BadInputError(
-            "one shot and no other good scan: no threshold can be set",
-            "give good scans to calibrate on, or more shots",
-        )
-    jobs, parts = [], []
-    for part in np.array_split(np.arange(count), min(count, FOLDS)):
-        kept = np.setdiff1d(np.arange(count), part)
-        jobs.append(Job(f"{name}/without{part[0]}", _some(shots, kept), seed))
-        parts.append((shots, [int(place) for place in part]))
-    return jobs, parts
-
-
-def _some(features: Features, places: Any) -> Features:
-    def take(array: Any) -> Any:
-        return None if array is None else np.asarray(array)[places]
-
-    return Features(take(features.rgb), take(features.normals), take(features.valid))
-
-
 def _scores_left_out(
     model: PIRN, trained: Sequence[Trained], parts: Sequence[tuple[Features, list[int]]]
 ) -> list[float]:
@@ -481,7 +410,7 @@ def _scores_left_out(
     scores: list[float] = []
     for result, (shots, places) in zip(trained, parts, strict=True):
         for place in places:  # one at a time: one shape, whatever the parts
-            one = _some(shots, [place])
+            one = some_of(shots, [place])
             tokens = np.stack([getattr(one, name) for name in model.config.modalities])
             _, _, score, _ = program(result.parameters, result.statistics, tokens, one.valid)
             scores.append(float(score[0]))

@@ -8,11 +8,12 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pirn_jax.config import Config
-from pirn_jax.detector import FOLDS, PIRN, _left_out, fit_models, open_encoder
+from pirn_jax.detector import PIRN, fit_models, open_encoder
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.judging import view_scan
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import open_dataset
+from pirn_jax.shots import FOLDS, left_out
 from pirn_jax.training import Features
 
 CONFIG = Config(encoder="demo", image_size=70, change=("epochs=2",))
@@ -166,7 +167,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it():
     for count in (2, 5, FOLDS + 3):
         tokens = np.arange(count, dtype=np.float32)[:, None, None] * np.ones((1, 4, 2), np.float32)
         shots = Features(tokens, None, np.ones((count, 4), bool))
-        jobs, parts = _left_out("x", shots, 7)
+        jobs, parts = left_out("x", shots, 7)
         assert len(jobs) == len(parts) == min(count, FOLDS)
         scored = [place for _, places in parts for place in places]
         assert sorted(scored) == list(range(count))
@@ -176,7 +177,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it():
             assert learned == set(range(count)) - set(places)
             assert job.seed == 7
     with pytest.raises(BadInputError, match="one shot"):
-        _left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)
+        left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)
 
 
 def test_leave_one_out_scores_are_those_of_models_fitted_without_the_shot(data, encoder):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.test_commands import command
+from tests.e2e.commands import command
 
 WEIGHTS = "weights/vit_tiny_patch16_224.safetensors"
 
