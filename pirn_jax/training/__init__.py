@@ -1,6 +1,15 @@
 """Training: scans' features → trained decoders."""
 
+from pirn_jax.training.compilation import use_compilation_cache
 from pirn_jax.training.features import FeatureCache, Features, extract
 from pirn_jax.training.loop import Job, Trained, train
 
-__all__ = ["FeatureCache", "Features", "Job", "Trained", "extract", "train"]
+__all__ = [
+    "FeatureCache",
+    "Features",
+    "Job",
+    "Trained",
+    "extract",
+    "train",
+    "use_compilation_cache",
+]

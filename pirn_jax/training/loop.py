@@ -14,6 +14,8 @@ no scan weighs four times another's.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +27,9 @@ from jaxtyping import Float, Int
 
 from pirn_jax.config import Recipe
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.training.checkpoint import Checkpoints, identity
 from pirn_jax.training.features import Features
-from pirn_jax.training.parallel import Program, choose_layout
+from pirn_jax.training.parallel import Layout, Program, agreed, choose_layout
 from pirn_jax.training.step import Batches, Shots, State, create_states, skeleton
 
 STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
@@ -54,7 +57,7 @@ class Trained(NamedTuple):
         graph: for `pirn_jax.decoder.merge`, with the two below.
         parameters: plain dict of numpy arrays.
         statistics: the same.
-        history: a line an epoch: job, epoch and step (both done, from 1), and the epoch's mean loss.
+        history: a line an epoch: job, epoch and step (both from 1), and its mean loss.
     """
 
     name: str
@@ -69,6 +72,10 @@ def train(
     recipe: Recipe,
     *,
     parallel: str = "auto",
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    keep: int = 2,
+    save_seconds: float = 60.0,
     progress: Callable[[int, int, dict[str, Any]], None] | None = None,
 ) -> list[Trained]:
     """Train every job; what a job becomes does not depend on the others.
@@ -77,6 +84,11 @@ def train(
         jobs: in any number and of any shapes.
         recipe: decoder, loss, rate, epochs, batch size.
         parallel: none, pmap, sharding or auto; see `pirn_jax.training.parallel`.
+        checkpoints: folder for them, one within it per stack of jobs. None: none are kept.
+        resume: go on from the newest checkpoint; the end is the same as without the interruption.
+        keep: checkpoints kept, the newest.
+        save_seconds: least time between two checkpoints; what an interruption can cost at most,
+            and why a short run keeps none.
         progress: called after every stretch with the epochs done and to do of all jobs together,
             and the last history lines, by job.
 
@@ -85,39 +97,62 @@ def train(
 
     Raises:
         BadInputError: features missing for the recipe's modalities.
-        ConfigError: names that repeat, a negative seed, an unknown `parallel`.
+        ConfigError: names that repeat, a negative seed, an unknown `parallel`; checkpoints that are
+            there without `resume`, or are another run's.
         PirnError: a loss that is not finite; it names the job and the step.
     """
     _check(jobs, recipe)
     total, done, trained = recipe.epochs * len(jobs), 0, {}
-    for group in _groups(jobs, recipe):
+    for index, group in enumerate(_groups(jobs, recipe)):
+        layout = choose_layout(parallel, len(group))
+        padded = group + [group[-1]] * (layout.padded_jobs(len(group)) - len(group))
+        shots = _stack(padded, recipe)
 
         def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
             if progress is not None:
                 progress(before + epochs, total, last)
 
-        for result in _train_group(group, recipe, parallel, report):
-            trained[result.name] = result
+        with contextlib.ExitStack() as stack:
+            kept = None
+            if checkpoints is not None:
+                run = identity([j.name for j in group], [j.seed for j in group], recipe, shots)
+                kept = stack.enter_context(Checkpoints(checkpoints / str(index), run, keep, resume))
+            results = _train_group(group, padded, shots, recipe, layout, kept, save_seconds, report)
+        trained |= {result.name: result for result in results}
         done += recipe.epochs * len(group)
     return [trained[job.name] for job in jobs]
 
 
 def _train_group(
-    jobs: list[Job], recipe: Recipe, parallel: str, report: Callable[[int, dict[str, Any]], None]
+    jobs: list[Job],
+    padded: list[Job],
+    shots: Shots,
+    recipe: Recipe,
+    layout: Layout,
+    checkpoints: Checkpoints | None,
+    save_seconds: float,
+    report: Callable[[int, dict[str, Any]], None],
 ) -> list[Trained]:
-    """Jobs of one shape."""
-    layout = choose_layout(parallel, len(jobs))
-    stacked = jobs + [jobs[-1]] * (layout.padded_jobs(len(jobs)) - len(jobs))
-    shots = _stack(stacked, recipe)
+    """Jobs of one shape; `padded` repeats the last until they divide among the devices."""
     channels = next(x.shape[-1] for x in shots.tokens if x is not None)
     graph, _, _ = skeleton(recipe.decoder, channels)
     program = Program(layout, graph, recipe, shots)
-    keys = jnp.stack([jax.random.key(job.seed) for job in stacked])
-    state = program.place(jax.jit(create_states, static_argnums=0)(recipe, shots, keys))
-
+    keys = jnp.stack([jax.random.key(job.seed) for job in padded])
+    state = jax.jit(create_states, static_argnums=0)(recipe, shots, keys)
     history: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    begin = 0
+    if checkpoints is not None:
+        found = checkpoints.restore(_first(state, len(jobs)))
+        if found is not None:
+            begin, state, history = found
+            state = _padded(state, len(padded))
+    state = program.place(state)
+
+    saved = time.monotonic()
     for start, stop in stretches(recipe.epochs):
-        batches = _batches(stacked, start, stop, recipe.batch_size, layout.padded_scans)
+        if stop <= begin:
+            continue
+        batches = _batches(padded, start, stop, recipe.batch_size, layout.padded_scans)
         state, losses = program.run(state, batches)
         steps = len(losses) // (stop - start)
         _check_losses(losses[:, : len(jobs)], jobs, start * steps)
@@ -126,6 +161,9 @@ def _train_group(
             for job, lines, loss in zip(jobs, history, means[epoch - start], strict=False):
                 line = {"job": job.name, "epoch": epoch + 1, "step": (epoch + 1) * steps}
                 lines.append({**line, "loss": float(loss)})
+        if checkpoints is not None and agreed(time.monotonic() - saved >= save_seconds):
+            checkpoints.save(stop, _first(program.fetch(state), len(jobs)), history)
+            saved = time.monotonic()
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
     final = program.fetch(state)
@@ -133,16 +171,28 @@ def _train_group(
         Trained(
             job.name,
             graph,
-            *jax.tree.map(lambda x, i=i: np.asarray(x[i]), (final.parameters, final.statistics)),
+            *jax.tree.map(lambda x, i=i: np.array(x[i]), (final.parameters, final.statistics)),
             history[i],
         )
         for i, job in enumerate(jobs)
     ]
 
 
+def _first(state: State, jobs: int) -> State:
+    return jax.tree.map(lambda x: np.asarray(x)[:jobs], state)
+
+
+def _padded(state: State, jobs: int) -> State:
+    return jax.tree.map(
+        lambda x: np.concatenate([x, np.repeat(x[-1:], jobs - len(x), axis=0)]), state
+    )
+
+
 def stretches(epochs: int) -> list[tuple[int, int]]:
-    """First and last epoch (from 0, exclusive) of each stretch: all of one length, so that one
-    program serves all; `STRETCHES` or more of them."""
+    """First epoch of each stretch, from 0, and the one after its last.
+
+    All are of one length, so that one program serves all; there are `STRETCHES` or more of them.
+    """
     most = max(1, epochs // STRETCHES)
     length = max(n for n in range(1, most + 1) if epochs % n == 0)
     return [(start, start + length) for start in range(0, epochs, length)]

@@ -1,4 +1,4 @@
-"""Where stacked jobs run: on one device, or over several by `jax.pmap` or by `jax.jit` and shardings.
+"""Where stacked jobs run: on one device, or over several by `jax.pmap` or `jax.jit` and shardings.
 
 What is spread depends on how many jobs there are. With at least one per device the jobs are (task
 parallel: nothing is exchanged); with fewer, each step's scans are (data parallel: gradients, losses
@@ -173,6 +173,15 @@ class Program:
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
         return jax.tree.map(put, tree)
+
+
+def agreed(decision: bool) -> bool:
+    """The first process's decision, on all of them: what depends on a clock must not differ."""
+    if jax.process_count() == 1:
+        return decision
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def _up(count: int, multiple: int) -> int:

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from pirn_jax.config import DecoderConfig, Recipe
-from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
+from pirn_jax.decoder import Decoder, Tokens, create_decoder, merge, reconstruction_loss, split
+
+Arrays = Array | np.ndarray  # on the device, or on the host on their way there
 
 
 class State(NamedTuple):
@@ -46,8 +49,8 @@ class Shots(NamedTuple):
         valid: (J, S, N), False on tokens that do not count; None: all do.
     """
 
-    tokens: tuple[Float[Array, "J S N C"] | None, Float[Array, "J S N C"] | None]
-    valid: Bool[Array, "J S N"] | None
+    tokens: tuple[Float[Arrays, "J S N C"] | None, Float[Arrays, "J S N C"] | None]
+    valid: Bool[Arrays, "J S N"] | None
 
 
 class Batches(NamedTuple):
@@ -58,8 +61,8 @@ class Batches(NamedTuple):
         weights: (T, J, B), 1, or 0 for padding; None where nothing is padded.
     """
 
-    indices: Int[Array, "T J B"]
-    weights: Float[Array, "T J B"] | None
+    indices: Int[Arrays, "T J B"]
+    weights: Float[Arrays, "T J B"] | None
 
 
 def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -67,10 +70,13 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
 
     With arrays of those shapes `pirn_jax.decoder.merge` makes the decoder.
     """
-    shots = jax.ShapeDtypeStruct((1, config.prototypes, channels), jnp.zeros(()).dtype)
-    tokens = Tokens(**dict.fromkeys(config.modalities, shots))
-    decoder = nnx.eval_shape(lambda t: create_decoder(config, t, jax.random.key(0)), tokens)
-    return split(decoder)
+
+    def create() -> Decoder:
+        shots = jnp.zeros((1, config.prototypes, channels))
+        tokens = Tokens(**dict.fromkeys(config.modalities, shots))
+        return create_decoder(config, tokens, jax.random.key(0))
+
+    return split(nnx.eval_shape(create))
 
 
 def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> State:
@@ -140,7 +146,7 @@ def run_steps(
         if axis_name is not None:
             loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
         change, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, change)
+        parameters: Any = optax.apply_updates(state.parameters, change)
         return State(parameters, moments, state.statistics), loss
 
     def step(state: State, batch: Batches) -> tuple[State, Array]:

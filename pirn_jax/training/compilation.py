@@ -1,0 +1,35 @@
+"""Compiled programs kept on disk, so that only the first run of a shape waits for the compiler."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import jax
+
+_log = logging.getLogger("pirn_jax")
+DEFAULT_FOLDER = Path("~/.cache/pirn_jax/xla")
+
+
+def use_compilation_cache(folder: Path | str | None = None) -> Path | None:
+    """Turn JAX's persistent compilation cache on; to be called before anything is compiled.
+
+    Programs of any size and any compilation time are kept. The folder holds executable code: only
+    the user should be able to write to it.
+
+    Args:
+        folder: None takes `~/.cache/pirn_jax/xla`.
+
+    Returns:
+        The folder, or None where it cannot be made: everything then works, only without the cache.
+    """
+    path = Path(folder or DEFAULT_FOLDER).expanduser()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("compiled programs cannot be kept in %s: %s", path, error)
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return path

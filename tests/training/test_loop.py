@@ -1,0 +1,135 @@
+"""What training computes: against a plain loop, alone and stacked, and what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+from problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
+
+from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
+from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.training import Features, Job, train
+from pirn_jax.training.loop import epoch_order, stretches
+
+
+def plain_loop(job, recipe):
+    """The same training without stacking, padding or scan, Adam written from Kingma and Ba 2015."""
+    tokens = Tokens(job.shots.rgb, job.shots.normals)
+    valid = None if job.shots.valid.all() else job.shots.valid
+    decoder = create_decoder(recipe.decoder, tokens, jax.random.key(job.seed), valid)
+    graph, parameters, statistics = split(decoder)
+
+    @jax.jit
+    def gradient(parameters, tokens, valid):
+        def loss(parameters):
+            rebuilt = merge(graph, parameters, statistics)(tokens, valid)
+            return reconstruction_loss(rebuilt, recipe.loss, valid)
+
+        return jax.value_and_grad(loss)(parameters)
+
+    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, parameters))
+    first, second = [np.zeros_like(x) for x in leaves], [np.zeros_like(x) for x in leaves]
+    losses, t = [], 0
+    for epoch in range(recipe.epochs):
+        for part in epoch_order(job.seed, epoch, len(job.shots.valid), recipe.batch_size):
+            some = Tokens(tokens.rgb[part], tokens.normals[part])
+            loss, slopes = gradient(
+                jax.tree.unflatten(tree, leaves), some, None if valid is None else valid[part]
+            )
+            losses.append(float(loss))
+            t += 1
+            for i, slope in enumerate(jax.tree.leaves(slopes)):
+                first[i] = 0.9 * first[i] + 0.1 * np.asarray(slope)
+                second[i] = 0.999 * second[i] + 0.001 * np.asarray(slope) ** 2
+                change = first[i] / (1 - 0.9**t) / (np.sqrt(second[i] / (1 - 0.999**t)) + 1e-8)
+                leaves[i] = (leaves[i] - recipe.learning_rate * change).astype(np.float32)
+    return jax.tree.unflatten(tree, leaves), losses
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_equals_a_plain_loop(masked):
+    one, settings = job(3, masked=masked), recipe(epochs=3)
+    expected, losses = plain_loop(one, settings)
+    (found,) = train([one], settings, parallel="none")
+    epochs = np.reshape(losses, (3, 2)).mean(1)
+    np.testing.assert_allclose([line["loss"] for line in found.history], epochs, rtol=2e-5)
+    # Adam makes steps of the learning rate whatever the gradient: a thousandth of one step.
+    assert largest_difference(found.parameters, expected) < 6e-5
+    assert epochs[-1] < epochs[0]
+
+
+def test_every_epoch_takes_every_scan_once_in_even_steps():
+    for scans in range(1, 14):
+        parts = epoch_order(0, 1, scans, 4)
+        assert sorted(np.concatenate(parts)) == list(range(scans))
+        sizes = {len(part) for part in parts}
+        assert max(sizes) <= 4
+        assert max(sizes) - min(sizes) <= 1
+    orders = [tuple(np.concatenate(epoch_order(s, e, 10, 4))) for s in (0, 1) for e in range(20)]
+    assert len(set(orders)) == 40
+
+
+def test_stretches_cover_the_epochs_in_equal_lengths():
+    for epochs in (1, 7, 8, 60, 61, 100):
+        found = stretches(epochs)
+        assert [e for start, stop in found for e in range(start, stop)] == list(range(epochs))
+        assert len({stop - start for start, stop in found}) == 1
+        assert len(found) >= min(10, epochs)
+
+
+def test_same_seed_twice_is_identical_and_another_seed_is_not():
+    settings = recipe(epochs=2)
+    results = [train([job(1)._replace(seed=seed)], settings, parallel="none")[0] for seed in (5, 5, 6)]
+    assert largest_difference(results[0].parameters, results[1].parameters) == 0
+    assert results[0].history == results[1].history
+    assert largest_difference(results[0].parameters, results[2].parameters) > 1e-3
+
+
+def test_jobs_of_several_shapes_and_their_progress():
+    jobs = [job(0), job(1, scans=3), job(2)]
+    seen = []
+    results = train(
+        jobs, recipe(epochs=2), parallel="none", progress=lambda *call: seen.append(call)
+    )
+    assert [r.name for r in results] == ["job0", "job1", "job2"]
+    assert [(done, total) for done, total, _ in seen] == [(2, 6), (4, 6), (5, 6), (6, 6)]
+    assert sorted(seen[0][2]) == ["job0", "job2"]
+    assert seen[-1][2]["job1"] == results[1].history[-1]
+    assert results[1].history[-1]["step"] == 2
+    assert results[0].history[-1]["step"] == 4
+
+
+def test_one_modality():
+    one = job(0)
+    alone = one._replace(shots=one.shots._replace(normals=None))
+    (found,) = train([alone], recipe(epochs=2, modalities=("rgb",)), parallel="none")
+    rebuilt = merge(found.graph, found.parameters, found.statistics)(Tokens(one.shots.rgb))
+    assert rebuilt.rgb.shape == (SCANS, TOKENS, CHANNELS)
+    assert rebuilt.normals is None
+
+
+def test_a_loss_that_is_not_finite_names_job_and_step():
+    bad = job(1)
+    bad.shots.rgb[:] = np.nan
+    with pytest.raises(PirnError, match="job1: the loss of step 1 is nan"):
+        train([job(0), bad], recipe(epochs=2), parallel="none")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "error", "message"),
+    [
+        ([job(0), job(0)], ConfigError, "two jobs are called job0"),
+        ([job(0)._replace(seed=-1)], ConfigError, "seed -1"),
+        ([Job("a", job(0).shots._replace(normals=None), 0)], BadInputError, "no features of norm"),
+        ([Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)], BadInputError, "(2, 3)"),
+        ([job(0, scans=0)], BadInputError, "no shots"),
+    ],
+)
+def test_jobs_that_cannot_be_trained_are_refused(jobs, error, message):
+    with pytest.raises(error) as caught:
+        train(jobs, recipe(), parallel="none")
+    assert message in str(caught.value)
+
+
+def test_an_unknown_way_to_run_is_refused():
+    with pytest.raises(ConfigError, match="none, pmap, sharding, auto"):
+        train([job(0)], recipe(), parallel="pmpa")
