@@ -391,7 +391,9 @@ def fit_models(
             extra.append((model, len(jobs), parts))
             jobs += more
     recipe = models[0].config.resolved_recipe()
-    trained = train(jobs, recipe, parallel=parallel, progress=progress)
+    trained = train(
+        jobs, recipe, parallel=parallel, checkpoints=checkpoints, resume=resume, progress=progress
+    )
     for model, result in zip(models, trained, strict=False):
         model._take(result)
     for model, first, parts in extra:

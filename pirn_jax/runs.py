@@ -39,6 +39,7 @@ from pirn_jax.results import Row, scores_table, write_results
 from pirn_jax.saved import read_config, read_object, replace_file, write_json
 from pirn_jax.scans import Dataset, choose_shots, list_categories, open_dataset, write_split
 from pirn_jax.training import FeatureCache
+from pirn_jax.training.compilation import use_compilation_cache
 
 _log = logging.getLogger("pirn_jax")
 Progress = Callable[[str, int, int, str], None]
@@ -153,7 +154,7 @@ def train_run(
         leave_one_out=[not len(part.data.validation) for part in parts],
         cache=FeatureCache(cache / "features"),
         parallel=config.parallel,
-        checkpoints=folder / "checkpoints",
+        checkpoints=folder.resolve() / "checkpoints",
         resume=config.resume,
         encoded=count,
         progress=trained_so_far,
@@ -491,6 +492,5 @@ def start_caches(folder: str | None) -> Path:
     """Where features are kept; compiled programs are kept there too, from now on."""
     path = Path(folder or os.environ.get("PIRN_CACHE") or Path.home() / ".cache" / "pirn_jax")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(path / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        use_compilation_cache(path / "xla")
     return path
