@@ -242,7 +242,7 @@ class PIRN:
             "config": asdict(self.config),
             "encoder": {
                 "name": self.encoder.config.name,
-                "weights": source.path,
+                "weights": str(Path(source.path).resolve()) if source.path else "",
                 "sha256": source.sha256,
                 "layers": self.encoder.layers,
                 "demo": self.demo,

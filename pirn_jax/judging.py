@@ -71,7 +71,7 @@ def view_scan(scan: Scan, config: Config) -> Views:
     background = "plane" if config.background == "auto" else config.background
     found = choose_object(scan.xyz, scan.valid, background, method=config.geometry)
     if found.reason and scan.xyz is not None:
-        _log.info("%s: %s", scan.key, found.reason)
+        _log.warning("%s: %s", scan.key, found.reason)
     if "normals" in config.modalities and scan.normals is None and scan.xyz is not None:
         normals = surface_normals(scan.xyz, found.object & scan.valid, method=config.geometry)
         scan = scan._replace(normals=np.asarray(normals))

@@ -116,6 +116,7 @@ def train_run(
     """
     tell = progress or (lambda stage, done, total, note: None)
     parts = _parts(config)  # before any folder is made
+    shots = [_shots(config, part) for part in parts]
     detector = replace(config.detector, background=config.background)
     folder, finished = _folder(config)
     if finished:
@@ -129,7 +130,6 @@ def train_run(
     }
     write_json(folder / "config.json", {**flat(config), "background": config.background})
     write_json(folder / "environment.json", {**environment(command), **marks})
-    shots = [_shots(config, part) for part in parts]
     splits: dict[str, Any] = {}
     for part, keys in zip(parts, shots, strict=True):
         document = _write_split(folder, config, part, keys)
@@ -205,7 +205,7 @@ def evaluate_run(
     """
     config = open_run(run)
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or _contents(out)):
         raise BadInputError("the folder is there already", "give another with --out", out)
     places = model_folders(run, categories)
     start_caches(config.cache)
@@ -408,7 +408,7 @@ def _parts(config: TrainConfig) -> list[Part]:
 def _folder(config: TrainConfig) -> tuple[Path, bool]:
     """The run folder, empty or to go on with, and whether there is nothing left to do."""
     folder = Path(config.folder)
-    there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    there = folder.exists() and (not folder.is_dir() or bool(_contents(folder)))
     if there and not (folder / "config.json").is_file():
         raise BadInputError(
             "is there already, and no run folder", "give another with --out", folder
@@ -434,6 +434,11 @@ def _folder(config: TrainConfig) -> tuple[Path, bool]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder, False
+
+
+def _contents(folder: Path) -> list[Path]:
+    """What is in a folder, without the beginnings of files that a killed process left."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _shots(config: TrainConfig, part: Part) -> tuple[str, ...]:

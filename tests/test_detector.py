@@ -16,7 +16,8 @@ from pirn_jax.scans import open_dataset
 from pirn_jax.shots import FOLDS, left_out
 from pirn_jax.training import Features
 
-CONFIG = Config(encoder="demo", image_size=70, change=("epochs=2",))
+SMALL = ("epochs=2", "layers=1", "iterations=5", "mlp_ratio=0")
+CONFIG = Config(encoder="demo", image_size=70, change=SMALL)
 
 
 @pytest.fixture(scope="module", autouse=True)

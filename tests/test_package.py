@@ -68,6 +68,22 @@ ROOMS = {
     "scoring": {"metrics"},
     "training": {"config", "geometry", "encoder", "decoder"},
     "prepare": {"command", "scans", "geometry"},
+    "report": {"metrics", "scans", "scoring"},
+}
+# From scans to a run, each on the shoulders of the one before.
+_MODEL = {"config", "scans", "geometry", "encoder", "decoder", "metrics", "scoring", "training"}
+ROOMS |= {
+    "saved": {"config", "scans"},
+    "judging": _MODEL,
+    "shots": _MODEL | {"judging"},
+    "detector": _MODEL | {"judging", "shots", "saved"},
+    "results": {"detector", "judging", "saved", "scans"},
+    "runs": {"config", "detector", "report", "results", "saved", "scans", "training"},
+    "predictions": {"detector", "results", "runs", "saved", "scans", "scoring"},
+    "train": {"command", "config", "runs", "saved"},
+    "evaluate": {"command", "runs", "saved"},
+    "predict": {"command", "predictions"},
+    "doctor": {"command", "config", "encoder", "judging", "runs", "scans"},
 }
 
 

@@ -4,6 +4,7 @@ One small run (`--config debug`) is trained once and then used by everything.
 """
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -118,6 +119,25 @@ def test_the_same_seed_gives_the_same_shots_and_parameters(run, place):
     for name in ("split.json", "flange/seed0/split.json", "flange/seed0/model/model.safetensors",
                  "flange/seed0/scores.csv"):  # fmt: skip
         assert (again / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(run, place):
+    """SIGKILL after 1, 4, 7, … seconds, each time going on, until it is done."""
+    out = place / "killed"
+    flags = ("--config", "debug", "--out", out, "--resume")
+    for seconds in range(1, 200, 3):
+        try:
+            done = command("train", *flags, cache=place / "cache", seconds=seconds)
+        except subprocess.TimeoutExpired:  # the process was killed
+            continue
+        assert done.returncode == 0, done.stderr
+        break
+    else:
+        pytest.fail("never finished")
+    assert seconds > 1, "it was never killed"
+    for name in ("split.json", "flange/seed0/model/model.safetensors", "flange/seed0/scores.csv"):
+        assert (out / name).read_bytes() == (run / name).read_bytes(), name
 
 
 # Flags
