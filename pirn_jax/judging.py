@@ -82,7 +82,7 @@ def view_scan(scan: Scan, config: Config) -> Views:
         views = views._replace(valid=views.valid & ~views.ignore)
     for name in config.modalities:
         if getattr(views, name) is None:
-            needed = "a photograph" if name == "rgb" else "points or normals"
+            needed = "photograph" if name == "rgb" else "points or normals"
             raise BadInputError(
                 f"{scan.key or 'the scan'} has no {needed}, which this model needs",
                 "give it, or use a model trained without that modality",

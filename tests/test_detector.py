@@ -122,8 +122,8 @@ def test_ignored_pixels_are_not_looked_at(model, data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"xyz": None}, "no points or normals"),
-        ({"rgb": None}, "no photograph"),
+        ({"xyz": None}, "has no points or normals"),
+        ({"rgb": None}, "has no photograph"),
     ],
 )
 def test_a_missing_modality_is_named(model, data, change, message):
@@ -181,6 +181,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it():
         left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)
 
 
+@pytest.mark.slow  # five models
 def test_leave_one_out_scores_are_those_of_models_fitted_without_the_shot(data, encoder):
     model = PIRN(CONFIG, encoder=encoder).fit(data.train).calibrate()
     assert model.calibration.leave_one_out
