@@ -59,7 +59,7 @@ def cosine_distance(
     The smallest length told from 0 is 1e-8, as in PyTorch's cosine similarity.
     """
     product = (a * a).sum(-1) * (b * b).sum(-1)
-    there = product > 1e-32
+    there = ~(product <= 1e-32)  # so that what is not a number stays so
     return 1.0 - jnp.where(
         there, (a * b).sum(-1) * jax.lax.rsqrt(jnp.where(there, product, 1.0)), 0.0
     )

@@ -30,7 +30,7 @@ from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training.checkpoint import Checkpoints, identity
 from pirn_jax.training.features import Features
 from pirn_jax.training.parallel import Layout, Program, agreed, choose_layout
-from pirn_jax.training.step import Batches, Shots, State, create_states, skeleton
+from pirn_jax.training.step import Batches, Shots, State, create_states
 
 STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
 
@@ -96,7 +96,7 @@ def train(
         One `Trained` a job, in their order.
 
     Raises:
-        BadInputError: features missing for the recipe's modalities.
+        BadInputError: features of the recipe's modalities that are missing, or not finite.
         ConfigError: names that repeat, a negative seed, an unknown `parallel`; checkpoints that are
             there without `resume`, or are another run's.
         PirnError: a loss that is not finite; it names the job and the step.
@@ -134,11 +134,9 @@ def _train_group(
     report: Callable[[int, dict[str, Any]], None],
 ) -> list[Trained]:
     """Jobs of one shape; `padded` repeats the last until they divide among the devices."""
-    channels = next(x.shape[-1] for x in shots.tokens if x is not None)
-    graph, _, _ = skeleton(recipe.decoder, channels)
-    program = Program(layout, graph, recipe, shots)
+    program = Program(layout, recipe, shots)
     keys = jnp.stack([jax.random.key(job.seed) for job in padded])
-    state = jax.jit(create_states, static_argnums=0)(recipe, shots, keys)
+    state = create_states(recipe, shots, keys)
     history: list[list[dict[str, Any]]] = [[] for _ in jobs]
     begin = 0
     if checkpoints is not None:
@@ -167,15 +165,11 @@ def _train_group(
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
     final = program.fetch(state)
-    return [
-        Trained(
-            job.name,
-            graph,
-            *jax.tree.map(lambda x, i=i: np.array(x[i]), (final.parameters, final.statistics)),
-            history[i],
-        )
-        for i, job in enumerate(jobs)
-    ]
+    trained = []
+    for i, job in enumerate(jobs):
+        own = jax.tree.map(lambda x, i=i: np.array(x[i]), final)
+        trained.append(Trained(job.name, program.graph, own.parameters, own.statistics, history[i]))
+    return trained
 
 
 def _first(state: State, jobs: int) -> State:
@@ -265,6 +259,11 @@ def _check(jobs: Sequence[Job], recipe: Recipe) -> None:
                     f"{job.name}: no features of {name}",
                     "extract them, or train with the modalities there are",
                 )
+            if not np.isfinite(np.asarray(stream)).all():
+                raise BadInputError(
+                    f"{job.name}: features of {name} that are not finite",
+                    "extract them again; a damaged cache entry or encoder would do this",
+                )
             shapes[name] = tuple(stream.shape)
         if (
             len(set(shapes.values())) > 1
@@ -286,5 +285,5 @@ def _check_losses(losses: Float[np.ndarray, "T J"], jobs: list[Job], done: int) 
         before = f"; the step before had {losses[step - 1, job]:.6g}" if step else ""
         raise PirnError(
             f"{jobs[job].name}: the loss of step {done + step + 1} is {losses[step, job]}{before}",
-            "look for non-finite features, or lower the learning rate",
+            "lower the learning rate",
         )

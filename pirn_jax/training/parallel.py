@@ -18,7 +18,8 @@ Dimension letters: D devices, J jobs, T steps, B scans of a step.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ from jaxtyping import Float
 
 from pirn_jax.config import Recipe
 from pirn_jax.errors import ConfigError
-from pirn_jax.training.step import Batches, Shots, State, run_steps
+from pirn_jax.training.step import Batches, Shots, State, run_steps, skeleton
 
 PARALLEL = ("none", "pmap", "sharding", "auto")
 AXIS = "devices"
@@ -46,6 +47,11 @@ class Layout(NamedTuple):
     kind: str
     devices: tuple[Any, ...]
     spread: str
+
+    def sharding(self, *spec: str | None) -> NamedSharding:
+        """Axes named AXIS are cut among the devices, the others whole on each."""
+        mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+        return NamedSharding(mesh, PartitionSpec(*spec))
 
     def padded_jobs(self, jobs: int) -> int:
         """So many are stacked: a multiple of the devices where jobs are spread."""
@@ -81,48 +87,29 @@ def choose_layout(parallel: str, jobs: int) -> Layout:
 
 
 class Program:
-    """The training steps, compiled for a layout at the first call.
+    """The training steps of stacked jobs, laid out over devices.
+
+    The compiled steps outlive it: another program of the same layout, recipe and shapes, such as
+    the next run of leave-one-out, does not compile again.
 
     Args:
         layout: from `choose_layout`.
-        graph: of the decoder.
-        recipe: loss and optimizer.
+        recipe: decoder, loss and optimizer.
         shots: of the stacked jobs, J a multiple as `Layout.padded_jobs` says.
     """
 
-    def __init__(self, layout: Layout, graph: Any, recipe: Recipe, shots: Shots):
+    def __init__(self, layout: Layout, recipe: Recipe, shots: Shots):
         self.layout = layout
-        mesh = Mesh(np.array(layout.devices), (AXIS,), axis_types=(AxisType.Auto,))
-        jobs = layout.spread == "jobs"
-
-        def sharding(*spec: str | None) -> NamedSharding:
-            return NamedSharding(mesh, PartitionSpec(*spec))
-
-        self._whole = sharding()
-        self._state = sharding(AXIS) if jobs else self._whole
-        steps = partial(run_steps, graph, recipe)
-        if layout.kind == "pmap":
-            self._batches = sharding(AXIS)
-            self._run = jax.pmap(
-                partial(steps, axis_name=None if jobs else AXIS),
-                AXIS,
-                in_axes=(0, 0, 0) if jobs else (None, None, 0),
-                out_axes=0 if jobs else None,
-                devices=layout.devices,
-                donate_argnums=0,
-            )
+        jobs, pmap = layout.spread == "jobs", layout.kind == "pmap"
+        self._state = layout.sharding(AXIS) if jobs else layout.sharding()
+        if pmap:
+            self._batches = layout.sharding(AXIS)
         else:
-            self._batches = sharding(None, AXIS) if jobs else sharding(None, None, AXIS)
-            scans = sharding(None, AXIS)
-            self._run = jax.jit(
-                partial(
-                    steps,
-                    constrain=lambda x: x if jobs else jax.lax.with_sharding_constraint(x, scans),
-                ),
-                out_shardings=(self._state, self._whole),
-                donate_argnums=0,
-            )
-        self._stacked = layout.kind == "pmap" and jobs
+            self._batches = layout.sharding(*([None, AXIS] if jobs else [None, None, AXIS]))
+        self._stacked = pmap and jobs
+        channels = next(x.shape[-1] for x in shots.tokens if x is not None)
+        # Neither the epochs nor the batch size is part of the program.
+        self.graph, self._run = _compiled(layout, replace(recipe, epochs=1, batch_size=1), channels)
         self._shots = self._place(self._cut(shots), self._state)
 
     def place(self, state: State) -> State:
@@ -173,6 +160,33 @@ class Program:
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
         return jax.tree.map(put, tree)
+
+
+@lru_cache(maxsize=16)
+def _compiled(layout: Layout, recipe: Recipe, channels: int) -> tuple[Any, Any]:
+    """The decoder's graph, and `run_steps` for it; compiled when first called with given shapes."""
+    graph, _, _ = skeleton(recipe.decoder, channels)
+    steps = partial(run_steps, graph, recipe)
+    jobs = layout.spread == "jobs"
+    if layout.kind == "pmap":
+        return graph, jax.pmap(
+            partial(steps, axis_name=None if jobs else AXIS),
+            AXIS,
+            in_axes=(0, 0, 0) if jobs else (None, None, 0),
+            out_axes=0 if jobs else None,
+            devices=layout.devices,
+            donate_argnums=0,
+        )
+    whole, scans = layout.sharding(), layout.sharding(None, AXIS)
+
+    def constrain(x: Any) -> Any:
+        return x if jobs else jax.lax.with_sharding_constraint(x, scans)
+
+    return graph, jax.jit(
+        partial(steps, constrain=constrain),
+        out_shardings=(layout.sharding(AXIS) if jobs else whole, whole),
+        donate_argnums=0,
+    )
 
 
 def agreed(decision: bool) -> bool:

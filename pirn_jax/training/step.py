@@ -11,6 +11,7 @@ Source: paper, "Training and Inference"; DECISIONS 14 (Adam at a constant rate).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -79,8 +80,9 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
     return split(nnx.eval_shape(create))
 
 
+@partial(jax.jit, static_argnums=0)
 def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> State:
-    """The jobs before their first step; compiled as one program it costs one small compilation.
+    """The jobs before their first step.
 
     Args:
         recipe: decoder and learning rate.
@@ -88,7 +90,7 @@ def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> S
         keys: (J,) random keys; a job starts from its own, whatever it is stacked with.
     """
 
-    def create(tokens: tuple, valid: Array | None, key: Array) -> State:
+    def create(tokens: tuple, valid: Any, key: Array) -> State:
         decoder = create_decoder(recipe.decoder, Tokens(*tokens), key, valid)
         _, parameters, statistics = split(decoder)
         return State(parameters, optimizer_of(recipe).init(parameters), statistics)
@@ -145,14 +147,15 @@ def run_steps(
         loss, gradient = jax.value_and_grad(objective)(state.parameters)
         if axis_name is not None:
             loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
-        change, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+            change, moments = optimizer.update(gradient, state.optimizer, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, change)
         return State(parameters, moments, state.statistics), loss
 
     def step(state: State, batch: Batches) -> tuple[State, Array]:
         taken = jax.vmap(lambda x, index: x[index])
         tokens, valid = jax.tree.map(lambda x: constrain(taken(x, batch.indices)), tuple(shots))
-        weights = None if batch.weights is None else constrain(batch.weights)
+        weights = jax.tree.map(constrain, batch.weights)
         return jax.vmap(update)(state, tokens, valid, weights)
 
     return jax.lax.scan(step, state, batches)

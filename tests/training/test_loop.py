@@ -1,22 +1,31 @@
 """What training computes: against a plain loop, alone and stacked, and what it refuses."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training import Features, Job, train
 from pirn_jax.training.loop import epoch_order, stretches
+from pirn_jax.training.step import skeleton
+from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
 def plain_loop(job, recipe):
     """The same training without stacking, padding or scan, Adam written from Kingma and Ba 2015."""
-    tokens = Tokens(job.shots.rgb, job.shots.normals)
-    valid = None if job.shots.valid.all() else job.shots.valid
-    decoder = create_decoder(recipe.decoder, tokens, jax.random.key(job.seed), valid)
-    graph, parameters, statistics = split(decoder)
+    tokens = Tokens(jnp.asarray(job.shots.rgb), jnp.asarray(job.shots.normals))
+    valid = None if job.shots.valid.all() else jnp.asarray(job.shots.valid)
+    graph, _, _ = skeleton(recipe.decoder, CHANNELS)
+
+    @jax.jit
+    def create(key):
+        return split(create_decoder(recipe.decoder, tokens, key, valid))[1:]
+
+    parameters, statistics = create(jax.random.key(job.seed))
 
     @jax.jit
     def gradient(parameters, tokens, valid):
@@ -78,7 +87,9 @@ def test_stretches_cover_the_epochs_in_equal_lengths():
 
 def test_same_seed_twice_is_identical_and_another_seed_is_not():
     settings = recipe(epochs=2)
-    results = [train([job(1)._replace(seed=seed)], settings, parallel="none")[0] for seed in (5, 5, 6)]
+    results = [
+        train([job(1)._replace(seed=seed)], settings, parallel="none")[0] for seed in (5, 5, 6)
+    ]
     assert largest_difference(results[0].parameters, results[1].parameters) == 0
     assert results[0].history == results[1].history
     assert largest_difference(results[0].parameters, results[2].parameters) > 1e-3
@@ -102,16 +113,23 @@ def test_one_modality():
     one = job(0)
     alone = one._replace(shots=one.shots._replace(normals=None))
     (found,) = train([alone], recipe(epochs=2, modalities=("rgb",)), parallel="none")
-    rebuilt = merge(found.graph, found.parameters, found.statistics)(Tokens(one.shots.rgb))
+    decoder = merge(found.graph, *jax.tree.map(jnp.asarray, (found.parameters, found.statistics)))
+    rebuilt = jax.jit(lambda tokens: decoder(tokens))(Tokens(jnp.asarray(one.shots.rgb)))
     assert rebuilt.rgb.shape == (SCANS, TOKENS, CHANNELS)
     assert rebuilt.normals is None
 
 
 def test_a_loss_that_is_not_finite_names_job_and_step():
+    settings = replace(recipe(epochs=2), learning_rate=1e38)
+    with pytest.raises(PirnError, match=r"job0: the loss of step 2 is (nan|inf); the step before"):
+        train([job(0)], settings, parallel="none")
+
+
+def test_features_that_are_not_finite_are_refused():
     bad = job(1)
-    bad.shots.rgb[:] = np.nan
-    with pytest.raises(PirnError, match="job1: the loss of step 1 is nan"):
-        train([job(0), bad], recipe(epochs=2), parallel="none")
+    bad.shots.normals[1, 2, 3] = np.nan
+    with pytest.raises(BadInputError, match="job1: features of normals that are not finite"):
+        train([job(0), bad], recipe(), parallel="none")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +138,11 @@ def test_a_loss_that_is_not_finite_names_job_and_step():
         ([job(0), job(0)], ConfigError, "two jobs are called job0"),
         ([job(0)._replace(seed=-1)], ConfigError, "seed -1"),
         ([Job("a", job(0).shots._replace(normals=None), 0)], BadInputError, "no features of norm"),
-        ([Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)], BadInputError, "(2, 3)"),
+        (
+            [Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)],
+            BadInputError,
+            "(2, 3)",
+        ),
         ([job(0, scans=0)], BadInputError, "no shots"),
     ],
 )

@@ -1,0 +1,215 @@
+"""Training on cached features: 5 shots of 2 × 256 × 768 (ViT-B/14 at 224²), beside plain PyTorch.
+
+    python benchmarks/training.py [--quick] [--json FILE]
+
+Both sides take the same batches of the same tokens (3 and 2 scans an epoch) with Adam. The PyTorch
+peers are eager: `reference_torch.py` in each recipe, and for `paper` also `torch_pirn.py` where
+PIRN_SHARED holds it. All of them take turns, a stretch of epochs at a time, and the medians are
+scaled to 60 epochs. The matrix-product floor is the time XLA takes for the large dense products of
+the same stretch, forward and backward, and nothing else.
+
+Compilation is timed in processes of their own, twice with one cache folder: the first fills it, the
+second reads it. That time is tracing, compiling or reading, and the first step's work beyond a
+later one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.measure import RESULTS, environment, interleaved, write
+from pirn_jax.config import RECIPES, DecoderConfig
+from pirn_jax.training import Features, Job, train, use_compilation_cache
+from pirn_jax.training.loop import epoch_order
+
+SHOTS, N, C, EPOCHS = 5, 256, 768, 60
+PIECE = 3  # epochs a turn
+
+
+def features() -> Features:
+    """Tokens with a common mean, as a ViT's have."""
+    random = np.random.default_rng(0)
+    tokens = random.standard_normal((2, SHOTS, N, C)) + random.standard_normal((2, 1, 1, C))
+    return Features(*tokens.astype(np.float32), np.ones((SHOTS, N), bool))
+
+
+def compile_time(recipe: str, folder: str) -> None:
+    """Print the seconds of the first stretch of a fresh process beyond the second's."""
+    use_compilation_cache(folder)
+    jax.block_until_ready(jnp.zeros(()) + 1)  # the device is up
+    job, settings = Job("one", features(), 0), replace(RECIPES[recipe], epochs=2)
+    moments = [time.perf_counter()]
+    train([job], settings, parallel="none", progress=lambda *_: moments.append(time.perf_counter()))
+    print(moments[1] - moments[0] - (moments[2] - moments[1]))
+
+
+def compile_times(recipe: str) -> dict[str, float]:
+    """Seconds without and with the cache filled."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--compile", recipe, folder]
+        runs = [subprocess.run(command, capture_output=True, text=True) for _ in range(2)]
+    for run in runs:
+        if run.returncode:
+            raise SystemExit(run.stderr)
+    first, second = (float(run.stdout.split()[-1]) for run in runs)
+    return {"first_run_s": first, "second_run_s": second}
+
+
+def ours(recipe: str) -> Callable[[], Any]:
+    """A stretch of epochs by `Program`, as `train` runs it."""
+    from pirn_jax.training.loop import _batches, _stack
+    from pirn_jax.training.parallel import Program, choose_layout
+    from pirn_jax.training.step import create_states
+
+    job, settings = Job("one", features(), 0), RECIPES[recipe]
+    shots, layout = _stack([job], settings), choose_layout("none", 1)
+    program = Program(layout, settings, shots)
+    state = [program.place(create_states(settings, shots, jax.random.key(0)[None]))]
+    batches = _batches([job], 0, PIECE, settings.batch_size, layout.padded_scans)
+
+    def run() -> None:
+        state[0], losses = program.run(state[0], batches)
+        assert np.isfinite(losses).all()
+
+    return run
+
+
+def floor(config: DecoderConfig) -> Callable[[], Any]:
+    """The large products of a stretch alone: forward, and two backward for each."""
+    key = jax.random.key(0)
+    k = config.prototypes
+    rows = [(k, 2 * C, 3 * C), *[(k, C, C)] * 3]  # GRU; keys, queries and values of MNC
+    if config.attention:
+        rows += [(N, C, C), *[(k, C, C)] * 3]
+    if config.mlp_ratio:
+        rows += [(N, C, config.mlp_ratio * C), (N, config.mlp_ratio * C, C)]
+    steps = [len(p) for _ in range(PIECE) for p in epoch_order(0, 0, SHOTS, 4)]
+    draw = partial(jax.random.normal, key)
+    arrays = {
+        size: [
+            (draw((2, size * n, a)), draw((2, a, b)), draw((2, size * n, b))) for n, a, b in rows
+        ]
+        for size in set(steps)
+    }
+
+    @jax.jit
+    def products(arrays: list) -> list:
+        flip = partial(jnp.swapaxes, axis1=-1, axis2=-2)
+        return [(x @ w, y @ flip(w), flip(x) @ y) for x, w, y in arrays]
+
+    def run() -> None:
+        for size in steps:
+            for _ in range(config.layers):
+                jax.block_until_ready(products(arrays[size]))
+
+    return run
+
+
+def shared_reference() -> Any:
+    """The module `torch_pirn.py`, None where PIRN_SHARED does not hold it."""
+    root = Path(os.environ.get("PIRN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    path = root / "reference" / "torch_pirn.py"
+    spec = importlib.util.spec_from_file_location("torch_pirn", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def peers(recipe: str) -> dict[str, Callable[[], Any]]:
+    """Plain PyTorch loops over the same stretch; none where PyTorch is missing."""
+    try:
+        import torch
+        import torch.nn.functional as F
+    except ImportError:
+        return {}
+    from benchmarks import reference_torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    models: dict[str, Any] = {f"torch {recipe}": reference_torch.Decoder(recipe)}
+    shared = shared_reference()
+    if recipe == "paper" and shared is not None:
+        models["torch_pirn.py (paper)"] = shared.Decoder()
+    loss_config = RECIPES[recipe].loss
+    rgb, normals = (torch.from_numpy(x) for x in features()[:2])
+    parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, 4)]
+    batches = [torch.from_numpy(p.copy()) for p in parts]
+
+    def loss(target: Any, rebuilt: Any) -> Any:
+        distance = 1 - F.cosine_similarity(target, rebuilt, dim=-1)
+        factor = (distance.detach() / distance.detach().mean()) ** loss_config.exponent
+        if loss_config.form == "per_token":
+            return (factor * distance).mean()
+        rebuilt.register_hook(lambda slope: slope * factor[..., None])
+        return (1 - F.cosine_similarity(target.flatten(1), rebuilt.flatten(1), dim=-1)).mean()
+
+    def loop(model: Any) -> Callable[[], Any]:
+        optimizer = torch.optim.Adam(model.parameters(), lr=RECIPES[recipe].learning_rate)
+
+        def run() -> None:
+            for some in batches:
+                targets = (rgb[some], normals[some])
+                total = sum(loss(t, z) for t, z in zip(targets, model(*targets), strict=True))
+                optimizer.zero_grad()
+                total.backward()
+                optimizer.step()
+
+        return run
+
+    return {name: loop(model) for name, model in models.items()}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few turns")
+    parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
+    parser.add_argument("--compile", nargs=2, metavar=("RECIPE", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.compile:
+        compile_time(*arguments.compile)
+        return
+    result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
+    ratios: dict[str, float] = {}
+    for recipe, settings in RECIPES.items():
+        tasks = {"ours": ours(recipe), "floor": floor(settings.decoder), **peers(recipe)}
+        times = interleaved(tasks, 5 if arguments.quick else 30, seconds=120)
+        seconds = {name: t["median_ms"] / 1e3 * EPOCHS / PIECE for name, t in times.items()}
+        compiled = compile_times(recipe)
+        result["recipes"][recipe] = {"turns_ms": times, "seconds": seconds, "compile": compiled}
+        print(f"{recipe}: {EPOCHS} epochs, from {times['ours']['runs']} turns of {PIECE}")
+        for name, value in seconds.items():
+            print(f"  {name:24} {value:8.2f} s")
+            if name.startswith("torch"):
+                label = "reference" if name.startswith("torch ") else "shared"
+                ratios[f"training_{recipe}_{label}"] = seconds["ours"] / value
+                print(f"  {'':24} ours / this: {seconds['ours'] / value:.2f}")
+        print(
+            f"  compiling {compiled['first_run_s']:.1f} s, "
+            f"{compiled['second_run_s']:.1f} s from the cache"
+        )
+    result["ratio_to_torch"] = ratios
+    write(arguments.json, result)
+
+
+if __name__ == "__main__":
+    main()

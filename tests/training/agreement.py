@@ -1,0 +1,68 @@
+"""Train in a process of its own and write what came out; run by test_parallel.py.
+
+    python -m tests.training.agreement OUT KIND DTYPE JOBS [FULL] [--process I N ADDRESS]
+
+KIND is none, pmap or sharding. The number of devices comes with XLA_FLAGS.
+"""
+
+import argparse
+
+import jax
+
+parser = argparse.ArgumentParser()
+parser.add_argument("out")
+parser.add_argument("kinds", nargs="+")
+parser.add_argument("--dtype", default="float64")
+parser.add_argument("--jobs", type=int, nargs="+", default=[1])
+parser.add_argument("--full", action="store_true", help="the whole default recipe")
+parser.add_argument("--process", nargs=3, metavar=("I", "N", "ADDRESS"))
+
+
+def main() -> None:
+    arguments = parser.parse_args()
+    jax.config.update("jax_enable_x64", arguments.dtype == "float64")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    first = True
+    if arguments.process:
+        index, count, address = arguments.process
+        jax.distributed.initialize(address, int(count), int(index))
+        assert jax.process_count() == int(count)
+        first = index == "0"
+
+    import numpy as np
+
+    from pirn_jax.config import RECIPES
+    from pirn_jax.decoder import Tokens, merge
+    from pirn_jax.scoring import score_tokens
+    from pirn_jax.training import train
+    from tests.training.problems import job, recipe
+
+    settings = RECIPES["default"] if arguments.full else recipe(epochs=4)
+    result = {}
+    for kind in arguments.kinds:
+        for count in arguments.jobs:
+            jobs = [job(i, masked=i > 0, dtype=arguments.dtype) for i in range(count)]
+            for found, one in zip(train(jobs, settings, parallel=kind), jobs, strict=True):
+                name = f"{kind}/{count}/{found.name}"
+                for path, leaf in jax.tree.leaves_with_path(found.parameters):
+                    key = jax.tree_util.keystr(path, simple=True, separator=".")
+                    result[f"{name}/parameters/{key}"] = leaf
+                result[f"{name}/losses"] = np.array([line["loss"] for line in found.history])
+                tokens = Tokens(one.shots.rgb, one.shots.normals)
+
+                @jax.jit
+                def score(parameters, found=found, tokens=tokens):
+                    rebuilt = merge(found.graph, parameters, found.statistics)(tokens)
+                    pairs = (
+                        rebuilt.target._asdict(),
+                        {"rgb": rebuilt.rgb, "normals": rebuilt.normals},
+                    )
+                    return score_tokens(*pairs, (64, 64)).score
+
+                result[f"{name}/scores"] = np.asarray(score(found.parameters))
+    if first:
+        np.savez(arguments.out, **result)
+
+
+if __name__ == "__main__":
+    main()
