@@ -16,6 +16,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float64, Int64
+
 from pirn_jax.errors import BadInputError
 
 _SEED = re.compile(r"seed(\d{1,9})")
@@ -70,10 +73,11 @@ class Model(NamedTuple):
         return number(self.calibration.get("threshold"))
 
     @property
-    def known(self) -> tuple[list[float], list[int]]:
+    def known(self) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Scores and labels of the test scans whose truth is known."""
-        rows = [(row.score, row.label) for row in self.rows if row.label is not None]
-        return [score for score, _ in rows], [label for _, label in rows]
+        rows = [row for row in self.rows if row.label is not None]
+        scores = np.array([row.score for row in rows], np.float64)
+        return scores, np.array([row.label for row in rows], np.int64)
 
 
 class Run(NamedTuple):

@@ -182,6 +182,7 @@ def _svg(draw: Any, label: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
+    label = label.encode("utf-8", "replace").decode("utf-8")  # a name may be no UTF-8
     # The salt tells figures apart: ids of clip paths and markers must be unique in the page.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=_SIZE, layout="constrained")

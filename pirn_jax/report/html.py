@@ -30,14 +30,20 @@ PRO_LIMIT = 0.3
 class _Column(NamedTuple):
     name: str
     key: str
+    words: str
 
 
 _COLUMNS = (
-    _Column("I‑AUROC", "i_auroc"),
-    _Column("P‑AUROC", "p_auroc"),
-    _Column("AUPRO at 30 %", "aupro_0.3"),
-    _Column("F1max", "i_f1max"),
-    _Column("F1 at threshold", "i_f1"),
+    _Column("I‑AUROC", "i_auroc", "I‑AUROC: whole scans ranked by score; 0.5 is chance."),
+    _Column("P‑AUROC", "p_auroc", "P‑AUROC: the same of pixels."),
+    _Column(
+        "AUPRO at 30 %",
+        "aupro_0.3",
+        "AUPRO: the share of each defect's area that is found, averaged while at most 30 % of the "
+        "good pixels are marked.",
+    ),
+    _Column("F1max", "i_f1max", "F1max: scans at the best threshold, which only an oracle knows."),
+    _Column("F1 at threshold", "i_f1", "F1 at threshold: at the one set from good scans alone."),
 )
 
 
@@ -166,17 +172,16 @@ def _overview(run: Run) -> str:
     if len(run.categories) > 1:
         cells = "".join(f"<td>{_spread(_means(run, column.key))}</td>" for column in columns)
         foot = f'<tfoot><tr><th scope="row">mean</th>{cells}</tr></tfoot>'
-    several = len({model.seed for model in run.models}) > 1
+    words = " ".join(column.words for column in columns)
+    if len({model.seed for model in run.models}) > 1:
+        words += " ± is the standard deviation over seeds."
     return f"""<section>
 <h2>Results</h2>
 <div class="scroll"><table class="wide">
 <thead><tr><th scope="col">category</th>{head}</tr></thead>
 <tbody>{body}</tbody>{foot}
 </table></div>
-<p class="caption">1 is perfect. I: whole scans ranked by their score; 0.5 is chance. P: pixels.
-AUPRO: how much of each defect's area is found while at most 30 % of the good pixels are marked.
-F1max takes the best threshold there is, which only an oracle knows; F1 at the threshold takes the
-one set from good scans alone.{" ± is the standard deviation over seeds." if several else ""}</p>
+<p class="caption">1 is perfect. {words}</p>
 </section>"""
 
 
@@ -230,7 +235,7 @@ def _interval(model: Model) -> str:
     from pirn_jax.metrics import image_intervals
 
     scores, labels = model.known
-    if len(set(labels)) < 2 or "i_auroc" not in model.metrics:
+    if not 0 < labels.sum() < len(labels) or "i_auroc" not in model.metrics:
         return ""
     low, high = image_intervals(scores, labels)["i_auroc"]
     if low == high:
@@ -286,14 +291,12 @@ def _figures(models: Sequence[Model]) -> list[str]:
 
 def _image_roc(model: Model) -> figures.Curve | None:
     """The exact ROC curve of the image scores: that of a map one pixel high."""
-    import numpy as np
-
     from pirn_jax.metrics import evaluate_maps
 
     scores, labels = model.known
-    if len(set(labels)) < 2:
+    if not 0 < labels.sum() < len(labels):
         return None
-    curve = evaluate_maps([np.array([scores])], [np.array([labels])], curves=200)["roc"]
+    curve = evaluate_maps([scores[None]], [labels[None]], curves=200)["roc"]
     return curve["fpr"], curve["tpr"]
 
 

@@ -123,7 +123,7 @@ def tiles(
         coloured = _heat(scan.maps[name], low, high)
         if name == "fused" and threshold is not None:
             coloured[_outline(scan.maps[name] > threshold)] = 255
-        found.append(_tile("anomaly map" if name == "fused" else f"map of {name}", coloured))
+        found.append(_tile("anomaly map" if name == "fused" else f"{name} map", coloured))
     return found
 
 
