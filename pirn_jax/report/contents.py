@@ -21,6 +21,8 @@ from jaxtyping import Float64, Int64
 
 from pirn_jax.errors import BadInputError
 
+_DEEPEST = 50  # levels of a JSON document
+_PLAIN = (str, int, float, bool, type(None))
 _SEED = re.compile(r"seed(\d{1,9})")
 
 
@@ -265,10 +267,17 @@ def _json(path: Path, notes: list[str]) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        document = json.loads(text)
+        level, depth = [document], 0
+        while level:  # what is printed later is printed recursively
+            if (depth := depth + 1) > _DEEPEST:
+                raise ValueError(f"nested more than {_DEEPEST} levels deep")
+            inner = [i.values() if isinstance(i, dict) else i for i in level]
+            level = [v for i in inner if not isinstance(i, _PLAIN) for v in i]
     except (ValueError, RecursionError) as error:
         notes.append(f"{_short(path)}: {error}")
         return None
+    return document
 
 
 def _text(path: Path, notes: list[str]) -> str | None:

@@ -182,7 +182,9 @@ def test_a_damaged_file_is_named_and_costs_no_more_than_its_part(tmp_path, name)
     assert bool(page.having("img")) == (name != "flange/seed0/scores.csv")
 
 
-@pytest.mark.parametrize("document", ["[1]", "null", '{"a": 1e999}', "\xff", "[" * 100_000, ""])
+@pytest.mark.parametrize(
+    "document", ["[1]", "null", '{"a": 1e999}', "\xff", "[" * 100_000, "[" * 900 + "]" * 900, ""]
+)
 def test_all_files_may_be_damaged(tmp_path, document):
     folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
     for name in FILES:
