@@ -210,6 +210,7 @@ def _card(scan: pictures.Shown, among: int, digits: int, tiles: Sequence[picture
         (None, 0): "called good",
     }.get((row.label, -1 if row.pred_label is None else row.pred_label), "")
     wrong = " wrong" if verdict in ("missed", "false alarm") else ""
+    few = " few" if len(tiles) <= 4 else ""
     name = row.defect or ("good" if row.label == 0 else "scan")
     drawn = "".join(
         f'<figure><img src="{tile.uri}" width="{tile.width}" height="{tile.height}" '
@@ -221,7 +222,7 @@ def _card(scan: pictures.Shown, among: int, digits: int, tiles: Sequence[picture
 <span class="verdict{wrong}">{verdict}</span>
 <span class="soft">score {row.score:.{digits}f}<br>
 rank {scan.rank} of {among}<br>
-{escape(row.key)}</span></div><div class="tiles">{drawn}</div></div>"""
+{escape(row.key).replace("/", "/<wbr>")}</span></div><div class="tiles{few}">{drawn}</div></div>"""
 
 
 def _digits(model: Model) -> int:

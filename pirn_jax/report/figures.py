@@ -130,7 +130,7 @@ def loss_curve(seeds: Sequence[Sequence[tuple[float, float]]], label: str) -> st
     """
 
     def draw(axes: Any) -> None:
-        from matplotlib.ticker import NullFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter
 
         for place, losses in enumerate(seeds):
             epochs, values = zip(*losses, strict=True)
@@ -147,6 +147,7 @@ def loss_curve(seeds: Sequence[Sequence[tuple[float, float]]], label: str) -> st
         highest = max(value for losses in seeds for _, value in losses)
         if lowest > 0 and highest / lowest > 10:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:

@@ -113,6 +113,24 @@ def test_tiles_show_truth_and_what_lies_above_the_threshold():
     assert heat[30:].sum(axis=2).max() < 30  # the ordinary is black
 
 
+def test_a_highlight_in_a_dark_photograph_stays_bright_beside_the_truth():
+    rgb = np.full((64, 64, 3), 20, np.uint8)
+    rgb[:4, :8] = 255  # less than the brightest hundredth
+    row = Row("a", 0, "good", 0.3, 0)
+    shown = pictures.Shown(row, 1, rgb, None, np.zeros((64, 64), bool), {})
+    truth = decoded(pictures.tiles(shown, {}, None)[1])
+    assert truth[:3, :7].min() > 200
+    assert 20 <= truth[32:].min() <= truth[32:].max() <= 120
+
+
+def test_one_modality_shows_its_map_once():
+    fused = np.zeros((8, 8), np.float32)
+    row = Row("a", 0, "good", 0.3, 0)
+    shown = pictures.Shown(row, 1, None, None, None, {"fused": fused, "rgb": fused})
+    tiles = pictures.tiles(shown, pictures.scales([shown], None), None)
+    assert [tile.name for tile in tiles] == ["anomaly map"]
+
+
 def test_the_colour_scale_places_the_threshold_at_two_thirds():
     row = Row("a", 0, "good", 0.3, 0)
     fused = np.linspace(0, 1, 401, dtype=np.float32).reshape(1, -1)
