@@ -16,8 +16,13 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float64, Int64
+
 from pirn_jax.errors import BadInputError
 
+_DEEPEST = 50  # levels of a JSON document
+_PLAIN = (str, int, float, bool, type(None))
 _SEED = re.compile(r"seed(\d{1,9})")
 
 
@@ -70,10 +75,11 @@ class Model(NamedTuple):
         return number(self.calibration.get("threshold"))
 
     @property
-    def known(self) -> tuple[list[float], list[int]]:
+    def known(self) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Scores and labels of the test scans whose truth is known."""
-        rows = [(row.score, row.label) for row in self.rows if row.label is not None]
-        return [score for score, _ in rows], [label for _, label in rows]
+        rows = [row for row in self.rows if row.label is not None]
+        scores = np.array([row.score for row in rows], np.float64)
+        return scores, np.array([row.label for row in rows], np.int64)
 
 
 class Run(NamedTuple):
@@ -261,10 +267,17 @@ def _json(path: Path, notes: list[str]) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        document = json.loads(text)
+        level, depth = [document], 0
+        while level:  # what is printed later is printed recursively
+            if (depth := depth + 1) > _DEEPEST:
+                raise ValueError(f"nested more than {_DEEPEST} levels deep")
+            inner = [i.values() if isinstance(i, dict) else i for i in level]
+            level = [v for i in inner if not isinstance(i, _PLAIN) for v in i]
     except (ValueError, RecursionError) as error:
         notes.append(f"{_short(path)}: {error}")
         return None
+    return document
 
 
 def _text(path: Path, notes: list[str]) -> str | None:

@@ -130,7 +130,7 @@ def loss_curve(seeds: Sequence[Sequence[tuple[float, float]]], label: str) -> st
     """
 
     def draw(axes: Any) -> None:
-        from matplotlib.ticker import NullFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter
 
         for place, losses in enumerate(seeds):
             epochs, values = zip(*losses, strict=True)
@@ -147,6 +147,7 @@ def loss_curve(seeds: Sequence[Sequence[tuple[float, float]]], label: str) -> st
         highest = max(value for losses in seeds for _, value in losses)
         if lowest > 0 and highest / lowest > 10:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
@@ -182,6 +183,7 @@ def _svg(draw: Any, label: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
+    label = label.encode("utf-8", "replace").decode("utf-8")  # a name may be no UTF-8
     # The salt tells figures apart: ids of clip paths and markers must be unique in the page.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=_SIZE, layout="constrained")

@@ -118,12 +118,15 @@ def tiles(
         found.append(_tile("normals", scan.normals))
     if scan.mask is not None:
         found.append(_tile("truth", _truth(scan)))
-    for name in sorted(scan.maps, key=lambda n: ({"fused": 0, "rgb": 1}.get(n, 2), n)):
+    names = sorted(scan.maps, key=lambda name: ({"fused": 0, "rgb": 1}.get(name, 2), name))
+    if len(names) == 2 and "fused" in names:
+        names = ["fused"]  # one modality: its map is the fused one
+    for name in names:
         low, high = scale[name]
         coloured = _heat(scan.maps[name], low, high)
         if name == "fused" and threshold is not None:
             coloured[_outline(scan.maps[name] > threshold)] = 255
-        found.append(_tile("anomaly map" if name == "fused" else f"map of {name}", coloured))
+        found.append(_tile("anomaly map" if name == "fused" else f"{name} map", coloured))
     return found
 
 
@@ -191,17 +194,18 @@ def _heat(values: np.ndarray, low: float, high: float) -> UInt8[np.ndarray, "h w
 
 
 def _truth(scan: Shown) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph in dim grey, the defect in the accent colour."""
+    """The photograph in dim grey, as bright for every scan, the defect in the accent colour."""
     assert scan.mask is not None
     height, width = scan.mask.shape
     base = scan.rgb if scan.rgb is not None else scan.normals
     grey = np.full((height, width), 60, np.float32)
     if base is not None:
         image = Image.fromarray(base).convert("L").resize((width, height))
-        grey = np.asarray(image, np.float32) * 0.45
+        grey = np.asarray(image, np.float32)
+        grey *= min(1.5, 110 / max(1.0, float(np.quantile(grey, 0.99))))  # dark ones stay visible
     picture = np.repeat(grey[..., None], 3, axis=2)
     picture[scan.mask] = 0.25 * picture[scan.mask] + 0.75 * _TRUTH
-    return picture.astype(np.uint8)
+    return picture.clip(0, 255).astype(np.uint8)
 
 
 def _outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

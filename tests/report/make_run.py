@@ -10,7 +10,7 @@ from pirn_jax.metrics import evaluate_maps, image_metrics
 from pirn_jax.scans import Scan
 from pirn_jax.scoring import calibrate
 
-THRESHOLD_SCORES = (0.30, 0.33, 0.35, 0.41, 0.38)
+THRESHOLD_SCORES = np.array([0.30, 0.33, 0.35, 0.41, 0.38])
 SIDE = 48
 
 
@@ -116,7 +116,7 @@ def write_model(
         }
         fused = np.sum(list(each_map.values()), axis=0, dtype=np.float32)
         score = float(fused.max())
-        name = key.replace("/", "__")
+        name = key.replace("/", "__").replace("\\", "__")
         np.save(model / "maps" / f"{name}.npy", fused)
         arrays = {f"map_{m}": v.astype(np.float16) for m, v in each_map.items()}
         arrays["rgb"] = scan.rgb
@@ -135,8 +135,8 @@ def write_model(
         table.writerow(["key", "label", "defect", "score", "pred_label"])
         table.writerows(rows)
     figures = image_metrics(
-        [row[3] for row in rows],
-        [row[1] for row in rows],
+        np.array([row[3] for row in rows]),
+        np.array([row[1] for row in rows]),
         threshold=threshold.threshold if calibrated else None,
     )
     if masks:
