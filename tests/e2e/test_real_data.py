@@ -29,7 +29,7 @@ def test_tire_by_photographs_alone(shared, tmp_path):
     assert document["data"] == "real"
     assert document["encoder"]["demo"] is False
     assert figures["scans"] == 58
-    assert figures["p_auroc"] > 0.75  # chance is 0.5
+    assert figures["p_auroc"] > 0.7  # chance is 0.5
 
 
 @pytest.mark.slow
