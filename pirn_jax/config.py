@@ -221,7 +221,7 @@ class Config:
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
-    method: str = "pirn"
+    method: Annotated[str, tyro.conf.Suppress] = "pirn"  # no choice yet
     """The detector: pirn."""
     recipe: str = "default"
     """How the decoder is built and trained: default, or paper (the equations to the letter)."""
