@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -35,9 +35,10 @@ from pirn_jax import __version__
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.parts import Part, generator_of, list_parts, open_category, shots_of
 from pirn_jax.results import Row, scores_table, write_results
 from pirn_jax.saved import read_config, read_object, replace_file, write_json
-from pirn_jax.scans import Dataset, choose_shots, list_categories, open_dataset, write_split
+from pirn_jax.scans import write_split
 from pirn_jax.training import FeatureCache
 from pirn_jax.training.compilation import use_compilation_cache
 
@@ -45,10 +46,6 @@ _log = logging.getLogger("pirn_jax")
 Progress = Callable[[str, int, int, str], None]
 """Called with a stage (shots, training, scans), how much of it is done, of how much, and a note."""
 
-GENERATED_CATEGORIES = ("flange", "housing", "biscuit")
-GENERATED_POOL = 50
-"""Good generated scans the shots are chosen from, so that every seed chooses others."""
-GENERATED_VALIDATION = 10
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -61,19 +58,6 @@ PACKAGES = (
     "scipy",
 )
 _NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel")
-
-
-class Part(NamedTuple):
-    """One model of a run: a category and a seed."""
-
-    category: str
-    seed: int
-    data: Dataset
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.category}/seed{self.seed}"
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:
@@ -115,8 +99,8 @@ def train_run(
         PirnError: whatever keeps it from being done as asked.
     """
     tell = progress or (lambda stage, done, total, note: None)
-    parts = _parts(config)  # before any folder is made
-    shots = [_shots(config, part) for part in parts]
+    parts = list_parts(config)  # before any folder is made
+    shots = [shots_of(config, part) for part in parts]
     detector = replace(config.detector, background=config.background)
     folder, finished = _folder(config)
     if finished:
@@ -134,7 +118,7 @@ def train_run(
     for part, keys in zip(parts, shots, strict=True):
         document = _write_split(folder, config, part, keys)
         splits.setdefault(part.category, {})[f"seed{part.seed}"] = document
-    write_json(folder / "split.json", {**splits, **marks} | _generator(config))
+    write_json(folder / "split.json", {**splits, **marks} | generator_of(config))
 
     encoded, total = 0, sum(map(len, shots))
 
@@ -347,64 +331,6 @@ def model_folders(run: Path, categories: Sequence[str] = ()) -> dict[tuple[str, 
     return {key: place for key, place in found.items() if not categories or key[0] in categories}
 
 
-def open_category(config: TrainConfig, category: str) -> Dataset:
-    """One category of the run's dataset, with the options the run's config implies."""
-    if config.dataset == "synthetic":
-        return open_dataset(
-            "synthetic",
-            None,
-            category,
-            train=max(GENERATED_POOL, config.shots),
-            validation=GENERATED_VALIDATION,
-            test=config.test_scans,
-        )
-    root = config.data_root or os.environ.get("PIRN_DATA")
-    if not root:
-        raise ConfigError(
-            f"no folder with {config.dataset} data",
-            "give --data-root, or set PIRN_DATA, or leave out --dataset for generated scans",
-        )
-    options: dict[str, Any] = {}
-    if config.dataset in ("mvtec3d", "eyecandies", "real_iad_d3"):
-        streams = {"rgb": "rgb", "normals": "xyz"}
-        options["modalities"] = tuple(streams[name] for name in config.detector.modalities)
-    if config.unit != "auto":
-        options["unit"] = config.unit
-    # A root that is itself the category has the name of its folder.
-    inside = "" if category == Path(root).resolve().name else category
-    known = list_categories(config.dataset, root)
-    return open_dataset(config.dataset, root, category if category in known else inside, **options)
-
-
-def _parts(config: TrainConfig) -> list[Part]:
-    root = config.data_root or os.environ.get("PIRN_DATA")
-    if config.dataset == "synthetic" and not config.category:
-        names: tuple[str, ...] = GENERATED_CATEGORIES
-    elif config.dataset != "synthetic" and not root:
-        open_category(config, "")  # says what is missing
-        names = ()
-    elif not config.category or config.category == ("all",):
-        names = list_categories(config.dataset, root if config.dataset != "synthetic" else None)
-        if names == ("",) and root:
-            names = (Path(root).resolve().name,)
-    else:
-        names = config.category
-    if not names:
-        raise BadInputError("no category was found", "see pirn_jax.scans for the layouts", root)
-    parts = []
-    for name in names:
-        data = open_category(config, name)
-        parts += [Part(data.category or name, seed, data) for seed in config.seeds]
-        if not len(data.train):
-            raise BadInputError(f"{name} has no scans to learn from", "see pirn_jax.scans", root)
-        if not len(data.validation) and (config.shots or len(data.train)) < 2:
-            raise ConfigError(
-                f"{name} has no validation scans, and one shot alone sets no threshold",
-                "use --shots 2 or more",
-            )
-    return parts
-
-
 def _folder(config: TrainConfig) -> tuple[Path, bool]:
     """The run folder, empty or to go on with, and whether there is nothing left to do."""
     folder = Path(config.folder)
@@ -441,14 +367,6 @@ def _contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def _shots(config: TrainConfig, part: Part) -> tuple[str, ...]:
-    keys = part.data.train.keys
-    order = "first" if config.shots_order == "first" else "hash"
-    return choose_shots(
-        keys, config.shots or len(keys), part.seed, config.dataset, part.category, order
-    )
-
-
 def _write_split(
     folder: Path, config: TrainConfig, part: Part, keys: Sequence[str]
 ) -> dict[str, Any]:
@@ -463,14 +381,6 @@ def _write_split(
         order=config.shots_order,
     )
     return read_object(place / "split.json")
-
-
-def _generator(config: TrainConfig) -> dict[str, Any]:
-    if config.dataset != "synthetic":
-        return {}
-    from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
-
-    return {"generator": {"version": GENERATOR_VERSION, "hash": generator_hash()}}
 
 
 def environment(command: Sequence[str] = ()) -> dict[str, Any]:

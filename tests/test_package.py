@@ -82,12 +82,13 @@ ROOMS |= {
     "shots": _MODEL | {"judging"},
     "detector": _MODEL | {"judging", "shots", "saved"},
     "results": {"detector", "judging", "saved", "scans"},
-    "runs": {"config", "detector", "report", "results", "saved", "scans", "training"},
+    "parts": {"config", "scans"},
+    "runs": {"config", "detector", "parts", "report", "results", "saved", "scans", "training"},
     "predictions": {"detector", "results", "runs", "saved", "scans", "scoring"},
     "train": {"command", "config", "runs", "saved"},
     "evaluate": {"command", "runs", "saved"},
     "predict": {"command", "predictions"},
-    "doctor": {"command", "config", "encoder", "judging", "runs", "scans"},
+    "doctor": {"command", "config", "encoder", "judging", "parts", "scans"},
 }
 
 

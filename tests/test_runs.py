@@ -11,6 +11,7 @@ import pytest
 
 from pirn_jax.config import PRESETS, Config, TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.parts import open_category
 from pirn_jax.results import Row, _chosen, file_name, scores_table, shrink
 from pirn_jax.runs import (
     _folder,
@@ -19,7 +20,6 @@ from pirn_jax.runs import (
     from_flat,
     mean_figures,
     model_folders,
-    open_category,
     open_run,
 )
 from pirn_jax.saved import fill, flatten, read_object, replace_file, write_json
