@@ -144,7 +144,7 @@ class FeatureCache:
         if entry.is_dir():
             try:
                 return _read(entry)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("cached features are damaged and will be made again: %s", error)
         features = make()
         try:
@@ -155,7 +155,7 @@ class FeatureCache:
 
 
 def _read(entry: Path) -> Features:
-    """Raises OSError, ValueError or KeyError for anything but a whole, unchanged entry."""
+    """Raises one of those errors for anything but a whole, unchanged entry."""
     sums = json.loads((entry / "entry.json").read_text())["sha256"]
     arrays: dict[str, np.ndarray | None] = dict.fromkeys(Features._fields)
     for name, expected in sums.items():

@@ -1,0 +1,109 @@
+"""Interrupted and resumed: the same end, and never an unreadable checkpoint."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pirn_jax.errors import ConfigError
+from pirn_jax.training import train
+from tests.training.problems import job, largest_difference, recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(done: int):
+    def progress(now, total, last):
+        if now >= done:
+            raise Stopped
+
+    return progress
+
+
+def test_resumed_on_other_devices_or_refused(tmp_path):
+    jobs, settings = [job(0), job(1)], recipe(epochs=6)
+    kept = {"checkpoints": tmp_path, "save_seconds": 0.0}
+    whole = train(jobs, settings, parallel="none")
+    with pytest.raises(Stopped):
+        train(jobs, settings, parallel="none", progress=stop_at(6), **kept)
+    with pytest.raises(ConfigError, match="holds checkpoints of an earlier run"):
+        train(jobs, settings, parallel="none", **kept)
+    with pytest.raises(ConfigError, match="another run"):
+        train(jobs, replace(settings, learning_rate=1.0), parallel="none", resume=True, **kept)
+
+    seen = []
+    resumed = train(
+        jobs, settings, parallel="none", resume=True, progress=lambda *x: seen.append(x[0]), **kept
+    )
+    assert seen[0] > 2
+    assert seen[-1] == 12
+    assert len(list((tmp_path / "0").iterdir())) == 2
+    for one, other in zip(whole, resumed, strict=True):
+        assert largest_difference(one.parameters, other.parameters) == 0
+        assert one.history == other.history
+
+    # Finished: nothing is left to do, and the same comes back.
+    again = train(jobs, settings, parallel="pmap", resume=True, **kept)
+    for one, other in zip(whole, again, strict=True):
+        assert largest_difference(one.parameters, other.parameters) == 0
+        assert one.history == other.history
+
+
+def test_a_short_run_keeps_no_checkpoint(tmp_path):
+    train([job(0)], recipe(epochs=2), parallel="none", checkpoints=tmp_path)
+    assert not list((tmp_path / "0").iterdir())
+
+
+def start(folder: Path, out: Path, epochs: int) -> subprocess.Popen:
+    arguments = [folder / "checkpoints", folder.parent / "cache", out, epochs]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.resumable", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path):
+    """SIGKILL while it starts, compiles, trains or writes; the next run reads what is there."""
+    epochs = 151  # prime: a checkpoint after every epoch
+    moments = random.Random(0)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start(whole, tmp_path / "whole.npz", epochs)
+    _, said = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    for kill in range(20):
+        process = start(broken, tmp_path / "broken.npz", epochs)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # The start, or one of the next epochs; then at any point of what follows it.
+        lines = [process.stdout.readline() for _ in range(1 + moments.randrange(6))]
+        time.sleep(moments.random() * (3.0 if len(lines) == 1 else 0.2))
+        process.kill()
+        process.wait()
+        said = process.stderr.read()
+        assert "Error" not in said, (kill, said)
+        process.stdout.close()
+        process.stderr.close()
+        assert all(lines), (kill, said)
+    assert not (tmp_path / "broken.npz").exists()
+    process = start(broken, tmp_path / "broken.npz", epochs)
+    _, said = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    one, other = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "broken.npz")
+    assert sorted(one) == sorted(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], name)
