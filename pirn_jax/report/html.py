@@ -113,8 +113,8 @@ def _banners(run: Run) -> list[str]:
         found.append(
             (
                 "Demo encoder",
-                "Its weights are random numbers from a fixed seed. With pretrained weights "
-                "detection is far better; do not judge the method by this report.",
+                "Its weights are random numbers from a fixed seed; the method is made for "
+                "pretrained ones. Do not judge it by this report.",
             )
         )
     return [f'<p class="banner" role="note"><b>{title}</b> {words}</p>' for title, words in found]
