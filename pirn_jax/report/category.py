@@ -141,7 +141,7 @@ def _calibration(model: Model) -> str:
     try:
         known = {f: model.calibration[f] for f in Calibration._fields if f in model.calibration}
         words = Calibration(**known).statement()
-    except (TypeError, ValueError):  # of another version: shown as it stands
+    except (TypeError, ValueError, ArithmeticError):  # of another version: as it stands
         return f'<div><h3>Threshold</h3><dl class="pairs">{pairs(model.calibration)}</dl></div>'
     lines = [line[:1].upper() + line[1:] + "." for line in words.splitlines()]
     return f"<div><h3>Threshold</h3><p>{'<br>'.join(map(escape, lines))}</p></div>"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import re
 from pathlib import Path
@@ -22,6 +21,7 @@ from jaxtyping import Float64, Int64
 from pirn_jax.errors import BadInputError
 
 _DEEPEST = 50  # levels of a JSON document
+_LARGEST = 1e30
 _PLAIN = (str, int, float, bool, type(None))
 _SEED = re.compile(r"seed(\d{1,9})")
 
@@ -152,14 +152,10 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float, or None."""
+    """The value as a float that figures can be drawn of (finite, below 1e30), or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        value = float(value)
-    except OverflowError:
-        return None
-    return value if math.isfinite(value) else None
+    return float(value) if abs(value) < _LARGEST else None  # NaN is not below anything
 
 
 def mapping(value: Any) -> dict[str, Any]:

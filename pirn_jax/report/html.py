@@ -113,8 +113,8 @@ def _banners(run: Run) -> list[str]:
         found.append(
             (
                 "Demo encoder",
-                "Its weights are random numbers from a fixed seed. With pretrained weights "
-                "detection is far better; do not judge the method by this report.",
+                "Its weights are random numbers from a fixed seed; the method is made for "
+                "pretrained ones. Do not judge it by this report.",
             )
         )
     return [f'<p class="banner" role="note"><b>{title}</b> {words}</p>' for title, words in found]
@@ -130,16 +130,19 @@ def _lead(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    encoder = run.metrics.get("encoder")
-    encoder = mapping(encoder).get("name") or encoder or run.config.get("encoder")
+    config = run.config
+    encoder = mapping(run.metrics.get("encoder")).get("name") or config.get("encoder")
+    size = config.get("image_size")
+    recipe = run.metrics.get("recipe") or config.get("recipe")
+    changes = config.get("change")
     facts = {
         "dataset": _dataset(run),
-        "encoder": encoder,
-        "recipe": run.metrics.get("recipe") or run.config.get("recipe"),
-        "modalities": run.config.get("modalities"),
-        "shots": (run.config["shots"] or "all") if "shots" in run.config else None,
+        "method": config.get("method"),
+        "encoder": f"{encoder}, {size} px" if encoder and size else encoder,
+        "recipe": [recipe, *changes] if recipe and isinstance(changes, list) else recipe,
+        "modalities": config.get("modalities"),
+        "shots": (config["shots"] or "all") if "shots" in config else None,
         "seeds": sorted({model.seed for model in run.models}),
-        "image size": run.config.get("image_size"),
         "started": str(run.environment.get("started", ""))[:16].replace("T", " "),
     }
     return "".join(

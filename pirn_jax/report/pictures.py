@@ -160,7 +160,7 @@ def _read(model: Model, rank: int, row: Row, notes: list[str]) -> Shown | None:
         _colours(arrays.get("rgb")),
         _colours(arrays.get("normals")),
         _mask(arrays.get("mask")),
-        {name: array for name, array in maps.items() if np.isfinite(array).all()},
+        {name: array for name, array in maps.items() if np.abs(array).max() < 1e30},
     )
 
 

@@ -62,7 +62,9 @@ def write_run(
         "encoder": "vit-tiny-16",
         "image_size": 224,
         "modalities": list(modalities),
+        "method": "pirn",
         "recipe": "default",
+        "change": ["epochs=30"],
         "shots": 5,
         "seeds": list(seeds),
     })  # fmt: skip

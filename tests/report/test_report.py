@@ -1,5 +1,6 @@
 """The report as its readers meet it: whole, self-contained, true to the files, and never fooled."""
 
+import functools
 import json
 import os
 import re
@@ -27,7 +28,8 @@ def report_of(folder) -> Page:
 def test_it_is_one_file_with_every_part(tmp_path):
     page = report_of(write_run(tmp_path / "run"))
     for part in (
-        "Generated data", "Demo encoder", "vit-tiny-16", "rgb, normals", "shots 5", "seeds 0",
+        "Generated data", "Demo encoder", "vit-tiny-16, 224 px", "default, epochs=30",
+        "rgb, normals", "shots 5", "seeds 0",
         "I‑AUROC", "P‑AUROC", "AUPRO at 30 %", "F1max", "F1 at threshold", "flange", "housing",
         "Scores", "ROC", "PRO", "Training", "Prototypes", "largest score of 5 normal scans",
         "By kind of defect", "Defective scans, hardest first", "Good scans, hardest first",
@@ -192,6 +194,21 @@ def test_all_files_may_be_damaged(tmp_path, document):
     assert "flange" in report_of(folder).text
 
 
+def test_calibration_of_another_version_is_shown_as_it_stands(tmp_path):
+    folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
+    dump(folder / "flange" / "seed0" / "calibration.json", {"threshold": 0.4, "wanted_rate": 0})
+    assert re.search("Threshold threshold 0.4 wanted_rate 0", report_of(folder).text)
+
+
+def test_scores_no_figure_can_hold_are_left_out(tmp_path):
+    folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
+    table = folder / "flange" / "seed0" / "scores.csv"
+    table.write_text(table.read_text() + "test/crack/009,1,crack,1e308,1\ntest/a,0,good,-inf,0\n")
+    page = report_of(folder)
+    assert "scores.csv: 2 lines without a finite score" in page.text
+    assert "of 2 defective scans found" in page.text
+
+
 def test_damaged_pictures_are_named_and_never_unpickled(tmp_path):
     folder = write_run(tmp_path / "run", ("flange",))
     pictures = sorted((folder / "flange" / "seed0" / "pictures").iterdir())
@@ -267,11 +284,14 @@ def test_no_run_folder(tmp_path):
 
 
 def test_three_categories_stay_below_five_megabytes(tmp_path):
-    def scan(category, key):
-        found = render(category, key)
+    @functools.cache
+    def rendered(key):
+        found = render("flange", key)
         return found._replace(normals=np.asarray(surface_normals(found.xyz, found.valid)))
 
-    folder = write_run(tmp_path / "run", ("flange", "biscuit", "rope"), good=6, each=3, scans=scan)
+    folder = write_run(
+        tmp_path / "run", ("a", "b", "c"), good=6, each=3, scans=lambda _, key: rendered(key)
+    )
     page = report_of(folder)
     assert len(page.having("img")) == 3 * 12 * 6
     assert (folder / "report.html").stat().st_size < 5e6
