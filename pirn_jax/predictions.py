@@ -75,6 +75,10 @@ def predict_scans(
             request.out,
         )
     scans = _scans(request)
+    if not len(scans):
+        raise BadInputError(
+            "no scans to predict", "give a folder of scans, or one with a test/ in it"
+        )
     place = _model_folder(request)
     start_caches(request.cache)
     model = PIRN.load(place, weights=request.weights)
