@@ -55,7 +55,7 @@ class Trained(NamedTuple):
     Attributes:
         name: of the job.
         graph: for `pirn_jax.decoder.merge`, with the two below.
-        parameters: plain dict of numpy arrays.
+        parameters: plain dict of numpy arrays; to be passed through `jax.jit` as arguments.
         statistics: the same.
         history: a line an epoch: job, epoch and step (both from 1), and its mean loss.
     """
@@ -160,7 +160,9 @@ def _train_group(
                 line = {"job": job.name, "epoch": epoch + 1, "step": (epoch + 1) * steps}
                 lines.append({**line, "loss": float(loss)})
         if checkpoints is not None and agreed(time.monotonic() - saved >= save_seconds):
-            checkpoints.save(stop, _first(program.fetch(state), len(jobs)), history)
+            # Copies: both are written while training goes on.
+            so_far = [list(lines) for lines in history]
+            checkpoints.save(stop, _first(program.fetch(state), len(jobs)), so_far)
             saved = time.monotonic()
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
@@ -173,7 +175,7 @@ def _train_group(
 
 
 def _first(state: State, jobs: int) -> State:
-    return jax.tree.map(lambda x: np.asarray(x)[:jobs], state)
+    return jax.tree.map(lambda x: np.array(x)[:jobs], state)
 
 
 def _padded(state: State, jobs: int) -> State:
