@@ -1,14 +1,21 @@
-"""What every command shares: typed flags, and errors a person can act on instead of a traceback."""
+"""What every command shares: typed flags, errors a person can act on, progress bars, the table."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from pirn_jax.errors import PirnError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 USAGE_OR_DATA = 2  # exit code of a run that could not be done as asked
+_COLUMNS = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc", "AUPRO@30 %": "aupro_0.3"}
+_COLUMNS |= {"F1max": "i_f1max"}
 
 
 def run(
@@ -29,12 +36,97 @@ def run(
 
     module = sys.modules["__main__"].__spec__
     program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
-    try:
+    with exits():
         if options is None:
             return tyro.cli(main, args=arguments, prog=program)
         return main(tyro.cli(options, args=arguments, prog=program))
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Ends the process, as `run` says, for errors raised inside."""
+    try:
+        yield
     except PirnError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(USAGE_OR_DATA) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Bars on stderr, one per stage; yields what `pirn_jax.runs.Progress` describes.
+
+    Messages of the package's log are printed above them.
+    """
+    from rich.console import Console
+    from rich.logging import RichHandler
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    log = logging.getLogger("pirn_jax")
+    log.addHandler(handler)
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+
+        def tell(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total, note=note)
+            progress.update(bars[stage], completed=done, total=total, note=note)
+
+        try:
+            yield tell
+        finally:
+            log.removeHandler(handler)
+
+
+def results_table(metrics: Mapping[str, Any]) -> Table:
+    """A run's `metrics.json` as a table: category by category, seeds averaged, and the mean."""
+    from rich.table import Table
+
+    title = ["generated data"] if metrics.get("data") == "generated" else []
+    encoder = metrics.get("encoder", {})
+    if encoder.get("demo"):
+        title.append("demo encoder: random weights, figures mean little")
+    table = Table(title="; ".join(title) or None, title_style="bold red")
+    table.add_column("category")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for category, seeds in metrics["categories"].items():
+        table.add_row(
+            category, *[_cell([s.get(k) for s in seeds.values()]) for k in _COLUMNS.values()]
+        )
+    if len(metrics["categories"]) > 1:
+        table.add_section()
+        table.add_row("mean", *[_cell([metrics["mean"].get(k)]) for k in _COLUMNS.values()])
+    return table
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return "-"
+    mean = sum(known) / len(known)
+    if len(known) == 1:
+        return f"{mean:.3f}"
+    spread = (sum((value - mean) ** 2 for value in known) / (len(known) - 1)) ** 0.5
+    return f"{mean:.3f} ± {spread:.3f}"

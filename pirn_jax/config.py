@@ -4,13 +4,20 @@
 Where the two differ the comment says why. Every row of the paper's ablations is a value here:
 Table 2 (assignment "softmax" is "without BPA", context "none" is "without APR", communicate False
 is "without MNC"), Table 3 (modalities), 5 (prototypes), 6 (layers), 7 (context), 9 (assignment).
+
+`Config` is one detector: `PIRN(Config(...))`. `TrainConfig` is a run of `python -m pirn_jax.train`
+and holds a `Config`. The text under each field is its `--help`.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
+import os
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from pirn_jax.errors import ConfigError
 
@@ -24,6 +31,10 @@ CHOICES = {
     "graph": ("jraph", "dense"),
     "mnc_residual": ("purified", "none"),
     "form": ("flattened", "per_token", "cosine"),
+    "method": ("pirn",),
+    "dtype": ("float32", "bfloat16"),
+    "background": ("auto", "plane", "none"),
+    "geometry": ("grid", "open3d"),
 }
 
 
@@ -36,10 +47,9 @@ def _check_choices(config: Any) -> None:
 def _check_name(what: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
         near = difflib.get_close_matches(str(name), names, 1)
-        raise ConfigError(
-            f"{what}: expected one of {', '.join(names)}; got {name!r}",
-            f"did you mean {near[0]!r}?" if near else f"use {names[0]!r}",
-        )
+        # One sentence: the flag parser shows no remedy.
+        question = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"{what}: expected one of {', '.join(names)}; got {name!r}{question}")
 
 
 @dataclass(frozen=True)
@@ -189,3 +199,216 @@ def find_recipe(name: str, **changes: Any) -> Recipe:
         _check_name("decoder field", change, tuple(f.name for f in fields(DecoderConfig)))
     recipe = RECIPES[name]
     return replace(recipe, decoder=replace(recipe.decoder, **changes))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One detector, from pictures to label."""
+
+    encoder: str = "auto"
+    """dinov2-small, -base, -large, -giant (each also -reg), dino-vits8, dino-vits16, dino-vitb8,
+    dino-vitb16, vit-tiny-16, demo (seeded weights that know nothing); auto: what --weights holds,
+    else DINOv2 from the cache or the hub, else demo."""
+    weights: str | None = None
+    """Safetensors file, or the folder it lies in; without it the local cache, then a download."""
+    require_weights: bool = False
+    """Fail rather than fall back to the demo encoder."""
+    image_size: int = 224
+    """Side of the pictures the encoder sees, in pixels; a multiple of its patch."""
+    layers: tuple[int, ...] | None = None
+    """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
+    dtype: str = "float32"
+    """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
+    modalities: tuple[str, ...] = MODALITIES
+    """rgb, normals, or both."""
+    method: Annotated[str, tyro.conf.Suppress] = "pirn"  # no choice yet
+    """The detector: pirn."""
+    recipe: str = "default"
+    """How the decoder is built and trained: default, or paper (the equations to the letter)."""
+    change: tuple[str, ...] = ()
+    """Fields of the recipe to change, each as name=value: epochs=30 prototypes=6 context=none."""
+    solver: str = "auto"
+    """Of the transport problems: ott, scan, kernel; auto: the fastest that equals ott to 1e-5."""
+    background: str = "auto"
+    """plane: the plane the part lies on is found in the points and removed; none: all is kept.
+    auto: plane for mvtec3d and synthetic, none for other datasets (Eyecandies and Real-IAD D3 mark
+    their background themselves; your own files may show a plane that is the part). In Python, where
+    scans come without a dataset, auto is plane. Scans without points keep everything."""
+    geometry: str = "grid"
+    """How normals and background are computed: grid, or open3d as in the paper (slow)."""
+    top: float = 0.0
+    """Image score: mean of this share of the map's largest values; 0: the largest, as in the
+    paper."""
+    false_alarm_rate: float = 0.05
+    """Share of good scans that may be called defective; the threshold is set for it."""
+    seed: Annotated[int, tyro.conf.Suppress] = 0  # a run has seeds
+    """Of everything random in a model."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        if not 0.0 <= self.top <= 1.0:
+            raise ConfigError(f"top: expected a share in [0, 1], got {self.top}", "use 0 or 0.01")
+        if not 0.0 < self.false_alarm_rate < 1.0:
+            raise ConfigError(
+                f"false_alarm_rate: expected between 0 and 1, got {self.false_alarm_rate}",
+                "use 0.05",
+            )
+        if self.image_size < 1:
+            raise ConfigError(
+                f"image_size: expected 1 or more pixels, got {self.image_size}", "use 224"
+            )
+        if self.require_weights and (self.encoder == "demo" or self.weights == "random"):
+            raise ConfigError(
+                "weights are required, but the encoder asked for has none: leave out "
+                "--require-weights, or name a network or a file"
+            )
+        if self.encoder == "demo" and self.weights not in (None, "random"):
+            raise ConfigError(
+                "the demo encoder has no weights to load: name the network the file is of"
+            )
+        self.resolved_recipe()  # refuses what cannot be, before any work
+
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with this detector's modalities, solver and changes.
+
+        Raises:
+            ConfigError: no such recipe or field, or a value that does not fit.
+        """
+        recipe = find_recipe(self.recipe, modalities=self.modalities, solver=self.solver)
+        parts: dict[str, dict[str, Any]] = {"decoder": {}, "loss": {}, "": {}}
+        own = ("modalities", "solver")  # these have flags of their own
+        places = {f.name: "" for f in fields(Recipe) if f.name not in parts}
+        places |= {f.name: "loss" for f in fields(LossConfig)}
+        places |= {f.name: "decoder" for f in fields(DecoderConfig) if f.name not in own}
+        for change in self.change:
+            name, sign, value = change.partition("=")
+            if not sign:
+                raise ConfigError(f"change: expected name=value, got {change!r}", "e.g. epochs=30")
+            _check_name("change", name, tuple(places))
+            part = places[name]
+            old = getattr(getattr(recipe, part) if part else recipe, name)
+            parts[part][name] = _value(name, value, old)
+        recipe = replace(
+            recipe,
+            decoder=replace(recipe.decoder, **parts["decoder"]),
+            loss=replace(recipe.loss, **parts["loss"]),
+            **parts[""],
+        )
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(recipe, name) > 0:
+                raise ConfigError(f"{name}: expected above 0, got {getattr(recipe, name)}")
+        return recipe
+
+
+def _value(name: str, text: str, old: Any) -> Any:
+    """A changed field's value, of the type of the one it replaces."""
+    try:
+        value = text if isinstance(old, str) else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(old, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(old):
+        raise ConfigError(f"{name}: expected {type(old).__name__}, got {text!r}", f"e.g. {old}")
+    return value
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: data, shots, the detector, and where everything goes."""
+
+    dataset: str = "synthetic"
+    """synthetic (generated parts), mvtec3d, mvtec2d, eyecandies, real_iad_d3, or folder (your own
+    files)."""
+    data_root: str | None = None
+    """Folder that holds the dataset's categories; without it the variable PIRN_DATA."""
+    category: tuple[str, ...] = ()
+    """Categories to train, or all. Without it: all there are; of synthetic flange, housing and
+    biscuit."""
+    shots: int = 5
+    """Good scans to learn from, per category; 0: all there are."""
+    shots_order: str = "hash"
+    """hash: chosen by SHA-256 of seed, dataset, category and key; first: the first by name."""
+    seeds: tuple[int, ...] = (0,)
+    """One model per category and seed; the seed chooses the shots and starts the parameters."""
+    test_scans: int = 20
+    """Test scans per generated category."""
+    unit: str = "auto"
+    """Of point files: m, mm, or auto (metres as released; your own files must be unmistakable)."""
+    detector: Config = field(default_factory=Config)
+    """The detector."""
+    out: str | None = None
+    """The run folder; without it runs/<dataset>-<shots>shot."""
+    overwrite: bool = False
+    """Remove a run folder that is there already."""
+    resume: bool = False
+    """Go on with an interrupted run; ends at the same parameters."""
+    parallel: str = "auto"
+    """Over local devices: pmap, sharding, none; auto: pmap where there is more than one."""
+    cache: str | None = None
+    """Folder for features of the shots and compiled programs; without it the variable PIRN_CACHE,
+    else ~/.cache/pirn_jax. Treat it as you treat programs."""
+
+    def __post_init__(self) -> None:
+        names = {
+            "dataset": ("synthetic", "mvtec3d", "mvtec2d", "eyecandies", "real_iad_d3", "folder"),
+            "shots_order": ("hash", "first"),
+            "unit": ("auto", "m", "mm"),
+            "parallel": ("auto", "none", "pmap", "sharding"),
+        }
+        for name, known in names.items():
+            _check_name(name, getattr(self, name), known)
+        if self.overwrite and self.resume:
+            raise ConfigError(
+                "resume goes on with what overwrite would remove: give one of the two"
+            )
+        if self.dataset == "synthetic" and self.data_root is not None:
+            raise ConfigError(
+                "synthetic scans are generated and lie in no folder: leave out --data-root, or "
+                "name the dataset that lies there with --dataset"
+            )
+        if self.dataset == "mvtec2d" and "normals" in self.detector.modalities:
+            raise ConfigError(
+                "mvtec2d holds photographs only, but normals are to be used: add --modalities rgb"
+            )
+        if self.shots < 0 or (self.dataset == "synthetic" and self.shots == 0):
+            raise ConfigError(
+                f"shots: expected 1 or more (0, all, of a real dataset only), got {self.shots}"
+            )
+        if self.test_scans < 1:
+            raise ConfigError(f"test_scans: expected 1 or more, got {self.test_scans}", "use 20")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds: expected different numbers from 0, got {self.seeds}")
+        if "all" in self.category and len(self.category) > 1:
+            raise ConfigError("category all beside others", "give all, or the others")
+        if self.detector.seed != 0:
+            raise ConfigError(
+                "a run's models are seeded by seeds", f"use --seeds {self.detector.seed}"
+            )
+
+    @property
+    def folder(self) -> str:
+        """The run folder."""
+        shots = f"{self.shots}shot" if self.shots else "allshot"
+        return self.out or os.path.join("runs", f"{self.dataset}-{shots}")
+
+    @property
+    def background(self) -> str:
+        """The detector's background, with auto decided by the dataset."""
+        if self.detector.background != "auto":
+            return self.detector.background
+        return "plane" if self.dataset in ("mvtec3d", "synthetic") else "none"
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "default": TrainConfig(),
+    "paper": TrainConfig(detector=Config(recipe="paper", geometry="open3d")),
+    # The whole program in seconds: for a first look, and for tests.
+    "debug": TrainConfig(
+        category=("flange",),
+        shots=2,
+        test_scans=6,
+        detector=Config(encoder="demo", image_size=56, change=("epochs=2",)),
+        out=os.path.join("runs", "debug"),
+    ),
+}

@@ -1,0 +1,168 @@
+"""`python -m pirn_jax.doctor`: what is wrong here, and how to mend it.
+
+Looks at packages, devices, encoder weights, caches and, if asked, a dataset: whether its files pair
+and a scan of each part can be read. Changes nothing. Exit code 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from pirn_jax.command import run
+from pirn_jax.errors import PirnError
+
+GOOD, NOTE, WRONG = "ok", "note", "wrong"
+_COLOURS = {GOOD: "green", NOTE: "yellow", WRONG: "bold red"}
+_NEEDED = ("jax", "flax", "optax", "orbax.checkpoint", "ott", "jraph", "safetensors", "tifffile")
+_SPARE = {"open3d": "geometry open3d, as in the paper; the default needs it not"}
+_FREE_GIB = 2
+
+
+class Finding(NamedTuple):
+    """One thing looked at.
+
+    Attributes:
+        state: ok, note (works, with something to know) or wrong.
+        what: the thing.
+        words: what was found, and the remedy.
+    """
+
+    state: str
+    what: str
+    words: str
+
+
+def main(
+    dataset: str | None = None,
+    data_root: Path | None = None,
+    modalities: tuple[str, ...] = ("rgb", "normals"),
+) -> int:
+    """Say what is wrong here, and how to mend it.
+
+    Args:
+        dataset: also look at this dataset: mvtec3d, mvtec2d, eyecandies, real_iad_d3, folder.
+        data_root: the folder that holds its categories; without it the variable PIRN_DATA.
+        modalities: that a run would use.
+    """
+    console = Console()
+    wrong = 0
+    for finding in findings(dataset, data_root, modalities):
+        wrong += finding.state == WRONG
+        colour = _COLOURS[finding.state]
+        console.print(f"[{colour}]{finding.state:>5}[/]  {finding.what}: ", end="")
+        console.print(finding.words, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{wrong} wrong" if wrong else "nothing is wrong")
+    return int(wrong > 0)
+
+
+def findings(
+    dataset: str | None, data_root: Path | None, modalities: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Everything that is looked at, one by one."""
+    version = sys.version.split()[0]
+    yield Finding(GOOD if sys.version_info >= (3, 11) else WRONG, "python", version)
+    for name in _NEEDED:
+        yield _package(name, WRONG, "install pirn-jax with its dependencies")
+    for name, purpose in _SPARE.items():
+        yield _package(name, NOTE, f"needed for {purpose}")
+    yield _devices()
+    yield from _weights()
+    yield _cache()
+    if dataset is not None:
+        yield from _data(dataset, data_root, modalities)
+
+
+def _package(name: str, missing: str, remedy: str) -> Finding:
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a broken package raises anything
+        return Finding(missing, name, f"cannot be imported ({error}); {remedy}")
+    return Finding(GOOD, name, str(getattr(module, "__version__", "")))
+
+
+def _devices() -> Finding:
+    import jax
+
+    try:
+        found = [f"{device.platform} {device.device_kind}" for device in jax.local_devices()]
+    except RuntimeError as error:
+        return Finding(WRONG, "devices", f"{error}; check the driver, or set JAX_PLATFORMS=cpu")
+    nvidia = shutil.which("nvidia-smi") is not None
+    if nvidia and jax.default_backend() == "cpu":
+        words = f"{found}; there is an NVIDIA driver: pip install 'pirn-jax[cuda]' makes use of it"
+        return Finding(NOTE, "devices", words)
+    return Finding(GOOD, "devices", ", ".join(found))
+
+
+def _weights() -> Iterator[Finding]:
+    from pirn_jax.encoder import encoder_config, hub
+
+    cached = 0
+    for name in ("dinov2-small", "dinov2-base"):
+        source = hub.cached_weights(encoder_config(name))
+        cached += source is not None
+        if source is not None:
+            yield Finding(GOOD, f"weights of {name}", source.path)
+    if not cached:
+        yield Finding(
+            NOTE,
+            "encoder weights",
+            "none in the local cache: a first run downloads them, or, without a network, uses the "
+            "demo encoder, whose figures mean little; --weights FILE takes a file",
+        )
+
+
+def _cache() -> Finding:
+    path = Path(os.environ.get("PIRN_CACHE") or Path.home() / ".cache" / "pirn_jax")
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    if not os.access(there, os.W_OK):
+        return Finding(WRONG, "cache", f"{path} cannot be written; set PIRN_CACHE to a folder")
+    if free < _FREE_GIB:
+        return Finding(WRONG, "cache", f"{free:.1f} GiB free in {path}; make room, or PIRN_CACHE")
+    return Finding(GOOD, "cache", f"{path}, {free:.0f} GiB free")
+
+
+def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Iterator[Finding]:
+    from pirn_jax.config import Config, TrainConfig
+    from pirn_jax.judging import view_scan
+    from pirn_jax.parts import open_category
+    from pirn_jax.scans import list_categories
+
+    try:
+        config = TrainConfig(
+            dataset=dataset,
+            data_root=None if root is None else str(root),
+            detector=Config(modalities=modalities),
+        )
+        place = None if dataset == "synthetic" else root or os.environ.get("PIRN_DATA")
+        names = list_categories(dataset, place)
+    except PirnError as error:
+        yield Finding(WRONG, dataset, str(error))
+        return
+    if not names:
+        yield Finding(WRONG, dataset, f"no category in {place}")
+    for name in names:
+        try:
+            data = open_category(config, name)
+            for split in (data.train, data.validation, data.test):
+                if len(split):
+                    view_scan(split[0], config.detector)
+        except PirnError as error:
+            yield Finding(WRONG, name or dataset, str(error))
+            continue
+        counts = f"{len(data.train)} train, {len(data.validation)} validation, {data.test!r} test"
+        state = GOOD if len(data.train) and len(data.test) else WRONG
+        yield Finding(state, name or dataset, counts)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,113 @@
+"""What a run consists of: a model per category and seed, with the data of each.
+
+Which options a dataset is opened with follows from the run's config.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pirn_jax.config import TrainConfig
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans import Dataset, choose_shots, list_categories, open_dataset
+
+GENERATED_CATEGORIES = ("flange", "housing", "biscuit")
+GENERATED_POOL = 50
+"""Good generated scans the shots are chosen from, so that every seed chooses others."""
+GENERATED_VALIDATION = 10
+
+
+class Part(NamedTuple):
+    """One model of a run: a category and a seed."""
+
+    category: str
+    seed: int
+    data: Dataset
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.category}/seed{self.seed}"
+
+
+def list_parts(config: TrainConfig) -> list[Part]:
+    """Every model of a run; no picture is read.
+
+    Raises:
+        PirnError: data missing, files that do not pair, or nothing to learn or calibrate from.
+    """
+    root = config.data_root or os.environ.get("PIRN_DATA")
+    if config.dataset == "synthetic" and not config.category:
+        names: tuple[str, ...] = GENERATED_CATEGORIES
+    elif config.dataset != "synthetic" and not root:
+        open_category(config, "")  # says what is missing
+        names = ()
+    elif not config.category or config.category == ("all",):
+        names = list_categories(config.dataset, root if config.dataset != "synthetic" else None)
+        if names == ("",) and root:
+            names = (Path(root).resolve().name,)
+    else:
+        names = config.category
+    if not names:
+        raise BadInputError("no category was found", "see pirn_jax.scans for the layouts", root)
+    parts = []
+    for name in names:
+        data = open_category(config, name)
+        parts += [Part(data.category or name, seed, data) for seed in config.seeds]
+        if not len(data.train):
+            raise BadInputError(f"{name} has no scans to learn from", "see pirn_jax.scans", root)
+        if not len(data.validation) and (config.shots or len(data.train)) < 2:
+            raise ConfigError(
+                f"{name} has no validation scans, and one shot alone sets no threshold",
+                "use --shots 2 or more",
+            )
+    return parts
+
+
+def open_category(config: TrainConfig, category: str) -> Dataset:
+    """One category of the run's dataset, with the options the run's config implies."""
+    if config.dataset == "synthetic":
+        return open_dataset(
+            "synthetic",
+            None,
+            category,
+            train=max(GENERATED_POOL, config.shots),
+            validation=GENERATED_VALIDATION,
+            test=config.test_scans,
+        )
+    root = config.data_root or os.environ.get("PIRN_DATA")
+    if not root:
+        raise ConfigError(
+            f"no folder with {config.dataset} data",
+            "give --data-root, or set PIRN_DATA, or leave out --dataset for generated scans",
+        )
+    options: dict[str, Any] = {}
+    if config.dataset in ("mvtec3d", "eyecandies", "real_iad_d3"):
+        streams = {"rgb": "rgb", "normals": "xyz"}
+        options["modalities"] = tuple(streams[name] for name in config.detector.modalities)
+    if config.unit != "auto":
+        options["unit"] = config.unit
+    # A root that is itself the category has the name of its folder.
+    inside = "" if category == Path(root).resolve().name else category
+    known = list_categories(config.dataset, root)
+    return open_dataset(config.dataset, root, category if category in known else inside, **options)
+
+
+def shots_of(config: TrainConfig, part: Part) -> tuple[str, ...]:
+    """Keys of the scans a model learns from."""
+    keys = part.data.train.keys
+    order = "first" if config.shots_order == "first" else "hash"
+    return choose_shots(
+        keys, config.shots or len(keys), part.seed, config.dataset, part.category, order
+    )
+
+
+def generator_of(config: TrainConfig) -> dict[str, Any]:
+    """Version and hash of the generator, for generated data."""
+    if config.dataset != "synthetic":
+        return {}
+    from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
+
+    return {"generator": {"version": GENERATOR_VERSION, "hash": generator_hash()}}

@@ -1,0 +1,118 @@
+"""`python -m pirn_jax.predict RUN FILES|FOLDER`: is this part good?
+
+Scans need neither masks nor labels. They are paired by stem, from the files given, from a folder of
+files side by side (`a.png a.tiff`), or from its folders `rgb/ xyz/ normals/`; or one scan's files
+are named with --rgb, --xyz and --normals.
+
+stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. What
+cannot be read is reported on stderr and skipped.
+
+Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if anything could not be done
+or read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
+from pirn_jax.errors import PirnError
+
+DEFECT_FOUND = 1
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Score scans with a trained model."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or the model/ folder of one model."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Photographs, point files and normal maps, paired by stem; or one folder of them."""
+    rgb: Path | None = None
+    """The photograph of a single scan."""
+    xyz: Path | None = None
+    """Its points: TIFF, NPY, NPZ, or an organised PLY or PCD."""
+    normals: Path | None = None
+    """Its normal map, instead of points."""
+    category: str | None = None
+    """Which model, where a run holds several."""
+    seed: int | None = None
+    """Which seed's model; without it the first."""
+    weights: str | None = None
+    """The encoder's file, where it has moved."""
+    unit: Literal["auto", "m", "mm"] = "auto"
+    """Of points."""
+    batch: int = 4
+    """Scans a call of the device; changes no score."""
+    out: Path = Path("predictions")
+    """Folder for predictions.jsonl, heatmaps and masks; must not hold predictions yet."""
+    overwrite: bool = False
+    """Replace predictions that are there already."""
+    fail_on_defect: bool = False
+    """Exit with 1 if a scan is called defective."""
+    cache: str | None = None
+    """Folder for compiled programs, as in training."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        arguments: instead of the process's own.
+    """
+    with exits():
+        given = tyro.cli(
+            Arguments,
+            args=arguments,
+            prog="python -m pirn_jax.predict",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        code = predict(given)
+    if code:
+        raise SystemExit(code)
+
+
+def predict(arguments: Arguments) -> int:
+    """Do what the flags say; returns the exit code."""
+    from pirn_jax.predictions import Request, predict_scans
+
+    files = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
+    request = Request(
+        arguments.run,
+        arguments.files,
+        {role: file for role, file in files.items() if file is not None},
+        arguments.out,
+        **{
+            name: getattr(arguments, name)
+            for name in ("category", "seed", "weights", "unit", "batch", "overwrite", "cache")
+        },
+    )
+    complain = Console(stderr=True, soft_wrap=True, highlight=False)
+    bad = defective = 0
+    with progress_bars() as progress:
+
+        def failed(key: str, error: PirnError) -> None:
+            nonlocal bad
+            bad += 1
+            complain.print(f"skipped: {key}: {error}", markup=False)
+
+        for record in predict_scans(request, failed, progress):
+            defective += record["label"] == 1
+            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.flush()
+    if bad:
+        return USAGE_OR_DATA
+    return DEFECT_FOUND if defective and arguments.fail_on_defect else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The shots: good scans a detector learns from, as features, and as jobs that each leave some out.
+
+Dimension letters: S shots, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from pirn_jax.config import Config
+from pirn_jax.encoder import Encoder
+from pirn_jax.errors import BadInputError
+from pirn_jax.judging import BATCH, read_ahead
+from pirn_jax.scans import Scan
+from pirn_jax.training import FeatureCache, Features, Job, extract
+
+FOLDS = 10
+"""Without scans to calibrate on, models are trained without one shot each, or, with more shots than
+this, without one of this many parts of them."""
+
+
+def shot_features(
+    scans: Iterable[Scan],
+    config: Config,
+    encoder: Encoder,
+    cache: FeatureCache | None = None,
+    encoded: Callable[[int], None] | None = None,
+) -> Features:
+    """Tokens of the shots, from the cache where they are known.
+
+    Args:
+        scans: good ones.
+        config: of the detector.
+        encoder: its encoder.
+        cache: None: nothing is kept.
+        encoded: called with the number of scans when they are done.
+
+    Raises:
+        BadInputError: a defective scan, none at all, or one without a modality of the model.
+    """
+    views, digest = [], hashlib.sha256()
+    for scan, view in read_ahead(scans, config, BATCH, None):
+        check_good(scan, "learn from")
+        views.append(view)
+        for name in (*config.modalities, "valid"):
+            digest.update(np.ascontiguousarray(getattr(view, name)).data)
+    if not views:
+        raise BadInputError("no scans to learn from", "give at least one good scan")
+    key = {
+        "encoder": encoder.config.name,
+        "weights": encoder.source.sha256,
+        "size": str(encoder.image_size),
+        "layers": str(encoder.layers),
+        "dtype": encoder.dtype.name,
+        "modalities": str(config.modalities),
+        "pictures": digest.hexdigest(),
+    }
+
+    def make() -> Features:
+        return extract(encoder, views, config.modalities, batch=BATCH)
+
+    features = make() if cache is None else cache.get(key, make)
+    if encoded is not None:
+        encoded(len(views))
+    return features
+
+
+def check_good(scan: Scan, purpose: str) -> None:
+    """Refuse a defective scan for that purpose."""
+    if scan.label == 1 or (scan.mask is not None and (scan.mask > 0).any()):
+        raise BadInputError(
+            f"{scan.key or 'a scan'} is defective; a detector can {purpose} good scans only",
+            "leave it out",
+        )
+
+
+def left_out(
+    name: str, shots: Features, seed: int
+) -> tuple[list[Job], list[tuple[Features, list[int]]]]:
+    """Jobs that each leave out a part of the shots, and with each the shots it has not seen."""
+    count = len(shots.valid)
+    if count < 2:
+        raise BadInputError(
+            "one shot and no other good scan: no threshold can be set",
+            "give good scans to calibrate on, or more shots",
+        )
+    jobs, parts = [], []
+    for part in np.array_split(np.arange(count), min(count, FOLDS)):
+        kept = np.setdiff1d(np.arange(count), part)
+        jobs.append(Job(f"{name}/without{part[0]}", some_of(shots, kept), seed))
+        parts.append((shots, [int(place) for place in part]))
+    return jobs, parts
+
+
+def some_of(features: Features, places: Any) -> Features:
+    """The features of the scans at these places."""
+
+    def take(array: Any) -> Any:
+        return None if array is None else np.asarray(array)[places]
+
+    return Features(take(features.rgb), take(features.normals), take(features.valid))

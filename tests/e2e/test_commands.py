@@ -1,0 +1,297 @@
+"""The commands as a user meets them: processes, exit codes, stdout and files.
+
+One small run (`--config debug`) is trained once and then used by everything.
+"""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pirn_jax import train
+from pirn_jax.scans import open_dataset
+from pirn_jax.scans.synthetic import write_mvtec3d
+from tests.e2e.commands import command
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    done = command("train", "--config", "debug", "--out", place / "run", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(place, trained):
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def scans(place):
+    """Four scans as photographs and points side by side, one of them broken."""
+    folder = place / "scans"
+    folder.mkdir()
+    for scan in open_dataset("synthetic", None, "flange", size=128).test[:3]:
+        name = scan.key.replace("/", "-")
+        Image.fromarray(scan.rgb).save(folder / f"{name}.png")
+        tifffile.imwrite(folder / f"{name}.tiff", scan.xyz, photometric="rgb")
+    return folder
+
+
+# Training
+
+
+def test_training_prints_the_figures_and_where_the_report_is(trained, run):
+    for word in ("I-AUROC", "P-AUROC", "AUPRO@30", "F1max", "flange", "report.html"):
+        assert word in trained.stdout
+    assert "generated data" in trained.stdout
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_the_run_folder_is_whole(run):
+    files = ("config", "environment", "split", "metrics")
+    documents = {name: json.loads((run / f"{name}.json").read_text()) for name in files}
+    assert documents["config"]["shots"] == 2
+    assert documents["config"]["background"] == "plane"
+    assert documents["environment"]["command"][:3] == ["python", "-m", "pirn_jax.train"]
+    shots = documents["split"]["flange"]["seed0"]["shots"]
+    assert len(shots) == 2
+    figures = documents["metrics"]["categories"]["flange"]["seed0"]
+    assert 0 <= figures["i_auroc"] <= 1
+    assert documents["metrics"]["mean"]["aupro_0.3"] == pytest.approx(figures["aupro_0.3"])
+    model = run / "flange" / "seed0"
+    for name in ("metrics.json", "scores.csv", "curves.json", "usage.json", "calibration.json",
+                 "split.json", "model/config.json", "model/model.safetensors"):  # fmt: skip
+        assert (model / name).is_file(), name
+    scores = (model / "scores.csv").read_text().splitlines()
+    assert len(scores) == 1 + 6
+    assert len(list((model / "maps").glob("*.npy"))) == 6
+    assert len(list((model / "pictures").glob("*.npz"))) == 6
+    anomaly_map = np.load(model / "maps" / "test__good__000.npy", allow_pickle=False)
+    assert anomaly_map.shape == (256, 256)
+    usage = json.loads((model / "usage.json").read_text())
+    assert len(usage["rgb"]) == 10
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_every_file_says_generated_and_demo(run):
+    for path in [*run.glob("*.json"), *run.glob("*/*/*.json"), run / "history.jsonl",
+                 run / "scores.csv", run / "report.html"]:  # fmt: skip
+        text = path.read_text()
+        if path.name == "config.json" and path.parent == run:
+            assert '"synthetic"' in text
+            assert '"demo"' in text
+        elif path.name != "split.json" or path.parent == run:
+            assert "generated" in text.lower(), path
+            assert "demo" in text.lower(), path
+
+
+def test_a_run_is_refused_where_one_is(run, capsys):
+    before = (run / "metrics.json").stat().st_mtime_ns
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--config", "debug", "--out", str(run)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "--resume" in said
+    assert "--overwrite" in said
+    assert (run / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_resumed_by_showing_it(run, place):
+    before = (run / "metrics.json").stat().st_mtime_ns
+    done = command("train", "--config", "debug", "--out", run, "--resume", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "I-AUROC" in done.stdout
+    assert (run / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_shots_and_parameters(run, place):
+    again = place / "again"
+    done = command("train", "--config", run / "config.json", "--out", again, cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    for name in ("split.json", "flange/seed0/split.json", "flange/seed0/model/model.safetensors",
+                 "flange/seed0/scores.csv"):  # fmt: skip
+        assert (again / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(run, place):
+    """SIGKILL after 1, 4, 7, … seconds, each time going on, until it is done."""
+    out = place / "killed"
+    flags = ("--config", "debug", "--out", out, "--resume")
+    for seconds in range(1, 200, 3):
+        try:
+            done = command("train", *flags, cache=place / "cache", seconds=seconds)
+        except subprocess.TimeoutExpired:  # the process was killed
+            continue
+        assert done.returncode == 0, done.stderr
+        break
+    else:
+        pytest.fail("never finished")
+    assert seconds > 1, "it was never killed"
+    for name in ("split.json", "flange/seed0/model/model.safetensors", "flange/seed0/scores.csv"):
+        assert (out / name).read_bytes() == (run / name).read_bytes(), name
+
+
+# Flags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--shot", "5"), "--shots"),
+        (("--overwrite", "--resume"), "give one of the two"),
+        (("--dataset", "mvtec3"), "did you mean 'mvtec3d'"),
+        (("--dataset", "mvtec2d", "--data-root", "."), "--modalities rgb"),
+        (("--config", "debgu"), "expected one of default, paper, debug"),
+        (("--change", "epohs=3"), "did you mean 'epochs'"),
+        (("--recipe", "papper"), "did you mean 'paper'"),
+        (("--dataset", "mvtec3d"), "--data-root"),
+        (("--category", "flang"), "flang"),
+        (("--encoder", "demo", "--require-weights"), "weights are required"),
+    ],
+)
+def test_wrong_flags_are_refused_before_any_work(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("PIRN_DATA", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--out", str(tmp_path / "run"), *arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    said = " ".join((printed.err + printed.out).replace("│", " ").split())
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_printed_and_nothing_is_done(tmp_path, capsys):
+    train.main(["--config", "debug", "--shots", "4", "--out", str(tmp_path / "run"),
+                "--print-config"])  # fmt: skip
+    document = json.loads(capsys.readouterr().out)
+    assert (document["shots"], document["encoder"]) == (4, "demo")
+    assert not (tmp_path / "run").exists()
+
+
+# Prediction
+
+
+def predict(run, place, *arguments, out):
+    return command("predict", run, *arguments, "--out", out, cache=place / "cache")
+
+
+def test_predictions_are_lines_pictures_and_masks(run, scans, place, tmp_path):
+    done = predict(run, place, scans, "--unit", "m", out=tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 3
+    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == records
+    for record in records:
+        assert record["label"] == int(record["score"] > record["threshold"])
+        assert bool(record["regions"]) == bool(record["label"])
+        assert record["trained_on"] == "generated"
+        assert record["demo_encoder"] is True
+        with Image.open(record["heatmap"]) as heatmap, Image.open(record["mask"]) as mask:
+            assert heatmap.size == mask.size == (128, 128)
+            assert heatmap.mode == "RGB"
+            assert bool(np.asarray(mask).any()) == bool(record["label"])
+    again = predict(run, place, scans, out=tmp_path / "out")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_a_bad_file_is_skipped_and_said(run, scans, place, tmp_path):
+    """The bad one stands in the middle of a batch; the others keep their scores."""
+    files = sorted(scans.iterdir())
+    broken = [tmp_path / "m.png", tmp_path / "m.tiff"]
+    for path in broken:
+        path.write_bytes(b"nothing")
+    given = [*files[:2], *broken, *files[2:]]
+    done = predict(run, place, *given, "--unit", "m", "--batch", "2", out=tmp_path / "out")
+    assert done.returncode == 2
+    assert "skipped: m: " in done.stderr
+    scores = {r["key"]: r["score"] for r in map(json.loads, done.stdout.splitlines())}
+    assert len(scores) == 3
+    one = predict(run, place, "--rgb", files[0], "--xyz", files[1], "--unit", "m", "--batch", "1",
+                  out=tmp_path / "one")  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    (record,) = map(json.loads, one.stdout.splitlines())
+    assert record["score"] == pytest.approx(scores[record["key"]], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_defects_fail_where_asked(run, scans, place, tmp_path):
+    """With the threshold put where it must, the exit code follows the label."""
+    model = tmp_path / "model"
+    model.mkdir()
+    source = run / "flange" / "seed0" / "model"
+    (model / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    document = json.loads((source / "config.json").read_text())
+    for threshold, code, label in ((0.0, 1, 1), (1e6, 0, 0)):
+        document["calibration"]["threshold"] = threshold
+        (model / "config.json").write_text(json.dumps(document))
+        done = predict(model, place, *sorted(scans.iterdir())[:2], "--unit", "m",
+                       "--fail-on-defect", out=tmp_path / f"out{label}")  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert json.loads(done.stdout)["label"] == label
+
+
+@pytest.mark.slow
+def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
+    for arguments, message in (
+        ((), "nothing to predict"),
+        (("--category", "rope", "x.png"), "no such|no model of category|cannot"),
+    ):
+        done = predict(run, place, *arguments, out=tmp_path / "out")
+        assert done.returncode == 2
+        assert any(part in done.stderr for part in message.split("|")), done.stderr
+
+
+# Evaluation
+
+
+@pytest.mark.slow
+def test_evaluating_a_run_again_gives_its_figures(run, place, tmp_path):
+    done = command("evaluate", run, "--out", tmp_path / "again", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "I-AUROC" in done.stdout
+    first = json.loads((run / "metrics.json").read_text())["mean"]
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())["mean"]
+    assert again == pytest.approx(first, abs=1e-5)
+    assert (tmp_path / "again" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_evaluating_on_a_dataset_on_disk(run, place, tmp_path):
+    write_mvtec3d(tmp_path / "data", "flange", size=96, train=1, validation=1, test=4)
+    done = command("evaluate", run, "--dataset", "mvtec3d", "--data-root", tmp_path / "data",
+                   "--out", tmp_path / "out", cache=place / "cache")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["categories"]["flange"]["seed0"]["scans"] == 4
+
+
+# Doctor
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_a_file_without_its_partner(tmp_path):
+    root = tmp_path / "data"
+    write_mvtec3d(root, "flange", size=96, train=2, validation=1, test=3)
+    well = command("doctor", "--dataset", "mvtec3d", "--data-root", root)
+    assert well.returncode == 0, well.stdout
+    assert "nothing is wrong" in well.stdout
+    (root / "flange" / "train" / "good" / "xyz" / "000.tiff").unlink()
+    ill = command("doctor", "--dataset", "mvtec3d", "--data-root", root)
+    assert ill.returncode == 1
+    assert "wrong" in ill.stdout
+    assert "000" in ill.stdout

@@ -1,0 +1,279 @@
+"""The detector through its public methods, on small generated scans and the demo encoder."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pirn_jax.config import Config
+from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.errors import BadInputError, ConfigError, WeightsError
+from pirn_jax.judging import view_scan
+from pirn_jax.saved import read_object, write_json
+from pirn_jax.scans import open_dataset
+from pirn_jax.shots import FOLDS, left_out
+from pirn_jax.training import Features
+
+SMALL = ("epochs=2", "layers=1", "iterations=5", "mlp_ratio=0")
+CONFIG = Config(encoder="demo", image_size=70, change=SMALL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard_promotion():
+    """Optax's Adam mixes an integer count into floats, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset("synthetic", None, "biscuit", size=96, train=3, validation=4, test=5)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return open_encoder(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def trained(data, encoder):
+    """Three models trained at once: of seed 0, of seed 1, and of seed 0 again."""
+    configs = [dataclasses.replace(CONFIG, seed=seed) for seed in (0, 1, 0)]
+    models = [PIRN(config, encoder=encoder) for config in configs]
+    fit_models(models, [data.train] * 3, ["a", "b", "c"], parallel="none")
+    return models
+
+
+@pytest.fixture(scope="module")
+def model(trained, data):
+    return trained[0].calibrate(data.validation)
+
+
+@pytest.fixture(scope="module")
+def predictions(model, data):
+    return [model.predict(scan) for scan in data.test]
+
+
+def test_batch_and_order_change_no_score(model, data, predictions):
+    scans = list(data.test)
+    for batch, order in ((2, range(5)), (8, (3, 0, 4, 1, 2))):
+        judged = list(model.judge([scans[place] for place in order], batch=batch))
+        for place, one in zip(order, judged, strict=True):
+            alone = predictions[place]
+            assert one.scan.key == scans[place].key
+            assert one.outcome.score == pytest.approx(alone.pred_score, abs=1e-5)
+            fused = one.views.to_scan(one.outcome.fused)
+            np.testing.assert_allclose(fused, alone.anomaly_map, atol=1e-5)
+
+
+def test_a_prediction_is_of_the_scans_size_and_does_not_contradict_itself(data, predictions):
+    for scan, prediction in zip(data.test, predictions, strict=True):
+        assert prediction.anomaly_map.shape == scan.valid.shape
+        assert set(prediction.maps) == {"rgb", "normals"}
+        total = sum(prediction.maps.values())
+        np.testing.assert_allclose(prediction.anomaly_map, total, atol=1e-5)
+        assert prediction.pred_label == int(prediction.pred_mask.any())
+        assert bool(prediction.regions) == bool(prediction.pred_label)
+
+
+def test_the_threshold_is_the_largest_score_of_the_good_scans(model, data):
+    scores = [model.predict(scan).pred_score for scan in data.validation]
+    assert model.calibration.threshold == pytest.approx(max(scores), abs=1e-5)
+    assert model.calibration.scans == 4
+    assert not model.calibration.leave_one_out
+
+
+def test_metrics_equal_those_of_sklearn(model, data, predictions):
+    figures = model.evaluate(data.test)
+    labels = [scan.label for scan in data.test]
+    scores = [prediction.pred_score for prediction in predictions]
+    assert figures["i_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert figures["i_ap"] == pytest.approx(average_precision_score(labels, scores))
+    masks = np.concatenate([(scan.mask > 0).ravel() for scan in data.test])
+    maps = np.concatenate([prediction.anomaly_map.ravel() for prediction in predictions])
+    assert figures["p_auroc"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-4)
+    alarms = np.array(scores) > model.calibration.threshold
+    assert figures["i_recall"] == pytest.approx(alarms[np.array(labels) == 1].mean())
+
+
+def test_scans_without_truth_are_judged_and_not_measured(model, data):
+    scans = [scan._replace(mask=None, label=None) for scan in data.test[:2]]
+    assert model.evaluate(scans) == {"scans": 2.0, "defective": 0.0}
+
+
+def test_what_surrounds_the_part_changes_nothing(model, data, predictions):
+    scan = data.test[0]
+    near = view_scan(scan, CONFIG)
+    assert 0.1 < near.valid.mean() < 0.9
+    from pirn_jax.geometry import remove_background
+
+    outside = ~remove_background(scan.xyz)
+    rgb = scan.rgb.copy()
+    rgb[outside] = np.random.default_rng(0).integers(0, 255, (outside.sum(), 3), dtype=np.uint8)
+    assert model.predict(scan._replace(rgb=rgb)).pred_score == predictions[0].pred_score
+
+
+def test_ignored_pixels_are_not_looked_at(model, data):
+    scan = data.test[0]
+    everywhere = np.ones(scan.valid.shape, bool)
+    with pytest.raises(BadInputError, match="no measured pixel"):
+        model.predict(scan._replace(ignore=everywhere))
+    half = everywhere.copy()
+    half[:, : scan.valid.shape[1] // 2] = False
+    views = view_scan(scan._replace(ignore=half), CONFIG)
+    assert not views.valid[:, 40:].any()
+    assert views.valid[:, :35].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xyz": None}, "has no points or normals"),
+        ({"rgb": None}, "has no photograph"),
+    ],
+)
+def test_a_missing_modality_is_named(model, data, change, message):
+    with pytest.raises(BadInputError, match=message):
+        model.predict(data.test[0]._replace(**change))
+
+
+def test_a_bad_scan_is_passed_over_where_asked(model, data):
+    scans = [data.test[0], data.test[1]._replace(xyz=None, key="broken"), data.test[2]]
+    failed = {}
+    judged = list(model.judge(scans, failed=failed.__setitem__))
+    assert [one.scan.key for one in judged] == [scans[0].key, scans[2].key]
+    assert list(failed) == ["broken"]
+
+
+def test_defective_scans_teach_nothing(model, data, encoder):
+    defective = next(scan for scan in data.test if scan.label == 1)
+    fresh = PIRN(CONFIG, encoder=encoder)
+    with pytest.raises(BadInputError, match="learn from good scans only"):
+        fresh.fit([defective])
+    with pytest.raises(BadInputError, match="calibrate good scans only"):
+        model.calibrate([defective])
+    with pytest.raises(BadInputError, match="no scans to learn from"):
+        fresh.fit([])
+    with pytest.raises(ConfigError, match="has not been trained"):
+        fresh.predict(defective)
+
+
+def test_same_seed_same_parameters_and_another_seed_others(trained):
+    first, other, again = (one._parameters for one in trained)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
+    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, first, other)))
+
+
+@pytest.mark.slow
+def test_trained_alone_it_is_the_same(data, encoder, predictions):
+    alone = PIRN(CONFIG, encoder=encoder).fit(data.train)
+    score = alone.predict(data.test[0]).pred_score
+    assert score == pytest.approx(predictions[0].pred_score, abs=1e-4)
+
+
+def test_a_shot_is_never_scored_by_a_model_trained_on_it():
+    for count in (2, 5, FOLDS + 3):
+        tokens = np.arange(count, dtype=np.float32)[:, None, None] * np.ones((1, 4, 2), np.float32)
+        shots = Features(tokens, None, np.ones((count, 4), bool))
+        jobs, parts = left_out("x", shots, 7)
+        assert len(jobs) == len(parts) == min(count, FOLDS)
+        scored = [place for _, places in parts for place in places]
+        assert sorted(scored) == list(range(count))
+        assert len({job.name for job in jobs}) == len(jobs)
+        for job, (_, places) in zip(jobs, parts, strict=True):
+            learned = set(job.shots.rgb[:, 0, 0].astype(int))
+            assert learned == set(range(count)) - set(places)
+            assert job.seed == 7
+    with pytest.raises(BadInputError, match="one shot"):
+        left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)
+
+
+@pytest.mark.slow  # five models
+def test_leave_one_out_scores_are_those_of_models_fitted_without_the_shot(data, encoder):
+    model = PIRN(CONFIG, encoder=encoder).fit(data.train).calibrate()
+    assert model.calibration.leave_one_out
+    assert model.calibration.scans == 3
+    scores = []
+    for out in range(3):
+        others = [scan for place, scan in enumerate(data.train) if place != out]
+        without = PIRN(CONFIG, encoder=encoder).fit(others)
+        scores.append(without.predict(data.train[out]).pred_score)
+    assert model.calibration.threshold == pytest.approx(max(scores), abs=1e-3)
+
+
+# Files
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    return model.save(tmp_path / "model")
+
+
+def test_a_saved_model_predicts_the_same(saved, data, encoder, predictions):
+    loaded = PIRN.load(saved, encoder=encoder)
+    assert loaded.encoder is encoder
+    assert loaded.demo
+    again = loaded.predict(data.test[0])
+    assert again.pred_score == pytest.approx(predictions[0].pred_score, abs=1e-6)
+    assert again.pred_label == predictions[0].pred_label
+    np.testing.assert_allclose(again.anomaly_map, predictions[0].anomaly_map, atol=1e-6)
+    with pytest.raises(BadInputError, match="its shots are not at hand"):
+        loaded.calibrate()
+
+
+def test_another_encoders_weights_are_refused(saved):
+    document = read_object(saved / "config.json")
+    document["encoder"]["sha256"] = "0" * 64
+    write_json(saved / "config.json", document)
+    with pytest.raises(WeightsError, match="was trained with the demo of 0000"):
+        PIRN.load(saved)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda document: document.pop("encoder"),
+        lambda document: document.update(format="another"),
+        lambda document: document["config"].update(recipe="unknown"),
+        lambda document: document["config"].update(shoe=1),
+        lambda document: document["config"].update(image_size="224"),
+        lambda document: document["calibration"].update(more=1),
+        lambda document: document["encoder"].update(layers=3),
+    ],
+)
+def test_a_damaged_description_is_refused(saved, damage):
+    document = read_object(saved / "config.json")
+    damage(document)
+    write_json(saved / "config.json", document)
+    with pytest.raises((BadInputError, ConfigError)):
+        PIRN.load(saved)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "nan", "shape"])
+def test_damaged_parameters_are_refused(saved, damage):
+    from safetensors.numpy import load_file, save_file
+
+    path = saved / "model.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-10])
+    else:
+        tensors = load_file(path)
+        name = "parameters.prototypes"
+        if damage == "missing":
+            del tensors[name]
+        elif damage == "nan":
+            tensors[name] = tensors[name] * np.float32("nan")
+        else:
+            tensors[name] = tensors[name][:, :-1].copy()
+        save_file(tensors, path)
+    with pytest.raises(BadInputError, match=r"cannot be read|parameters\.prototypes: expected"):
+        PIRN.load(saved)
+
+
+def test_the_description_is_json_that_says_what_it_is(saved):
+    document = json.loads((saved / "config.json").read_text())
+    assert document["encoder"]["demo"] is True
+    assert document["calibration"]["scans"] == 4
