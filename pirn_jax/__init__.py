@@ -10,14 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pirn_jax.config import Config
+    from pirn_jax.detector import PIRN, Prediction
     from pirn_jax.encoder import load_encoder
+    from pirn_jax.scans import open_dataset
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Config": "pirn_jax.config",
+    "PIRN": "pirn_jax.detector",
+    "Prediction": "pirn_jax.detector",
     "load_encoder": "pirn_jax.encoder",
+    "open_dataset": "pirn_jax.scans",
 }
-__all__ = ["__version__", "load_encoder"]
+__all__ = ["PIRN", "Config", "Prediction", "__version__", "load_encoder", "open_dataset"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,7 @@ def attention(
 
 def _has_fused_attention() -> bool:
     """Whether the default device is an NVIDIA GPU of the Ampere generation or later."""
-    device = jax.config.jax_default_device or jax.local_devices()[0]
+    device = getattr(jax.config, "jax_default_device", None) or jax.local_devices()[0]
     return float(getattr(device, "compute_capability", None) or 0) >= 8.0
 
 
