@@ -25,3 +25,10 @@ def shared() -> Path:
     if not (root / "data").is_dir():
         pytest.skip(f"real data not at hand: {root} (set PIRN_SHARED)")
     return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Drop what a module compiled: kept, a whole run's programs would take several gigabytes."""
+    yield
+    jax.clear_caches()

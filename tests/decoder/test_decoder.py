@@ -183,6 +183,7 @@ def test_diagnostics(recipe):
         np.testing.assert_array_equal(told.residual_distance, 1.0)
 
 
+@pytest.mark.slow
 def test_decoders_stack_and_vmap(recipe):
     settings = config(recipe)
     keys = jax.random.split(jax.random.key(1), 3)

@@ -30,6 +30,7 @@ def stop_at(done: int):
     return progress
 
 
+@pytest.mark.slow
 def test_resumed_on_other_devices_or_refused(tmp_path):
     jobs, settings = [job(0), job(1)], recipe(epochs=6)
     kept = {"checkpoints": tmp_path, "save_seconds": 0.0}

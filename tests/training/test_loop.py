@@ -95,6 +95,7 @@ def test_same_seed_twice_is_identical_and_another_seed_is_not():
     assert largest_difference(results[0].parameters, results[2].parameters) > 1e-3
 
 
+@pytest.mark.slow
 def test_jobs_of_several_shapes_and_their_progress():
     jobs = [job(0), job(1, scans=3), job(2)]
     seen = []
