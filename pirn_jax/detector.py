@@ -35,17 +35,28 @@ from pirn_jax.config import Config, DecoderConfig
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import BadInputError, ConfigError, PirnError, WeightsError
 from pirn_jax.geometry import Views
-from pirn_jax.judging import BATCH, Judged, Measurement, Outcome, programs, read_ahead
+from pirn_jax.judging import (
+    BATCH,
+    Judged,
+    Measurement,
+    Outcome,
+    check_good,
+    left_out,
+    programs,
+    read_ahead,
+    shot_features,
+    some_of,
+)
 from pirn_jax.saved import (
     fill,
     flatten,
     read_config,
     read_object,
     read_tensors,
-    replace_file,
     write_json,
 )
 from pirn_jax.scans import Scan
+from pirn_jax.scans.writing import write_whole
 from pirn_jax.scoring import (
     Calibration,
     Region,
@@ -53,7 +64,6 @@ from pirn_jax.scoring import (
     decide,
     find_regions,
 )
-from pirn_jax.shots import check_good, left_out, shot_features, some_of
 from pirn_jax.training.features import FeatureCache, Features, foreground
 from pirn_jax.training.loop import Job, Trained, train
 from pirn_jax.training.step import skeleton
@@ -250,7 +260,7 @@ class PIRN:
             "calibration": None if self.calibration is None else self.calibration._asdict(),
             "origin": self.origin,
         }
-        replace_file(target / "model.safetensors", save(tensors))
+        write_whole(target / "model.safetensors", save(tensors))
         write_json(target / "config.json", document)
         return target
 

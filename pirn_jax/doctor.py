@@ -134,7 +134,7 @@ def _cache() -> Finding:
 def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Iterator[Finding]:
     from pirn_jax.config import Config, TrainConfig
     from pirn_jax.judging import view_scan
-    from pirn_jax.parts import open_category
+    from pirn_jax.runs.parts import open_category
     from pirn_jax.scans import list_categories
 
     try:

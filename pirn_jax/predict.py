@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.predictions import Request, predict_scans
+    from pirn_jax.runs import Request, predict_scans
 
     files = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
     request = Request(

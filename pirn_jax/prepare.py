@@ -2,9 +2,9 @@
 
     python -m pirn_jax.prepare mvtec3d ROOT --out CACHE
 
-One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, described in `pirn_jax.prepared`. A file
-whose fingerprint is that of the input and the settings is kept, any other is made anew; so a run
-may be killed at any moment and started again. The originals are only ever read.
+One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, described in `pirn_jax.scans.prepared`. A
+file whose fingerprint is that of the input and the settings is kept, any other is made anew; so a
+run may be killed at any moment and started again. The originals are only ever read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from rich.progress import (
 
 from pirn_jax.command import run
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.prepared import (
+from pirn_jax.scans import Scan, Split, list_categories, open_dataset
+from pirn_jax.scans.prepared import (
     FORMAT,
     STEPS,
     Prepared,
@@ -47,9 +48,8 @@ from pirn_jax.prepared import (
     load_prepared,
     prepared_path,
     save_prepared,
-    write_whole,
 )
-from pirn_jax.scans import Scan, Split, list_categories, open_dataset
+from pirn_jax.scans.writing import write_whole
 
 FEW_POINTS = 0.1
 """Scans with a smaller share of measured pixels are listed as odd."""

@@ -6,7 +6,6 @@ Nothing is ever unpickled; what a file claims is checked before it is used.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -18,24 +17,15 @@ import numpy as np
 from pirn_jax.config import Config
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.dataset import did_you_mean
+from pirn_jax.scans.writing import write_whole
 
 LARGEST_JSON = 64 * 2**20
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_json(path: Path, document: Any) -> None:
     """Write JSON, indented, whole or not at all."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    replace_file(path, text.encode() + b"\n")
+    write_whole(path, text.encode() + b"\n")
 
 
 def read_object(path: Path) -> dict[str, Any]:

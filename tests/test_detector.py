@@ -11,10 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pirn_jax.config import Config
 from pirn_jax.detector import PIRN, fit_models, open_encoder
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
-from pirn_jax.judging import view_scan
+from pirn_jax.judging import FOLDS, left_out, view_scan
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import open_dataset
-from pirn_jax.shots import FOLDS, left_out
 from pirn_jax.training import Features
 
 SMALL = ("epochs=2", "layers=1", "iterations=5", "mlp_ratio=0")

@@ -71,25 +71,20 @@ ROOMS = {
     "decoder": {"transport", "config"},
     "scoring": {"metrics"},
     "training": {"config", "geometry", "encoder", "decoder"},
-    "prepared": {"scans"},
-    "prepare": {"command", "scans", "geometry", "prepared"},
+    "saved": {"config", "scans"},
+    "prepare": {"command", "scans", "geometry"},
     "report": {"metrics", "scans", "scoring"},
 }
 # From scans to a run, each on the shoulders of the one before.
 _MODEL = {"config", "scans", "geometry", "encoder", "decoder", "metrics", "scoring", "training"}
 ROOMS |= {
-    "saved": {"config", "scans"},
     "judging": _MODEL,
-    "shots": _MODEL | {"judging"},
-    "detector": _MODEL | {"judging", "shots", "saved"},
-    "results": {"detector", "judging", "saved", "scans"},
-    "parts": {"config", "scans"},
-    "runs": {"config", "detector", "parts", "report", "results", "saved", "scans", "training"},
-    "predictions": {"detector", "results", "runs", "saved", "scans", "scoring"},
+    "detector": _MODEL | {"judging", "saved"},
+    "runs": _MODEL | {"detector", "judging", "report", "saved"},
     "train": {"command", "config", "runs", "saved"},
     "evaluate": {"command", "runs", "saved"},
-    "predict": {"command", "predictions"},
-    "doctor": {"command", "config", "encoder", "judging", "parts", "scans"},
+    "predict": {"command", "runs"},
+    "doctor": {"command", "config", "encoder", "judging", "runs", "scans"},
 }
 
 

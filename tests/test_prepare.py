@@ -20,14 +20,14 @@ from pirn_jax.command import run as run_command
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import remove_background, surface_normals
 from pirn_jax.prepare import prepare_scan
-from pirn_jax.prepared import (
+from pirn_jax.scans import Scan
+from pirn_jax.scans.prepared import (
     Settings,
     fingerprint,
     load_prepared,
     prepared_path,
     save_prepared,
 )
-from pirn_jax.scans import Scan
 from tests.geometry import surfaces
 
 ROOT = Path(prepare.__file__).parents[1]

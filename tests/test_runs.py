@@ -11,10 +11,8 @@ import pytest
 
 from pirn_jax.config import PRESETS, Config, TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.parts import open_category
-from pirn_jax.results import Row, _chosen, file_name, scores_table, shrink
 from pirn_jax.runs import (
-    _folder,
+    claim_folder,
     environment,
     flat,
     from_flat,
@@ -22,7 +20,10 @@ from pirn_jax.runs import (
     model_folders,
     open_run,
 )
-from pirn_jax.saved import fill, flatten, read_object, replace_file, write_json
+from pirn_jax.runs.parts import open_category
+from pirn_jax.runs.results import Row, _chosen, file_name, scores_table, shrink
+from pirn_jax.saved import fill, flatten, read_object, write_json
+from pirn_jax.scans.writing import write_whole
 
 # Settings
 
@@ -125,7 +126,7 @@ def test_the_background_follows_the_dataset_unless_said():
 
 def started(path, **changes):
     config = TrainConfig(out=str(path), **changes)
-    folder, finished = _folder(config)
+    folder, finished = claim_folder(config)
     assert not finished
     write_json(folder / "config.json", {**flat(config), "background": config.background})
     return config
@@ -135,9 +136,9 @@ def test_a_run_is_never_overwritten_unasked(tmp_path):
     config = started(tmp_path / "run")
     (tmp_path / "run" / "keep").write_text("old")
     with pytest.raises(BadInputError, match="--overwrite"):
-        _folder(config)
+        claim_folder(config)
     assert (tmp_path / "run" / "keep").exists()
-    _folder(dataclasses.replace(config, overwrite=True))
+    claim_folder(dataclasses.replace(config, overwrite=True))
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -145,24 +146,24 @@ def test_overwrite_removes_runs_only(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_text("precious")
     with pytest.raises(BadInputError, match="no run folder"):
-        _folder(TrainConfig(out=str(tmp_path / "photos"), overwrite=True))
+        claim_folder(TrainConfig(out=str(tmp_path / "photos"), overwrite=True))
     assert (tmp_path / "photos" / "a.png").exists()
 
 
 def test_resume_needs_the_same_settings(tmp_path):
     config = started(tmp_path / "run", shots=3)
-    folder, finished = _folder(dataclasses.replace(config, resume=True, parallel="none"))
+    folder, finished = claim_folder(dataclasses.replace(config, resume=True, parallel="none"))
     assert folder == tmp_path / "run"
     assert not finished
     with pytest.raises(ConfigError, match="shots = 3, not 4"):
-        _folder(dataclasses.replace(config, resume=True, shots=4))
+        claim_folder(dataclasses.replace(config, resume=True, shots=4))
     (folder / "metrics.json").write_text("{}")
     (folder / "report.html").write_text("")
-    assert _folder(dataclasses.replace(config, resume=True))[1]
+    assert claim_folder(dataclasses.replace(config, resume=True))[1]
 
 
 def test_resume_of_nothing_begins(tmp_path):
-    folder, finished = _folder(TrainConfig(out=str(tmp_path / "new"), resume=True))
+    folder, finished = claim_folder(TrainConfig(out=str(tmp_path / "new"), resume=True))
     assert folder.is_dir()
     assert not finished
 
@@ -214,14 +215,14 @@ def test_the_environment_names_packages_and_devices():
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    replace_file(path, b"old")
+    write_whole(path, b"old")
 
     def fail(*_):
         raise OSError("no space")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        replace_file(path, b"new")
+        write_whole(path, b"new")
     assert path.read_bytes() == b"old"
 
 

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from jaxtyping import Bool, Float32
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans import Scan
+from pirn_jax.scans.writing import write_whole
 
 FORMAT = 1
 """Raised whenever the same input and settings would give other bytes."""
@@ -134,18 +134,3 @@ def save_prepared(path: Path, prepared: Prepared) -> None:
         notes=np.array(json.dumps(prepared.notes)),
     )
     write_whole(path, content.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, whatever kills the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

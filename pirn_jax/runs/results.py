@@ -20,7 +20,8 @@ from PIL import Image
 
 from pirn_jax.detector import PIRN
 from pirn_jax.judging import Judged, Measurement
-from pirn_jax.saved import replace_file, write_json
+from pirn_jax.scans.writing import write_whole
+from pirn_jax.saved import write_json
 from pirn_jax.scans import Scan
 
 SIDE = 256
@@ -81,7 +82,7 @@ def write_results(
     figures, curves = measurement.figures(CURVE_POINTS)
     for key in _chosen(rows):
         _save_arrays(folder / "pictures" / f"{file_name(key)}.npz", pictures[key])
-    replace_file(folder / "scores.csv", scores_table(rows, marks))
+    write_whole(folder / "scores.csv", scores_table(rows, marks))
     write_json(folder / "curves.json", {**curves, **marks})
     if usage:
         mean = np.mean(usage, axis=0).astype(float).tolist()
@@ -160,10 +161,10 @@ def _chosen(rows: list[Row]) -> list[str]:
 def _save_array(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array, np.float32), allow_pickle=False)
-    replace_file(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    replace_file(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())

@@ -14,7 +14,7 @@ import numpy as np
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
-from pirn_jax.judging import BATCH, read_ahead
+from pirn_jax.judging.reading import BATCH, read_ahead
 from pirn_jax.scans import Scan
 from pirn_jax.training import FeatureCache, Features, Job, extract
 

@@ -1,0 +1,21 @@
+"""Judging: scans → views → maps and scores → metrics, what every detector shares."""
+
+from pirn_jax.judging.measurement import Judged, Measurement, Outcome
+from pirn_jax.judging.program import programs
+from pirn_jax.judging.reading import BATCH, read_ahead, view_scan
+from pirn_jax.judging.shots import FOLDS, check_good, left_out, shot_features, some_of
+
+__all__ = [
+    "BATCH",
+    "FOLDS",
+    "Judged",
+    "Measurement",
+    "Outcome",
+    "check_good",
+    "left_out",
+    "programs",
+    "read_ahead",
+    "shot_features",
+    "some_of",
+    "view_scan",
+]
