@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from pirn_jax.config import Recipe
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training.checkpoint import Checkpoints, identity
+from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features
 from pirn_jax.training.parallel import Layout, Program, agreed, choose_layout
 from pirn_jax.training.step import Batches, Shots, State, create_states
@@ -41,7 +42,7 @@ class Job(NamedTuple):
     Attributes:
         name: unique among the jobs of a run, such as "flange/seed0".
         shots: features of the training scans.
-        seed: at least 0; decides initial weights, prototypes and the order of scans.
+        seed: 0 to 2**32 - 1; decides initial weights, prototypes and the order of scans.
     """
 
     name: str
@@ -135,12 +136,12 @@ def _train_group(
 ) -> list[Trained]:
     """Jobs of one shape; `padded` repeats the last until they divide among the devices."""
     program = Program(layout, recipe, shots)
-    keys = jnp.stack([jax.random.key(job.seed) for job in padded])
-    state = create_states(recipe, shots, keys)
+    with collector_paused():
+        state = create_states(recipe, shots, np.array([job.seed for job in padded], np.uint32))
     history: list[list[dict[str, Any]]] = [[] for _ in jobs]
     begin = 0
     if checkpoints is not None:
-        found = checkpoints.restore(_first(state, len(jobs)))
+        found = checkpoints.restore(_shapes(state, len(jobs)))
         if found is not None:
             begin, state, history = found
             state = _padded(state, len(padded))
@@ -166,12 +167,16 @@ def _train_group(
             saved = time.monotonic()
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
-    final = program.fetch(state)
+    final = program.fetch(state._replace(optimizer=()))
     trained = []
     for i, job in enumerate(jobs):
-        own = jax.tree.map(lambda x, i=i: np.array(x[i]), final)
+        own = jax.tree.map(lambda x, i=i: x[i], final)
         trained.append(Trained(job.name, program.graph, own.parameters, own.statistics, history[i]))
     return trained
+
+
+def _shapes(state: State, jobs: int) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((jobs, *x.shape[1:]), x.dtype), state)
 
 
 def _first(state: State, jobs: int) -> State:
@@ -251,8 +256,8 @@ def _check(jobs: Sequence[Job], recipe: Recipe) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two jobs are called {twice[0]}", "give every job a name of its own")
     for job in jobs:
-        if job.seed < 0:
-            raise ConfigError(f"{job.name}: seed {job.seed}", "use 0 or more")
+        if not 0 <= job.seed < 2**32:
+            raise ConfigError(f"{job.name}: seed {job.seed}", "use 0 or more, below 2**32")
         shapes = {}
         for name in recipe.decoder.modalities:
             stream = getattr(job.shots, name)
