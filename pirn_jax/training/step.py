@@ -71,7 +71,6 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
 
     With arrays of those shapes `pirn_jax.decoder.merge` makes the decoder.
     """
-
     return split(nnx.eval_shape(lambda: Decoder(config, channels, nnx.Rngs(0))))
 
 
