@@ -41,6 +41,7 @@ from pirn_jax.judging import (
     Measurement,
     Outcome,
     check_good,
+    decide_background,
     left_out,
     programs,
     read_ahead,
@@ -55,7 +56,7 @@ from pirn_jax.saved import (
     read_tensors,
     write_json,
 )
-from pirn_jax.scans import Scan
+from pirn_jax.scans import Scan, Split
 from pirn_jax.scans.writing import write_whole
 from pirn_jax.scoring import (
     Calibration,
@@ -101,7 +102,7 @@ class PIRN:
             one share its memory and its compiled program.
 
     Attributes:
-        config: as given.
+        config: as given; `fit` decides what background "auto" is.
         calibration: the threshold and its promise; None before `calibrate`.
         origin: where the shots came from, kept with the model: plain JSON values.
     """
@@ -369,6 +370,7 @@ def fit_models(
     parallel: str = "auto",
     checkpoints: Path | None = None,
     resume: bool = False,
+    save_seconds: float = 60.0,
     encoded: Callable[[int], None] | None = None,
     progress: Callable[[int, int, dict[str, Any]], None] | None = None,
 ) -> list[Trained]:
@@ -383,6 +385,7 @@ def fit_models(
         parallel: see `pirn_jax.training`.
         checkpoints: folder for them; None: none are kept.
         resume: go on from the last one.
+        save_seconds: least time between two of them.
         encoded: called with the number of shots just encoded.
         progress: see `pirn_jax.training`.
 
@@ -393,6 +396,15 @@ def fit_models(
     jobs: list[Job] = []
     extra: list[tuple[PIRN, int, list[tuple[Features, list[int]]]]] = []
     for model, scans, name in zip(models, shots, names, strict=True):
+        if model.config.background == "auto":
+            scans = scans if isinstance(scans, Split) else list(scans)
+            model.config = replace(model.config, background=decide_background(scans, model.config))
+            if model.config.background == "none":
+                _log.warning(
+                    "%s: the plane at the border goes on through the middle, so it is taken for "
+                    "the part and nothing is removed; background plane removes it",
+                    name,
+                )
         model._shots = shot_features(scans, model.config, model.encoder, cache, encoded)
         jobs.append(Job(name, model._shots, model.config.seed))
     for model, name, uncalibrated in zip(models, names, wanted, strict=True):
@@ -402,7 +414,13 @@ def fit_models(
             jobs += more
     recipe = models[0].config.resolved_recipe()
     trained = train(
-        jobs, recipe, parallel=parallel, checkpoints=checkpoints, resume=resume, progress=progress
+        jobs,
+        recipe,
+        parallel=parallel,
+        checkpoints=checkpoints,
+        resume=resume,
+        save_seconds=save_seconds,
+        progress=progress,
     )
     for model, result in zip(models, trained, strict=False):
         model._take(result)

@@ -2,7 +2,7 @@
 
 from pirn_jax.judging.measurement import Judged, Measurement, Outcome
 from pirn_jax.judging.program import programs
-from pirn_jax.judging.reading import BATCH, read_ahead, view_scan
+from pirn_jax.judging.reading import BATCH, decide_background, read_ahead, view_scan
 from pirn_jax.judging.shots import FOLDS, check_good, left_out, shot_features, some_of
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Measurement",
     "Outcome",
     "check_good",
+    "decide_background",
     "left_out",
     "programs",
     "read_ahead",

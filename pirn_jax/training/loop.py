@@ -30,7 +30,8 @@ from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training.checkpoint import Checkpoints, identity
 from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features
-from pirn_jax.training.parallel import Layout, Program, agreed, choose_layout
+from pirn_jax.training.parallel import Layout, Program, choose_layout
+from pirn_jax.training.processes import check_same, from_first
 from pirn_jax.training.step import Batches, Shots, State, create_states
 
 STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
@@ -114,9 +115,10 @@ def train(
                 progress(before + epochs, total, last)
 
         with contextlib.ExitStack() as stack:
+            run = identity([j.name for j in group], [j.seed for j in group], recipe, shots)
+            check_same("jobs or features", run)
             kept = None
             if checkpoints is not None:
-                run = identity([j.name for j in group], [j.seed for j in group], recipe, shots)
                 kept = stack.enter_context(Checkpoints(checkpoints / str(index), run, keep, resume))
             results = _train_group(group, padded, shots, recipe, layout, kept, save_seconds, report)
         trained |= {result.name: result for result in results}
@@ -160,7 +162,7 @@ def _train_group(
             for job, lines, loss in zip(jobs, history, means[epoch - start], strict=False):
                 line = {"job": job.name, "epoch": epoch + 1, "step": (epoch + 1) * steps}
                 lines.append({**line, "loss": float(loss)})
-        if checkpoints is not None and agreed(time.monotonic() - saved >= save_seconds):
+        if checkpoints is not None and from_first(lambda s=saved: _due(s, save_seconds)):
             # Copies: both are written while training goes on.
             so_far = [list(lines) for lines in history]
             checkpoints.save(stop, _first(program.fetch(state), len(jobs)), so_far)
@@ -173,6 +175,10 @@ def _train_group(
         own = jax.tree.map(lambda x, i=i: x[i], final)
         trained.append(Trained(job.name, program.graph, own.parameters, own.statistics, history[i]))
     return trained
+
+
+def _due(saved: float, save_seconds: float) -> bool:
+    return time.monotonic() - saved >= save_seconds
 
 
 def _shapes(state: State, jobs: int) -> Any:

@@ -11,7 +11,7 @@ device: what does not divide evenly is padded, and the padding does not count.
     auto      pmap where there is more than one local device, sharding where there are several
               processes, else none
 
-Several processes hold the same shots each; `jax.distributed.initialize` comes before.
+Several processes hold the same shots each; see `processes.py`.
 
 Dimension letters: D devices, J jobs, T steps, B scans of a step.
 """
@@ -192,15 +192,6 @@ def _compiled(layout: Layout, recipe: Recipe, channels: int) -> tuple[Any, Any]:
         out_shardings=(layout.sharding(AXIS) if jobs else whole, whole),
         donate_argnums=0,
     )
-
-
-def agreed(decision: bool) -> bool:
-    """The first process's decision, on all of them: what depends on a clock must not differ."""
-    if jax.process_count() == 1:
-        return decision
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def _up(count: int, multiple: int) -> int:
