@@ -1,9 +1,10 @@
 """Training: jobs in, trained decoders out.
 
 A job is one decoder to train: the frozen features of k shots, and a seed. Jobs whose features have
-the same shape are stacked and trained by one program (`step.py`), on one device or several
-(`parallel.py`). The program runs a stretch of epochs; between stretches progress is reported, the
-losses are looked at, and a checkpoint is kept (`checkpoint.py`).
+the same shape are stacked, as many as `STACK_BYTES` of memory hold, and trained by one program
+(`step.py`), on one device or several (`parallel.py`). The program runs a stretch of epochs; between
+stretches progress is reported, the losses are looked at, and a checkpoint is kept
+(`checkpoint.py`).
 
 Dimension letters: S shots, N tokens, C channels, J jobs, T steps, B scans of a step.
 Source: paper, "Training and Inference".
@@ -32,9 +33,14 @@ from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features
 from pirn_jax.training.parallel import Layout, Program, choose_layout
 from pirn_jax.training.processes import check_same, from_first
-from pirn_jax.training.step import Batches, Shots, State, create_states
+from pirn_jax.training.step import Batches, Shots, State, create_states, skeleton
 
 STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
+# Jobs are stacked until they are estimated to take this much memory, all devices together; the rest
+# is trained after them. A constant, so that a run may be resumed on another machine.
+STACK_BYTES = 8 * 2**30
+# Of the size of a step's tokens: arrays that a layer keeps for its backward pass. An estimate.
+KEPT_ARRAYS = 20
 
 
 class Job(NamedTuple):
@@ -105,9 +111,9 @@ def train(
     """
     _check(jobs, recipe)
     total, done, trained = recipe.epochs * len(jobs), 0, {}
-    for index, group in enumerate(_groups(jobs, recipe)):
-        layout = choose_layout(parallel, len(group))
-        padded = group + [group[-1]] * (layout.padded_jobs(len(group)) - len(group))
+    for index, (group, size) in enumerate(_groups(jobs, recipe)):
+        layout = choose_layout(parallel, size)
+        padded = group + [group[-1]] * (layout.padded_jobs(size) - len(group))
         shots = _stack(padded, recipe)
 
         def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
@@ -245,12 +251,40 @@ def _stack(jobs: list[Job], recipe: Recipe) -> Shots:
     return Shots((streams[0], streams[1]), None if valid.all() else valid)
 
 
-def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[list[Job]]:
-    """Jobs whose features have the same shape, in order of first appearance."""
+def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[tuple[list[Job], int]]:
+    """Jobs whose features have the same shape, in order of first appearance, and to how many.
+
+    A group that would not fit into `STACK_BYTES` is cut into as few as do, all filled up to the
+    same number, so that one program serves all of them.
+    """
     groups: dict[tuple[int, ...], list[Job]] = {}
     for job in jobs:
         groups.setdefault(_features(job, recipe).shape, []).append(job)
-    return list(groups.values())
+    cut = []
+    for shape, group in groups.items():
+        most = max(1, STACK_BYTES // job_bytes(recipe, shape))
+        size = -(-len(group) // -(-len(group) // most))
+        cut += [(group[i : i + size], size) for i in range(0, len(group), size)]
+    return cut
+
+
+def job_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """An estimate of the memory a job takes while it trains.
+
+    Its parameters five times (themselves, Adam's two moments, the gradient, the change), its
+    features, and what a step keeps for the backward pass.
+
+    Args:
+        recipe: decoder and batch size.
+        shape: (S, N, C) of a stream.
+    """
+    scans, tokens, channels = shape
+    _, parameters, _ = skeleton(recipe.decoder, channels)
+    numbers = 5 * sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    picture = len(recipe.decoder.modalities) * tokens * channels
+    numbers += scans * picture
+    numbers += min(recipe.batch_size, scans) * recipe.decoder.layers * KEPT_ARRAYS * picture
+    return numbers * jnp.zeros(()).dtype.itemsize
 
 
 def _features(job: Job, recipe: Recipe) -> Float[np.ndarray, "S N C"]:

@@ -16,7 +16,7 @@ FLAGS = ("--config", "debug", "--shots", "3", "--change", "epochs=4", "--paralle
 def free_address() -> str:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return "127.0.0.1:{}".format(listener.getsockname()[1])
+        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def together(out, *more, cache):
