@@ -61,7 +61,11 @@ def score_tokens(
     Args:
         features: encoder tokens E of each modality, by name ("rgb", "normals").
         reconstruction: the decoder's Z of the same modalities.
-        size, grid, weights, valid, top: see `score_distances`.
+        size: (h, w) of the model's input.
+        grid: as of `score_distances`, and so are the others.
+        weights: of each modality in the sum.
+        valid: pixels of the part.
+        top: share of the largest values that is the score.
 
     Raises:
         ConfigError: for modalities that do not agree, and as `score_distances`.
