@@ -82,16 +82,18 @@ def layers_of(depth: int) -> tuple[int, ...]:
 # The network
 
 
-def create(recipe: InpFormerRecipe, channels: int, heads: int, key: PRNGKeyArray) -> Parameters:
-    """Parameters before training; those of the decoder's blocks lead with the block.
+class Size(NamedTuple):
+    """Of a network: K, the decoder's blocks, C and H."""
 
-    Args:
-        recipe: how many prototypes and blocks.
-        channels: C.
-        heads: H.
-        key: random key.
-    """
-    c, keys = channels, iter(jax.random.split(key, 16))
+    prototypes: int
+    blocks: int
+    channels: int
+    heads: int
+
+
+def create(size: Size, key: PRNGKeyArray) -> Parameters:
+    """Parameters before training; those of the decoder's blocks lead with the block."""
+    c, keys = size.channels, iter(jax.random.split(key, 16))
 
     def linear(inputs: int, outputs: int, *lead: int) -> Parameters:
         drawn = jax.random.truncated_normal(next(keys), -3.0, 3.0, (*lead, inputs, outputs))
@@ -112,17 +114,17 @@ def create(recipe: InpFormerRecipe, channels: int, heads: int, key: PRNGKeyArray
         }
 
     return {
-        "prototypes": jax.random.normal(next(keys), (recipe.prototypes, c)),
+        "prototypes": jax.random.normal(next(keys), (size.prototypes, c)),
         "aggregation": block(),
         "bottleneck": {"enter": linear(c, 4 * c), "leave": linear(4 * c, c)},
-        "decoder": block(recipe.blocks) | {"sharpness": jnp.ones((recipe.blocks, heads))},
+        "decoder": block(size.blocks) | {"sharpness": jnp.ones((size.blocks, size.heads))},
     }
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def create_streams(recipe: InpFormerRecipe, channels: int, heads: int, keys: Array) -> Parameters:
+@partial(jax.jit, static_argnums=0)
+def create_streams(size: Size, keys: Array) -> Parameters:
     """`create` for each key; every leaf leads with it."""
-    return jax.vmap(partial(create, recipe, channels, heads))(keys)
+    return jax.vmap(partial(create, size))(keys)
 
 
 def forward(
@@ -390,7 +392,8 @@ class InpFormer:
 
     def _create(self, seed: int) -> Parameters:
         keys = jax.random.split(jax.random.key(seed), len(self.modalities))
-        return create_streams(self.recipe, self.channels, self.heads, keys)
+        size = Size(self.recipe.prototypes, self.recipe.blocks, self.channels, self.heads)
+        return create_streams(size, keys)
 
     def _train(self, job: Job, most: int, report: Callable[[dict[str, Any]], None]) -> Trained:
         recipe = self.recipe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.baselines import inp_former
-from pirn_jax.baselines.inp_former import InpFormer, Loss, create, forward, layers_of, rates
+from pirn_jax.baselines.inp_former import InpFormer, Loss, Size, create, forward, layers_of, rates
 from pirn_jax.errors import ConfigError
 from pirn_jax.recipes import InpFormerRecipe
 from pirn_jax.training import Features, Job
@@ -16,6 +16,7 @@ from pirn_jax.training import Features, Job
 C, HEADS, LAYERS = 16, 2, 4
 # A prime number of epochs is run one by one: all tests of 6 images share one program.
 RECIPE = InpFormerRecipe(prototypes=3, blocks=4, epochs=3, batch_size=4, warm_up=2)
+SIZE = Size(3, 4, C, HEADS)
 
 
 def layer_tokens(images: int, seed: int = 0) -> np.ndarray:
@@ -34,7 +35,7 @@ def grouped(layers: np.ndarray) -> np.ndarray:
 
 def parameters(seed: int = 0):
     """Well away from the initial ones, which are close to 0 and hide mistakes."""
-    initial = create(RECIPE, C, HEADS, jax.random.key(seed))
+    initial = jax.jit(create, static_argnums=0)(SIZE, jax.random.key(seed))
     random = np.random.default_rng(seed)
     return jax.tree.map(
         lambda x: np.asarray(x) + 0.2 * random.standard_normal(x.shape).astype(np.float32), initial
@@ -98,7 +99,9 @@ def test_network_losses_and_training_are_those_of_pytorch():
 
 
 def test_the_initial_parameters_are_those_published():
-    network = create(replace(RECIPE, prototypes=200), 64, HEADS, jax.random.key(0))
+    network = jax.jit(create, static_argnums=0)(
+        SIZE._replace(prototypes=200, channels=64), jax.random.key(0)
+    )
     for kernel in (network["decoder"]["enter"]["kernel"], network["bottleneck"]["leave"]["kernel"]):
         assert float(jnp.abs(kernel).max()) <= 0.03
         # Of a normal distribution cut at 3 sigma.
