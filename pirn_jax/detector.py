@@ -200,6 +200,23 @@ class PIRN:
         if waiting:
             yield from self._judge_batch(waiting, batch)
 
+    def judge_features(self, features: Features, *, batch: int = BATCH) -> Iterator[Outcome]:
+        """`judge` from tokens at hand: the outcome of each scan, in order.
+
+        Args:
+            features: of this detector's encoder.
+            batch: scans a call of the device; changes no score.
+        """
+        _, program = programs(self.encoder, self._decoder(), self.config.top)
+        count = len(features.valid)
+        for start in range(0, count, batch):
+            some = some_of(features, np.minimum(np.arange(start, start + batch), count - 1))
+            tokens = np.stack([getattr(some, name) for name in self.config.modalities])
+            yield from self._outcomes(
+                program(self._trained(), self._statistics, tokens, some.valid),
+                min(batch, count - start),
+            )
+
     def predict(self, scan: Scan) -> Prediction:
         """Score, label, map, mask and regions of one scan.
 
@@ -329,17 +346,23 @@ class PIRN:
         pictures = np.stack([[getattr(views, name) for views in padded] for name in names])
         valid = np.stack([foreground(views.valid, self.encoder.grid) for views in padded])
         program, _ = programs(self.encoder, self._decoder(), self.config.top)
-        fused, maps, score, usage = jax.device_get(
-            program(self.encoder.parameters, self._trained(), self._statistics, pictures, valid)
+        outcomes = self._outcomes(
+            program(self.encoder.parameters, self._trained(), self._statistics, pictures, valid),
+            len(pairs),
         )
-        for place, (scan, views) in enumerate(pairs):
-            each = {name: maps[name][place] for name in names}
-            outcome = Outcome(float(score[place]), fused[place], each, usage[:, place])
+        for (scan, views), outcome in zip(pairs, outcomes, strict=True):
             if not np.isfinite(outcome.score):
                 raise PirnError(
                     f"{scan.key}: the score is not finite", "train again with a lower rate"
                 )
             yield Judged(scan, views, outcome)
+
+    def _outcomes(self, found: Any, count: int) -> Iterator[Outcome]:
+        """The first so many of what a program returned."""
+        fused, maps, score, usage = jax.device_get(found)
+        for place in range(count):
+            each = {name: maps[name][place] for name in self.config.modalities}
+            yield Outcome(float(score[place]), fused[place], each, usage[:, place])
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -361,7 +384,7 @@ def open_encoder(config: Config) -> Encoder:
 
 def fit_models(
     models: Sequence[PIRN],
-    shots: Sequence[Iterable[Scan]],
+    shots: Sequence[Iterable[Scan] | Features],
     names: Sequence[str],
     *,
     leave_one_out: Sequence[bool] | None = None,
@@ -376,7 +399,7 @@ def fit_models(
 
     Args:
         models: of one config but for the seed.
-        shots: of each model.
+        shots: of each model; scans, or their tokens.
         names: of each model, for checkpoints and messages.
         leave_one_out: which models to calibrate with further ones that leave out a shot each.
         cache: for the shots' features.

@@ -16,8 +16,8 @@ from jaxtyping import Float32, UInt8
 
 from pirn_jax.detector import MODEL_FORMAT, PIRN, Prediction
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.runs.results import file_name
 from pirn_jax.runs.folder import Progress, model_folders, start_caches
+from pirn_jax.runs.results import file_name
 from pirn_jax.saved import read_object
 from pirn_jax.scans import Scan, Split, open_dataset, open_files
 from pirn_jax.scans.dataset import Entry

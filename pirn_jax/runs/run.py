@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pirn_jax.config import Config, TrainConfig
+from pirn_jax.config import TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
-from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.errors import BadInputError
 from pirn_jax.runs.folder import (
     Progress,
     claim_folder,
@@ -25,7 +25,7 @@ from pirn_jax.runs.folder import (
 )
 from pirn_jax.runs.parts import Part, generator_of, list_parts, open_category, shots_of
 from pirn_jax.runs.results import Row, scores_table, write_results
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.saved import write_json
 from pirn_jax.scans.writing import write_whole
 from pirn_jax.training import FeatureCache
 
@@ -240,5 +240,3 @@ def mean_figures(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> di
         each = [[found[name] for found in seeds.values()] for seeds in figures.values()]
         means[name] = sum(sum(values) / len(values) for values in each) / len(each)
     return means
-
-
