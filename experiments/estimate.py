@@ -14,7 +14,7 @@ from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.encoder import Encoder
 
 if TYPE_CHECKING:
-    from experiments.runner import Job
+    from experiments.jobs import Job
 
 # Measured against sweeps of the demo encoder and ViT-Ti/16 on two cores: share of the speed of a
 # large matrix product that encoding and training reach, and what an image's figures cost.
