@@ -96,3 +96,12 @@ def matrix_speed() -> float:
 
 def _kind(job: Job) -> Any:
     return job.settled, job.shots, job.dataset, job.options
+
+
+def clock(seconds: float) -> str:
+    """A time to read."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.bank import Bank, Truth, changed, encoder_of, source_hash
-from experiments.estimate import Estimate
+from experiments.estimate import Estimate, clock
 from experiments.jobs import Job, defined, describe, grid, identity, name_of, open_job
 from experiments.judgement import judge
 from pirn_jax.config import Config
@@ -96,7 +96,7 @@ def run(
     programs = len({json.dumps(defined(job.settled)) for job in pending})
     say(
         f"{len(places)} jobs, {len(known)} done, {len(pending)} to do in {programs} programs: "
-        f"about {_clock(sum(cost.values()) + estimate.compilation * programs)}"
+        f"about {clock(sum(cost.values()) + estimate.compilation * programs)}"
     )
     if dry:
         for job in pending:
@@ -239,7 +239,7 @@ class _Work:
         left = spent * (self._total / self._done - 1) if self._done else 0.0
         short = {"i_auroc": "I", "p_auroc": "P", "aupro_0.3": "PRO"}
         said = "  ".join(f"{short[k]} {figures[k]:.3f}" for k in short if k in figures)
-        self._say(f"[{self._count}/{len(self._cost)}, {_clock(left)} left] {describe(job)}: {said}")
+        self._say(f"[{self._count}/{len(self._cost)}, {clock(left)} left] {describe(job)}: {said}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -250,11 +250,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except BadInputError:
         return None
     return document if document.get("format") == FORMAT else None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
