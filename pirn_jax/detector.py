@@ -131,6 +131,15 @@ class PIRN:
         """Whether the encoder's weights are random, so that results mean little."""
         return not self.encoder.source.path
 
+    @property
+    def parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What was learned, and the statistics of the shots; trees of numpy arrays.
+
+        Raises:
+            ConfigError: the detector has not been trained.
+        """
+        return self._trained(), self._statistics
+
     def fit(self, scans: Iterable[Scan], *, parallel: str = "none") -> PIRN:
         """Train on good scans.
 
@@ -204,6 +213,23 @@ class PIRN:
                 waiting = []
         if waiting:
             yield from self._judge_batch(waiting, batch)
+
+    def judge_features(self, features: Features, *, batch: int = BATCH) -> Iterator[Outcome]:
+        """`judge` from tokens at hand: the outcome of each scan, in order.
+
+        Args:
+            features: of this detector's encoder.
+            batch: scans a call of the device; changes no score.
+        """
+        _, program = self._programs()
+        count = len(features.valid)
+        for start in range(0, count, batch):
+            some = some_of(features, np.minimum(np.arange(start, start + batch), count - 1))
+            tokens = np.stack([getattr(some, name) for name in self.config.modalities])
+            yield from self._outcomes(
+                program(self._trained(), self._statistics, tokens, some.valid),
+                min(batch, count - start),
+            )
 
     def predict(self, scan: Scan) -> Prediction:
         """Score, label, map, mask and regions of one scan.
@@ -338,18 +364,24 @@ class PIRN:
         pictures = np.stack([[getattr(views, name) for views in padded] for name in names])
         valid = np.stack([foreground(views.valid, self.encoder.grid) for views in padded])
         program, _ = self._programs()
-        fused, maps, score, usage = jax.device_get(
-            program(self.encoder.parameters, self._trained(), self._statistics, pictures, valid)
+        outcomes = self._outcomes(
+            program(self.encoder.parameters, self._trained(), self._statistics, pictures, valid),
+            len(pairs),
         )
-        for place, (scan, views) in enumerate(pairs):
-            each = {name: maps[name][place] for name in names}
-            shares = None if usage is None else usage[:, place]
-            outcome = Outcome(float(score[place]), fused[place], each, shares)
+        for (scan, views), outcome in zip(pairs, outcomes, strict=True):
             if not np.isfinite(outcome.score):
                 raise PirnError(
                     f"{scan.key}: the score is not finite", "train again with a lower rate"
                 )
             yield Judged(scan, views, outcome)
+
+    def _outcomes(self, found: Any, count: int) -> Iterator[Outcome]:
+        """The first so many of what a program returned."""
+        fused, maps, score, usage = jax.device_get(found)
+        for place in range(count):
+            each = {name: maps[name][place] for name in self.config.modalities}
+            shares = None if usage is None else usage[:, place]
+            yield Outcome(float(score[place]), fused[place], each, shares)
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -372,7 +404,7 @@ def open_encoder(config: Config) -> Encoder:
 
 def fit_models(
     models: Sequence[PIRN],
-    shots: Sequence[Iterable[Scan]],
+    shots: Sequence[Iterable[Scan] | Features],
     names: Sequence[str],
     *,
     leave_one_out: Sequence[bool] | None = None,
@@ -388,7 +420,7 @@ def fit_models(
 
     Args:
         models: of one config but for the seed.
-        shots: of each model.
+        shots: of each model; scans, or their tokens with those of the copies of each behind it.
         names: of each model, for checkpoints and messages.
         leave_one_out: which models to calibrate with further ones that leave out a shot each.
         cache: for the shots' features.

@@ -27,7 +27,7 @@ this, without one of this many parts of them."""
 
 
 def shot_features(
-    scans: Iterable[Scan],
+    scans: Iterable[Scan] | Features,
     config: Config,
     encoder: Encoder,
     cache: FeatureCache | None = None,
@@ -36,7 +36,7 @@ def shot_features(
     """Tokens of the shots and their copies, from the cache where they are known.
 
     Args:
-        scans: good ones.
+        scans: good ones; or their tokens and their copies', which come back as they are.
         config: of the detector.
         encoder: its encoder.
         cache: None: nothing is kept.
@@ -48,6 +48,8 @@ def shot_features(
     Raises:
         BadInputError: a defective scan, none at all, or one without a modality of the model.
     """
+    if isinstance(scans, Features):
+        return scans
     views, digest = [], hashlib.sha256()
     for scan, view in read_ahead(scans, config, BATCH, None):
         check_good(scan, "learn from")
