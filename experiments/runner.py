@@ -30,12 +30,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.bank import Bank, Transform, encoder_of, source_hash
+from experiments.bank import Bank, Transform, Truth, encoder_of, source_hash
 from experiments.estimate import Estimate
 from experiments.judgement import judge
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.judging import Outcome
 from pirn_jax.runs import environment, start_caches
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, choose_shots, open_dataset
@@ -146,6 +147,7 @@ def run(
     *,
     cache: str | None = None,
     dry: bool = False,
+    judge: Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]] = judge,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> list[Result]:
     """The results of jobs, made where they are not in the folder yet.
@@ -155,6 +157,7 @@ def run(
         folder: for the results; they lie in its `jobs/`.
         cache: as `TrainConfig.cache`.
         dry: only say what there is to do and how long it may take; nothing is returned then.
+        judge: outcomes → what is kept of them; another one needs a folder of its own.
         say: takes a line of progress.
 
     Returns:
@@ -180,7 +183,7 @@ def run(
     if other := sum(document["code"] != source_hash() for document in known.values()):
         say(f"{other} of the results were made by another version of pirn_jax; to make them again, "
             f"remove them from {folder / 'jobs'}")  # fmt: skip
-    work = _Work(kept, places, say, cost)
+    work = _Work(kept, places, judge, say, cost)
     for batch in _batches(pending):
         known |= work.do(batch)
     return [Result(job, known[job]) for job in jobs]
@@ -299,14 +302,15 @@ def _scans(job: Job) -> str:
 def _batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     """Jobs → calls of training → models → the jobs that judge one model.
 
-    Models of one config are trained together, in calls of equal size as far as that goes.
+    Models of one config are trained together, in calls of equal size as far as that goes; what is
+    background is decided in their tokens, so that they may differ in it.
     """
     models: dict[Any, list[Job]] = {}
     for job in jobs:
         models.setdefault(replace(job, shift="none", transform=None), []).append(job)
     configs: dict[Config, list[list[Job]]] = {}
     for job, judged in models.items():
-        configs.setdefault(job.settled, []).append(judged)
+        configs.setdefault(replace(job.settled, background="auto"), []).append(judged)
     calls = []
     for same in configs.values():
         same.sort(key=lambda judged: judged[0].shots)  # of one shape: side by side
@@ -322,10 +326,12 @@ class _Work:
         self,
         cache: Path,
         places: Mapping[Job, Path],
+        judge: Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]],
         say: Callable[[str], None],
         cost: Mapping[Job, float],
     ):
         self._cache, self._places, self._say, self._cost = cache, places, say, cost
+        self._judge_outcomes = judge
         self._banks: dict[Any, Bank] = {}
         self._total, self._done, self._count = sum(cost.values()), 0.0, 0
         self._start = time.monotonic()
@@ -333,7 +339,7 @@ class _Work:
 
     def do(self, models: Sequence[Sequence[Job]]) -> dict[Job, dict[str, Any]]:
         """Train models of one config together, and judge each by its jobs."""
-        config = models[0][0].settled
+        config = replace(models[0][0].settled, background="auto")
         if config != self._config:
             jax.clear_caches()  # programs of another config; kept, they fill the memory
             self._config = config
@@ -362,7 +368,7 @@ class _Work:
         tokens, truths = self._bank(job).get(data, data.test, origin, job.transform)
         start = time.perf_counter()
         outcomes = list(detector.judge_features(tokens))
-        found = judge(outcomes, truths)
+        found = self._judge_outcomes(outcomes, truths)
         seconds = {"training": training, "judging": time.perf_counter() - start}
         document = {
             "format": FORMAT,
