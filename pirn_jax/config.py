@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from pirn_jax.errors import ConfigError
+from pirn_jax.recipes import BASELINES, InpFormerRecipe, MemoryRecipe, SubspaceRecipe
 
 MODALITIES = ("rgb", "normals")
 CHOICES = {
@@ -31,7 +32,7 @@ CHOICES = {
     "graph": ("jraph", "dense"),
     "mnc_residual": ("purified", "none"),
     "form": ("flattened", "per_token", "cosine"),
-    "method": ("pirn",),
+    "method": ("pirn", *BASELINES),
     "dtype": ("float32", "bfloat16"),
     "background": ("auto", "plane", "none"),
     "geometry": ("grid", "open3d"),
@@ -161,6 +162,18 @@ class Recipe:
     """Passes over the shots (8 with all of them)."""
     batch_size: int = 4
     """Scans a step; the last, smaller batch of an epoch is never dropped."""
+    copies: int = 0
+    """Photometric copies of each shot to learn from as well."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: expected above 0, got {getattr(self, name)}")
+        if self.copies < 0:
+            raise ConfigError(f"copies: expected 0 or more, got {self.copies}")
+
+
+AnyRecipe = Recipe | MemoryRecipe | SubspaceRecipe | InpFormerRecipe
 
 
 # The reasons in `default` are first trials on real data (ViT-Ti/16, 10 shots, one or two seeds);
@@ -221,12 +234,15 @@ class Config:
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
-    method: Annotated[str, tyro.conf.Suppress] = "pirn"  # no choice yet
-    """The detector: pirn."""
+    method: str = "pirn"
+    """pirn; memory (nearest token of the shots), subspace (their principal components), inp_former:
+    what it is measured against, on the same tokens."""
     recipe: str = "default"
-    """How the decoder is built and trained: default, or paper (the equations to the letter)."""
+    """Of pirn: how the decoder is built and trained: default, or paper (the equations to the
+    letter). The other methods have one recipe each."""
     change: tuple[str, ...] = ()
-    """Fields of the recipe to change, each as name=value: epochs=30 prototypes=6 context=none."""
+    """Fields of the method's recipe to change, each as name=value: epochs=30 prototypes=6
+    context=none; of memory: distance=euclidean pool=True."""
     solver: str = "auto"
     """Of the transport problems: ott, scan, kernel; auto: the fastest that equals ott to 1e-5."""
     background: str = "auto"
@@ -236,9 +252,9 @@ class Config:
     scans come without a dataset, auto is plane. Scans without points keep everything."""
     geometry: str = "grid"
     """How normals and background are computed: grid, or open3d as in the paper (slow)."""
-    top: float = 0.0
-    """Image score: mean of this share of the map's largest values; 0: the largest, as in the
-    paper."""
+    top: float | None = None
+    """Image score: mean of this share of the map's largest values; 0: the largest. None: as the
+    method's authors do: 0.01 for inp_former and subspace, 0 for the others."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
     seed: Annotated[int, tyro.conf.Suppress] = 0  # a run has seeds
@@ -246,7 +262,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        if not 0.0 <= self.top <= 1.0:
+        if self.top is not None and not 0.0 <= self.top <= 1.0:
             raise ConfigError(f"top: expected a share in [0, 1], got {self.top}", "use 0 or 0.01")
         if not 0.0 < self.false_alarm_rate < 1.0:
             raise ConfigError(
@@ -268,18 +284,36 @@ class Config:
             )
         self.resolved_recipe()  # refuses what cannot be, before any work
 
-    def resolved_recipe(self) -> Recipe:
-        """The recipe with this detector's modalities, solver and changes.
+    @property
+    def top_share(self) -> float:
+        """`top`, with None decided by the method."""
+        if self.top is not None:
+            return self.top
+        return 0.01 if self.method in ("inp_former", "subspace") else 0.0
+
+    def resolved_recipe(self) -> AnyRecipe:
+        """The method's recipe with this detector's modalities, solver and changes.
 
         Raises:
             ConfigError: no such recipe or field, or a value that does not fit.
         """
-        recipe = find_recipe(self.recipe, modalities=self.modalities, solver=self.solver)
+        # The modalities themselves are checked there, whatever the method.
+        recipe: Any = find_recipe(self.recipe, modalities=self.modalities, solver=self.solver)
         parts: dict[str, dict[str, Any]] = {"decoder": {}, "loss": {}, "": {}}
-        own = ("modalities", "solver")  # these have flags of their own
-        places = {f.name: "" for f in fields(Recipe) if f.name not in parts}
-        places |= {f.name: "loss" for f in fields(LossConfig)}
-        places |= {f.name: "decoder" for f in fields(DecoderConfig) if f.name not in own}
+        if self.method == "pirn":
+            own = ("modalities", "solver")  # these have flags of their own
+            places = {f.name: "" for f in fields(Recipe) if f.name not in parts}
+            places |= {f.name: "loss" for f in fields(LossConfig)}
+            places |= {f.name: "decoder" for f in fields(DecoderConfig) if f.name not in own}
+        else:
+            for name, meant in (("recipe", "default"), ("solver", "auto")):
+                if getattr(self, name) != meant:
+                    raise ConfigError(
+                        f"{name} {getattr(self, name)} is pirn's, and the method is {self.method}",
+                        f"leave out {name}, or use method pirn",
+                    )
+            recipe = BASELINES[self.method]
+            places = {f.name: "" for f in fields(recipe)}
         for change in self.change:
             name, sign, value = change.partition("=")
             if not sign:
@@ -288,16 +322,14 @@ class Config:
             part = places[name]
             old = getattr(getattr(recipe, part) if part else recipe, name)
             parts[part][name] = _value(name, value, old)
-        recipe = replace(
+        if self.method != "pirn":
+            return replace(recipe, **parts[""])
+        return replace(
             recipe,
             decoder=replace(recipe.decoder, **parts["decoder"]),
             loss=replace(recipe.loss, **parts["loss"]),
             **parts[""],
         )
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(recipe, name) > 0:
-                raise ConfigError(f"{name}: expected above 0, got {getattr(recipe, name)}")
-        return recipe
 
 
 def _value(name: str, text: str, old: Any) -> Any:

@@ -8,7 +8,7 @@
     print(model.evaluate(data.test))
     print(model.predict(data.test[0]).pred_score)
 
-From pictures to maps and score is one compiled call: encoder, decoder and scoring together. Nothing
+From pictures to maps and score is one compiled call: encoder, method and scoring together. Nothing
 in it passes from one scan of a batch to another, so neither batch size nor order changes a score.
 
 Dimension letters: M modalities, B batch, H W scan pixels, h w model pixels, N tokens, C channels,
@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from pirn_jax.config import Config, DecoderConfig
+from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import BadInputError, ConfigError, PirnError, WeightsError
 from pirn_jax.geometry import Views
@@ -39,9 +39,12 @@ from pirn_jax.judging import (
     BATCH,
     Judged,
     Measurement,
+    Method,
     Outcome,
     check_good,
+    find_method,
     left_out,
+    plan_of,
     programs,
     read_ahead,
     shot_features,
@@ -65,8 +68,7 @@ from pirn_jax.scoring import (
     find_regions,
 )
 from pirn_jax.training.features import FeatureCache, Features, foreground
-from pirn_jax.training.loop import Job, Trained, train
-from pirn_jax.training.step import skeleton
+from pirn_jax.training.loop import Job, Trained
 
 _log = logging.getLogger("pirn_jax")
 MODEL_FORMAT = "pirn_jax model 1"
@@ -163,8 +165,9 @@ class PIRN:
                     "this model was loaded, and its shots are not at hand",
                     "give good scans: calibrate(scans)",
                 )
-            jobs, parts = left_out("model", self._shots, self.config.seed)
-            trained = train(jobs, self.config.resolved_recipe(), parallel=parallel)
+            copies = len(plan_of(self.config))
+            jobs, parts = left_out("model", self._shots, self.config.seed, copies)
+            trained = self._method().learn(jobs, parallel=parallel)
             scores = _scores_left_out(self, trained, parts)
         else:
             scores = []
@@ -207,7 +210,7 @@ class PIRN:
             features: of this detector's encoder.
             batch: scans a call of the device; changes no score.
         """
-        _, program = programs(self.encoder, self._decoder(), self.config.top)
+        _, program = self._programs()
         count = len(features.valid)
         for start in range(0, count, batch):
             some = some_of(features, np.minimum(np.arange(start, start + batch), count - 1))
@@ -322,14 +325,18 @@ class PIRN:
             encoder = _find_encoder(config, digest, named=weights is not None)
         model = cls(config, encoder=encoder)
         model.calibration, model.origin = calibration, dict(document.get("origin") or {})
-        _, parameters, statistics = skeleton(model._decoder(), encoder.config.width)
+        parameters, statistics = model._method().skeleton()
         tensors = read_tensors(Path(folder) / "model.safetensors")
         model._parameters = fill("parameters", parameters, tensors, folder)
         model._statistics = fill("statistics", statistics, tensors, folder)
         return model
 
-    def _decoder(self) -> DecoderConfig:
-        return self.config.resolved_recipe().decoder
+    def _method(self) -> Method:
+        return find_method(self.config, self.encoder)
+
+    def _programs(self) -> tuple[Any, Any]:
+        config = self.config
+        return programs(self.encoder, self._method(), config.modalities, config.top_share)
 
     def _trained(self) -> dict[str, Any]:
         if self._parameters is None:
@@ -345,7 +352,7 @@ class PIRN:
         names = self.config.modalities
         pictures = np.stack([[getattr(views, name) for views in padded] for name in names])
         valid = np.stack([foreground(views.valid, self.encoder.grid) for views in padded])
-        program, _ = programs(self.encoder, self._decoder(), self.config.top)
+        program, _ = self._programs()
         outcomes = self._outcomes(
             program(self.encoder.parameters, self._trained(), self._statistics, pictures, valid),
             len(pairs),
@@ -362,7 +369,8 @@ class PIRN:
         fused, maps, score, usage = jax.device_get(found)
         for place in range(count):
             each = {name: maps[name][place] for name in self.config.modalities}
-            yield Outcome(float(score[place]), fused[place], each, usage[:, place])
+            shares = None if usage is None else usage[:, place]
+            yield Outcome(float(score[place]), fused[place], each, shares)
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -420,12 +428,13 @@ def fit_models(
         jobs.append(Job(name, model._shots, model.config.seed))
     for model, name, uncalibrated in zip(models, names, wanted, strict=True):
         if uncalibrated and model._shots is not None:
-            more, parts = left_out(name, model._shots, model.config.seed)
+            copies = len(plan_of(model.config))
+            more, parts = left_out(name, model._shots, model.config.seed, copies)
             extra.append((model, len(jobs), parts))
             jobs += more
-    recipe = models[0].config.resolved_recipe()
-    trained = train(
-        jobs, recipe, parallel=parallel, checkpoints=checkpoints, resume=resume, progress=progress
+    method = models[0]._method()
+    trained = method.learn(
+        jobs, parallel=parallel, checkpoints=checkpoints, resume=resume, progress=progress
     )
     for model, result in zip(models, trained, strict=False):
         model._take(result)
@@ -441,7 +450,7 @@ def _scores_left_out(
     model: PIRN, trained: Sequence[Trained], parts: Sequence[tuple[Features, list[int]]]
 ) -> list[float]:
     """The score of every shot, by the model that has not seen it."""
-    _, program = programs(model.encoder, model._decoder(), model.config.top)
+    _, program = model._programs()
     scores: list[float] = []
     for result, (shots, places) in zip(trained, parts, strict=True):
         for place in places:  # one at a time: one shape, whatever the parts

@@ -74,16 +74,22 @@ def flatten(prefix: str, tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
 
 
 def fill(prefix: str, shapes: Any, tensors: Mapping[str, np.ndarray], folder: Any) -> Any:
-    """The tree of those shapes, with the arrays that `flatten` named.
+    """The tree of those shapes, in which -1 is any size, with the arrays that `flatten` named.
 
     Raises:
         BadInputError: one is missing, of another shape, or not finite.
     """
 
+    def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+        return len(found) == len(wanted) and all(
+            size == other or (other == -1 and size > 0)
+            for size, other in zip(found, wanted, strict=True)
+        )
+
     def find(path: Any, leaf: Any) -> np.ndarray:
         name = ".".join([prefix, *(str(entry.key) for entry in path)])
         found = tensors.get(name)
-        if found is None or found.shape != leaf.shape or not np.isfinite(found).all():
+        if found is None or not fits(found.shape, leaf.shape) or not np.isfinite(found).all():
             raise BadInputError(
                 f"{name}: expected finite numbers of shape {leaf.shape}, got "
                 f"{'nothing' if found is None else found.shape}",

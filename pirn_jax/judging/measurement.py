@@ -23,13 +23,14 @@ class Outcome(NamedTuple):
         score: image score.
         fused: anomaly map at the model's size.
         maps: of each modality, the same.
-        usage: share of the tokens that each prototype of the last layer answers for.
+        usage: share of the tokens that each prototype of the last layer answers for; None for a
+            method without prototypes.
     """
 
     score: float
     fused: Float32[np.ndarray, "h w"]
     maps: dict[str, Float32[np.ndarray, "h w"]]
-    usage: Float32[np.ndarray, "M K"]
+    usage: Float32[np.ndarray, "M K"] | None
 
 
 class Judged(NamedTuple):

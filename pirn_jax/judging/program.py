@@ -1,6 +1,6 @@
 """Pictures to score in one compiled program.
 
-Dimension letters: M modalities, B batch, h w model pixels, N tokens, C channels.
+Dimension letters: M modalities, B batch, h w model pixels, N tokens, C channels, K prototypes.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from pirn_jax.config import DecoderConfig
-from pirn_jax.decoder import Tokens, merge
 from pirn_jax.encoder import Encoder
-from pirn_jax.scoring import score_tokens
-from pirn_jax.training.step import skeleton
+from pirn_jax.judging.methods import Method
+from pirn_jax.scoring import score_distances
+
+Judgement = tuple[Array, dict[str, Array], Array, Array | None]
 
 
 @functools.lru_cache(maxsize=4)
-def programs(encoder: Encoder, config: DecoderConfig, top: float) -> tuple[Any, Any]:
-    """Compiled once for all models of a config: from pictures, and from tokens, to maps."""
-    graph, _, _ = skeleton(config, encoder.config.width)
-    names = config.modalities
+def programs(
+    encoder: Encoder, method: Method, modalities: tuple[str, ...], top: float
+) -> tuple[Any, Any]:
+    """Compiled once for all models of a method: from pictures, and from tokens, to maps.
+
+    Both return the fused map (B, h, w), each modality's, the score (B,), and (M, B, K) the share of
+    the tokens each prototype answers for, None where there are none.
+    """
 
     def from_tokens(
         parameters: Any, statistics: Any, tokens: Float[Array, "M B N C"], valid: Bool[Array, "B N"]
-    ) -> tuple[Array, dict[str, Array], Array, Array]:
-        given = Tokens(**{name: tokens[place] for place, name in enumerate(names)})
-        rebuilt = merge(graph, parameters, statistics)(given, valid)
-        target = {name: getattr(rebuilt.target, name) for name in names}
+    ) -> Judgement:
+        distance, usage = method.distances(parameters, statistics, tokens, valid)
         # What is no part of the object counts as perfectly rebuilt.
-        output = {
-            name: jnp.where(valid[..., None], getattr(rebuilt, name), target[name])
-            for name in names
-        }
-        maps = score_tokens(target, output, encoder.image_size, grid=encoder.grid, top=top)
-        return maps.fused, maps.modalities, maps.score, rebuilt.diagnostics.usage[-1]
+        distance = jnp.where(valid[None], distance, 0.0)
+        each = {name: distance[place] for place, name in enumerate(modalities)}
+        maps = score_distances(each, encoder.image_size, grid=encoder.grid, top=top)
+        return maps.fused, maps.modalities, maps.score, usage
 
     def from_pictures(
         weights: Any,
@@ -46,7 +46,7 @@ def programs(encoder: Encoder, config: DecoderConfig, top: float) -> tuple[Any, 
         statistics: Any,
         pictures: Float[Array, "M B h w 3"],
         valid: Bool[Array, "B N"],
-    ) -> tuple[Array, dict[str, Array], Array, Array]:
+    ) -> Judgement:
         stacked = pictures.reshape(-1, *pictures.shape[2:])
         tokens = encoder.tokens(weights, stacked)
         tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])

@@ -14,10 +14,13 @@ import numpy as np
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
+from pirn_jax.judging.copies import with_copies
+from pirn_jax.judging.methods import plan_of
 from pirn_jax.judging.reading import BATCH, read_ahead
 from pirn_jax.scans import Scan
 from pirn_jax.training import FeatureCache, Features, Job, extract
 
+COPIES_VERSION = 1  # raised when a copy of the same plan and seed becomes another
 FOLDS = 10
 """Without scans to calibrate on, models are trained without one shot each, or, with more shots than
 this, without one of this many parts of them."""
@@ -30,7 +33,7 @@ def shot_features(
     cache: FeatureCache | None = None,
     encoded: Callable[[int], None] | None = None,
 ) -> Features:
-    """Tokens of the shots, from the cache where they are known.
+    """Tokens of the shots and their copies, from the cache where they are known.
 
     Args:
         scans: good ones; or their tokens, which come back as they are.
@@ -38,6 +41,9 @@ def shot_features(
         encoder: its encoder.
         cache: None: nothing is kept.
         encoded: called with the number of scans when they are done.
+
+    Returns:
+        Features of each shot, followed by those of its copies (`copies.with_copies`).
 
     Raises:
         BadInputError: a defective scan, none at all, or one without a modality of the model.
@@ -61,9 +67,12 @@ def shot_features(
         "modalities": str(config.modalities),
         "pictures": digest.hexdigest(),
     }
+    if plan := plan_of(config):
+        key |= {"copies": f"{COPIES_VERSION} {plan}", "seed": str(config.seed)}
 
     def make() -> Features:
-        return extract(encoder, views, config.modalities, batch=BATCH)
+        all_views = (copy for view in views for copy in with_copies(view, plan, config.seed))
+        return extract(encoder, all_views, config.modalities, batch=BATCH)
 
     features = make() if cache is None else cache.get(key, make)
     if encoded is not None:
@@ -81,10 +90,18 @@ def check_good(scan: Scan, purpose: str) -> None:
 
 
 def left_out(
-    name: str, shots: Features, seed: int
+    name: str, shots: Features, seed: int, copies: int = 0
 ) -> tuple[list[Job], list[tuple[Features, list[int]]]]:
-    """Jobs that each leave out a part of the shots, and with each the shots it has not seen."""
-    count = len(shots.valid)
+    """Jobs that each leave out a part of the shots, and with each the shots it has not seen.
+
+    Args:
+        name: of the model, which the jobs' begin with.
+        shots: features of the shots, each followed by its copies.
+        seed: of the jobs.
+        copies: of each shot; they are left out with it, and are not scored.
+    """
+    each = 1 + copies
+    count = len(shots.valid) // each
     if count < 2:
         raise BadInputError(
             "one shot and no other good scan: no threshold can be set",
@@ -93,8 +110,9 @@ def left_out(
     jobs, parts = [], []
     for part in np.array_split(np.arange(count), min(count, FOLDS)):
         kept = np.setdiff1d(np.arange(count), part)
-        jobs.append(Job(f"{name}/without{part[0]}", some_of(shots, kept), seed))
-        parts.append((shots, [int(place) for place in part]))
+        learned = (kept[:, None] * each + np.arange(each)).reshape(-1)
+        jobs.append(Job(f"{name}/without{part[0]}", some_of(shots, learned), seed))
+        parts.append((shots, [int(place) * each for place in part]))
     return jobs, parts
 
 

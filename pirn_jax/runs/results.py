@@ -73,7 +73,8 @@ def write_results(
         scan, views, outcome = judged
         verdict = None if threshold is None else int(outcome.score > threshold)
         rows.append(Row(scan.key, scan.label, scan.defect, outcome.score, verdict))
-        usage.append(outcome.usage)
+        if outcome.usage is not None:
+            usage.append(outcome.usage)
         fused = shrink(views.to_scan(outcome.fused))
         _save_array(folder / "maps" / f"{file_name(scan.key)}.npy", fused)
         pictures[scan.key] = pictures_of(judged)

@@ -14,7 +14,14 @@ from pirn_jax.scoring.calibration import (
     region_score,
     scans_needed,
 )
-from pirn_jax.scoring.maps import AnomalyMaps, image_score, score_tokens, token_distance, upsample
+from pirn_jax.scoring.maps import (
+    AnomalyMaps,
+    image_score,
+    score_distances,
+    score_tokens,
+    token_distance,
+    upsample,
+)
 from pirn_jax.scoring.regions import Region, find_regions
 from pirn_jax.scoring.surface import pixel_areas
 
@@ -32,6 +39,7 @@ __all__ = [
     "rate_bound",
     "region_score",
     "scans_needed",
+    "score_distances",
     "score_tokens",
     "token_distance",
     "upsample",

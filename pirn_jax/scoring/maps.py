@@ -37,7 +37,7 @@ class AnomalyMaps(NamedTuple):
 
     Attributes:
         fused: weighted sum of the modalities' maps, >= 0; 0 on a masked background.
-        modalities: the map of each modality, unweighted, in [0, 2].
+        modalities: the map of each modality, unweighted; in [0, 2] for cosine distances.
         score: image score of each picture, >= 0.
     """
 
@@ -56,11 +56,42 @@ def score_tokens(
     valid: Bool[Array, "B h w"] | None = None,
     top: float = 0.0,
 ) -> AnomalyMaps:
-    """Anomaly maps and scores of a batch of pictures.
+    """Anomaly maps and scores of a batch of pictures: `score_distances` of `token_distance`.
 
     Args:
         features: encoder tokens E of each modality, by name ("rgb", "normals").
         reconstruction: the decoder's Z of the same modalities.
+        size: (h, w) of the model's input.
+        grid: as of `score_distances`, and so are the others.
+        weights: of each modality in the sum.
+        valid: pixels of the part.
+        top: share of the largest values that is the score.
+
+    Raises:
+        ConfigError: for modalities that do not agree, and as `score_distances`.
+    """
+    if not features or set(features) != set(reconstruction):
+        raise ConfigError(
+            f"features and reconstruction must hold the same modalities, got {sorted(features)} "
+            f"and {sorted(reconstruction)}"
+        )
+    distances = {name: token_distance(features[name], reconstruction[name]) for name in features}
+    return score_distances(distances, size, grid=grid, weights=weights, valid=valid, top=top)
+
+
+def score_distances(
+    distances: Mapping[str, Float[Array, "B N"]],
+    size: tuple[int, int],
+    *,
+    grid: tuple[int, int] | None = None,
+    weights: Mapping[str, float] | None = None,
+    valid: Bool[Array, "B h w"] | None = None,
+    top: float = 0.0,
+) -> AnomalyMaps:
+    """Anomaly maps and scores from the distance of each token, whatever method it is of.
+
+    Args:
+        distances: of each modality, by name, >= 0.
         size: (h, w) of the model's input.
         grid: (g_h, g_w) of the tokens; a square by default.
         weights: of each modality in the sum; 1 each by default.
@@ -70,22 +101,14 @@ def score_tokens(
             the largest value alone.
 
     Raises:
-        ConfigError: for modalities that do not agree, a grid that does not fit the tokens, or a
-            share outside [0, 1].
+        ConfigError: for weights that do not fit, a grid that does not fit the tokens, or a share
+            outside [0, 1].
     """
-    if not features or set(features) != set(reconstruction):
+    if weights is not None and (set(weights) != set(distances) or min(weights.values()) < 0):
         raise ConfigError(
-            f"features and reconstruction must hold the same modalities, got {sorted(features)} "
-            f"and {sorted(reconstruction)}"
+            f"weights must give each of {sorted(distances)} a number >= 0, got {dict(weights)}"
         )
-    if weights is not None and (set(weights) != set(features) or min(weights.values()) < 0):
-        raise ConfigError(
-            f"weights must give each of {sorted(features)} a number >= 0, got {dict(weights)}"
-        )
-    modalities = {
-        name: upsample(token_distance(features[name], reconstruction[name]), size, grid)
-        for name in features
-    }
+    modalities = {name: upsample(values, size, grid) for name, values in distances.items()}
     fused = sum(
         ((1.0 if weights is None else weights[name]) * m for name, m in modalities.items()),
         start=jnp.zeros((), jnp.float32),

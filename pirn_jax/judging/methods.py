@@ -1,0 +1,121 @@
+"""Detection methods behind one interface, PIRN among them.
+
+A method learns from features of shots, and gives new tokens distances; what lies before (pictures →
+tokens) and after (distances → maps → scores) is the same for all. Methods are frozen and compare
+equal when they judge alike, so that programs compiled for one serve the other.
+
+Dimension letters: M modalities, B batch, N tokens, C channels, K prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from pirn_jax.baselines import Memory, Subspace
+from pirn_jax.config import Config, DecoderConfig, Recipe
+from pirn_jax.decoder import Tokens, merge
+from pirn_jax.encoder import Encoder
+from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
+from pirn_jax.recipes import InpFormerRecipe, MemoryRecipe, SubspaceRecipe
+from pirn_jax.scoring import token_distance
+from pirn_jax.training import Job, Trained, train
+from pirn_jax.training.step import skeleton
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What a detector needs of a method."""
+
+    def learn(
+        self,
+        jobs: Sequence[Job],
+        *,
+        parallel: str = "none",
+        checkpoints: Any = None,
+        resume: bool = False,
+        progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+    ) -> list[Trained]:
+        """Learn every job, each by itself; see `pirn_jax.training.train`.
+
+        Parameters and statistics are trees of dicts of arrays.
+        """
+        ...
+
+    def distances(
+        self, parameters: Any, statistics: Any, tokens: Float[Array, "M B N C"], valid: Any
+    ) -> tuple[Float[Array, "M B N"], Float[Array, "M B K"] | None]:
+        """How odd each token is, >= 0, and the share of the tokens each prototype answers for.
+
+        Pure, and each image by itself. Distances of tokens that are not valid are not looked at.
+        """
+        ...
+
+    def skeleton(self) -> tuple[Any, Any]:
+        """Parameters and statistics as shapes, in which -1 is any size."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """PIRN.
+
+    Attributes:
+        decoder: see DecoderConfig.
+        channels: C of the tokens.
+        recipe: how the decoder is trained; no part of how it judges.
+    """
+
+    decoder: DecoderConfig
+    channels: int
+    recipe: Recipe = field(compare=False)
+
+    def learn(self, jobs: Sequence[Job], **options: Any) -> list[Trained]:
+        """Train a decoder for each job."""
+        return train(jobs, self.recipe, **options)
+
+    def distances(
+        self,
+        parameters: Any,
+        statistics: Any,
+        tokens: Float[Array, "M B N C"],
+        valid: Bool[Array, "B N"],
+    ) -> tuple[Float[Array, "M B N"], Float[Array, "M B K"]]:
+        """1 - cos of each token and what the decoder makes of it."""
+        graph, _, _ = skeleton(self.decoder, self.channels)
+        names = self.decoder.modalities
+        given = Tokens(**{name: tokens[place] for place, name in enumerate(names)})
+        rebuilt = merge(graph, parameters, statistics)(given, valid)
+        each = [token_distance(getattr(rebuilt.target, n), getattr(rebuilt, n)) for n in names]
+        return jnp.stack(each), rebuilt.diagnostics.usage[-1]
+
+    def skeleton(self) -> tuple[Any, Any]:
+        """Shapes of parameters and statistics."""
+        _, parameters, statistics = skeleton(self.decoder, self.channels)
+        return parameters, statistics
+
+
+def find_method(config: Config, encoder: Encoder) -> Method:
+    """The method of a config, for tokens of that encoder."""
+    recipe, names, channels = config.resolved_recipe(), config.modalities, encoder.config.width
+    if isinstance(recipe, MemoryRecipe):
+        return Memory(recipe, names, encoder.grid, channels)
+    if isinstance(recipe, SubspaceRecipe):
+        return Subspace(recipe, names, encoder.grid, channels)
+    assert isinstance(recipe, Recipe)
+    return Prototypes(recipe.decoder, channels, recipe)
+
+
+def plan_of(config: Config) -> Plan:
+    """Which copies of the shots a config learns from, beside the shots themselves."""
+    recipe = config.resolved_recipe()
+    if isinstance(recipe, InpFormerRecipe):
+        return inp_former_copies() if recipe.augment else ()
+    if isinstance(recipe, Recipe):
+        return photometric(recipe.copies)
+    return photometric(recipe.copies) + rotations(recipe.rotations)

@@ -1,0 +1,90 @@
+"""The memory bank against scikit-learn's nearest neighbours."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from pirn_jax.baselines import memory
+from pirn_jax.baselines.memory import Memory
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.recipes import MemoryRecipe
+from pirn_jax.training import Features, Job
+
+from .problems import CHANNELS, GRID, MODALITIES, distances, job, prepared, tokens, valid
+
+OPTIONS = [
+    MemoryRecipe(),
+    MemoryRecipe(distance="euclidean"),
+    MemoryRecipe(centre_image=True),
+    MemoryRecipe(pool=True),
+    MemoryRecipe(scale="centre"),
+    MemoryRecipe(scale="standardise", distance="euclidean"),
+    MemoryRecipe(pool=True, centre_image=True, scale="whiten"),
+]
+
+
+@pytest.mark.parametrize("recipe", OPTIONS, ids=str)
+def test_distances_are_those_to_the_nearest_neighbours(recipe):
+    method = Memory(recipe, MODALITIES, GRID, CHANNELS)
+    shots = job()
+    (trained,) = method.learn([shots])
+    new, counted = tokens(9, 2), valid(9, 2)
+    found = distances(method, trained, new, counted)
+    for place, name in enumerate(MODALITIES):
+        seen = np.asarray(shots.shots.valid)
+        bank, statistics = prepared(getattr(shots.shots, name), seen, recipe)
+        queries, _ = prepared(new[place], counted, recipe, statistics)
+        neighbours = NearestNeighbors(n_neighbors=1, metric=recipe.distance, algorithm="brute")
+        expected, _ = neighbours.fit(bank[seen]).kneighbors(queries.reshape(-1, CHANNELS))
+        np.testing.assert_allclose(found[place].ravel(), expected[:, 0], rtol=2e-4, atol=2e-6)
+
+
+def test_a_token_of_the_shots_has_distance_zero():
+    method = Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS)
+    shots = job()
+    (trained,) = method.learn([shots])
+    again = np.stack([shots.shots.rgb, shots.shots.normals])
+    found = distances(method, trained, again, shots.shots.valid)
+    seen = np.asarray(shots.shots.valid)
+    assert found[:, seen].max() < 1e-12
+    assert found[:, ~seen].min() > 1e-3  # the background is not in the bank
+
+
+def test_chunks_change_nothing(monkeypatch):
+    found = []
+    for size in (1024, 8, 5):
+        monkeypatch.setattr(memory, "CHUNK", size)
+        method = Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS)
+        (trained,) = method.learn([job()])
+        assert trained.parameters["bank"].shape[1] % size == 0
+        found.append(distances(method, trained, tokens(9, 2), valid(9, 2)))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-7)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-7)
+
+
+def test_each_image_by_itself():
+    method = Memory(MemoryRecipe(pool=True, centre_image=True), MODALITIES, GRID, CHANNELS)
+    (trained,) = method.learn([job()])
+    new, counted = tokens(9, 3), valid(9, 3)
+    together = distances(method, trained, new, counted)
+    for place in range(3):
+        one = slice(place, place + 1)
+        alone = distances(method, trained, new[:, one], counted[one])
+        np.testing.assert_allclose(alone[:, 0], together[:, place], atol=1e-6)
+
+
+def test_shots_without_the_part_are_refused():
+    empty = job()
+    nothing = Features(empty.shots.rgb, empty.shots.normals, np.zeros_like(empty.shots.valid))
+    with pytest.raises(BadInputError, match="no token of the shots"):
+        Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS).learn([Job("x", nothing, 0)])
+
+
+@pytest.mark.parametrize(
+    "change", [{"distance": "l2"}, {"copies": -1}, {"rotations": 0}, {"scale": "layernorm"}]
+)
+def test_bad_values_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        replace(MemoryRecipe(), **change)

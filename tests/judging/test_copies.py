@@ -1,0 +1,126 @@
+"""Copies of shots: deterministic, and geometrically what they say."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from pirn_jax.geometry import make_views, surface_normals
+from pirn_jax.judging.copies import Copy, inp_former_copies, photometric, rotations, with_copies
+from pirn_jax.scans import Scan
+
+SIZE = 48
+
+
+def relief(turn: np.ndarray, size: int = SIZE) -> Scan:
+    """A bumpy surface seen from above, its shape turned in the picture's plane by the matrix.
+
+    The photograph shows the height, so both can be compared.
+    """
+    down, right = np.mgrid[:size, :size] - (size - 1) / 2
+    x, y = np.einsum("ij,jhw->ihw", turn.T, np.stack([right, down]) / size)
+    height = 0.06 * np.exp(-((x - 0.15) ** 2 + (y + 0.1) ** 2) / 0.02) + 0.1 * x * y + 0.05 * x
+    points = np.stack([right / size, down / size, 1 - height], -1).astype(np.float32)
+    inside = np.hypot(right, down) < 0.4 * size
+    points = np.where(inside[..., None], points, 0).astype(np.float32)
+    shade = np.clip(255 * (0.5 + 4 * height), 1, 255).astype(np.uint8)
+    rgb = np.where(inside[..., None], shade[..., None], 0).astype(np.uint8) * np.ones(3, np.uint8)
+    normals = np.asarray(surface_normals(points, inside, method="grid"))
+    return Scan(rgb, points, inside, normals, None, None, 0, "good", "relief", {})
+
+
+def views(turn: np.ndarray | None = None):
+    return make_views(relief(np.eye(2) if turn is None else turn), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("copy", "turn"),
+    [
+        (Copy("move", 90.0), [[0, 1], [-1, 0]]),
+        (Copy("move", 180.0), [[-1, 0], [0, -1]]),
+        (Copy("move", 30.0), [[np.sqrt(0.75), 0.5], [-0.5, np.sqrt(0.75)]]),
+        (Copy("move", mirror=True), [[-1, 0], [0, 1]]),
+    ],
+    ids=str,
+)
+def test_a_moved_scan_is_the_scan_of_the_moved_part(copy, turn):
+    """Photograph, normals and validity, vectors turned as the picture is."""
+    _, found = with_copies(views(), (copy,), 0)
+    expected = views(np.array(turn, float))
+    assert (found.valid == expected.valid).mean() > 0.98
+    inner = np.hypot(*(np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2)) < 0.3 * SIZE
+    assert np.abs(found.rgb - expected.rgb)[inner].max() < 0.02
+    assert np.abs(found.normals - expected.normals)[inner].max() < 0.02
+    # The test would notice vectors that stay as they are.
+    unturned = views()
+    assert np.abs(unturned.normals - expected.normals)[inner].max() > 0.1
+    background = ~found.valid & ~expected.valid
+    assert np.abs(found.normals[background]).max() < 1.0
+
+
+def test_a_quarter_turn_is_exact_and_counter_clockwise():
+    shot = views()
+    _, found = with_copies(shot, (Copy("move", 90.0),), 0)
+    np.testing.assert_allclose(found.rgb, np.rot90(shot.rgb), atol=1e-6)
+    np.testing.assert_array_equal(found.valid, np.rot90(shot.valid))
+
+
+def test_a_shift_moves_down_and_right_and_reflects():
+    shot = views()._replace(valid=np.ones((SIZE, SIZE), bool))
+    copies = (Copy("move", shift=(0.25, 0.0)), Copy("move", shift=(0.0, 0.25), reflect=True))
+    _, down, right = with_copies(shot, copies, 0)
+    step = SIZE // 4
+    np.testing.assert_allclose(down.rgb[step:], shot.rgb[:-step], atol=1e-6)
+    assert not down.valid[: step - 1].any()
+    assert not down.rgb[: step - 1].any()
+    np.testing.assert_allclose(right.rgb[:, step:], shot.rgb[:, :-step], atol=1e-6)
+    np.testing.assert_allclose(right.rgb[:, :step], shot.rgb[:, step:0:-1], atol=1e-6)
+    assert right.valid.all()
+
+
+def test_copies_depend_on_seed_and_shot_alone():
+    one, other = views(), views(np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    first = list(with_copies(one, photometric(3), 5))
+    again = list(with_copies(one, photometric(4), 5))
+    assert len(first) == 4
+    for a, b in zip(first, again, strict=False):
+        np.testing.assert_array_equal(a.rgb, b.rgb)
+        np.testing.assert_array_equal(a.normals, b.normals)
+    seeds = list(with_copies(one, photometric(3), 6))
+    for (a, b), pictures in itertools.product(itertools.combinations(range(4), 2), (first, seeds)):
+        assert np.abs(pictures[a].rgb - pictures[b].rgb).max() > 0.005
+    assert not np.array_equal(first[1].rgb, seeds[1].rgb)
+    turned = list(with_copies(other, photometric(3), 5))
+    assert not np.array_equal(np.rot90(first[1].rgb), turned[1].rgb)
+
+
+def test_photometric_copies_keep_background_validity_and_unit_normals():
+    shot = views()
+    black = ~shot.rgb.any(-1)
+    assert black.mean() > 0.3
+    for copy in list(with_copies(shot, photometric(6), 1))[1:]:
+        assert not copy.rgb[black].any()
+        assert copy.rgb.dtype == np.float32
+        assert copy.rgb.min() >= 0
+        assert copy.rgb.max() <= 1
+        np.testing.assert_array_equal(copy.valid, shot.valid)
+        defined = shot.normals.any(-1)
+        assert not copy.normals[~defined].any()
+        length = np.linalg.norm(2 * copy.normals[defined] - 1, axis=-1)
+        np.testing.assert_allclose(length, 1, atol=1e-5)
+        cosine = ((2 * copy.normals - 1) * (2 * shot.normals - 1)).sum(-1)[defined]
+        assert np.median(cosine) > 0.98
+
+
+def test_plans_have_the_published_counts():
+    assert len(inp_former_copies()) == 21
+    assert len(set(inp_former_copies())) == 21
+    assert [copy.degrees for copy in rotations(8)] == [45.0 * n for n in range(1, 8)]
+    assert rotations(1) == photometric(0) == ()
+
+
+def test_streams_that_are_not_there_stay_away():
+    shot = views()._replace(normals=None)
+    for copy in with_copies(shot, photometric(1) + inp_former_copies(), 0):
+        assert copy.normals is None
+        assert copy.rgb.shape == shot.rgb.shape
