@@ -32,6 +32,8 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.judging import BATCH, read_ahead, some_of
+from pirn_jax.judging.copies import Plan, with_copies
+from pirn_jax.judging.shots import COPIES_VERSION
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
 from pirn_jax.scans.shots import file_hashes
@@ -103,19 +105,29 @@ class Bank:
         }
 
     def get(
-        self, data: Dataset, split: Split, origin: str, transform: Transform | None = None
+        self,
+        data: Dataset,
+        split: Split,
+        origin: str,
+        transform: Transform | None = None,
+        plan: Plan = (),
+        seed: int = 0,
     ) -> tuple[Features, list[Truth]]:
-        """Tokens and truth of scans, in their order.
+        """Tokens and truth of scans, in their order; each scan's tokens followed by its copies'.
 
         Args:
             data: the category they are of.
             split: the scans.
             origin: what they are, beyond their files: the generator and its options, for instance.
             transform: what is done to each scan first.
+            plan: which copies of each scan to make (`pirn_jax.judging.copies`).
+            seed: of what is random in them.
         """
         about = self._about | {"dataset": data.name, "category": data.category, "origin": origin}
         if transform is not None:
             about["transform"] = transform_hash(transform)
+        if plan:
+            about |= {"copies": f"{COPIES_VERSION} {plan}", "seed": str(seed)}
         parts = []
         for entry in split.entries:
             files = json.dumps(file_hashes(entry.files), sort_keys=True)
@@ -130,7 +142,7 @@ class Bank:
         missing = [place for place, name in enumerate(names) if name not in found]
         for start in range(0, len(missing), _STRETCH):
             places = missing[start : start + _STRETCH]
-            made = self._make(split, places, transform)
+            made = self._make(split, places, transform, plan, seed)
             for place, features, truth in zip(places, *made, strict=True):
                 write_json(self._truth / f"{names[place]}.json", _to_json(truth))
                 self._features.get(parts[place], lambda one=features: one)
@@ -151,18 +163,25 @@ class Bank:
             return None
 
     def _make(
-        self, split: Split, places: Sequence[int], transform: Transform | None
+        self,
+        split: Split,
+        places: Sequence[int],
+        transform: Transform | None,
+        plan: Plan,
+        seed: int,
     ) -> tuple[list[Features], list[Truth]]:
         truths: list[Truth] = []
+        each = 1 + len(plan)
 
         def views() -> Iterator[Views]:
             wanted = _changed(split, [split.keys[place] for place in places], transform)
             for scan, view in read_ahead(wanted, self.config, 2 * BATCH, None):
                 truths.append(_truth_of(scan, view))
-                yield view
+                yield from with_copies(view, plan, seed)
 
         features = extract(self.encoder, views(), self.config.modalities, batch=BATCH)
-        return [some_of(features, [place]) for place in range(len(places))], truths
+        own = np.arange(len(places) * each).reshape(-1, each)
+        return [some_of(features, some) for some in own], truths
 
     def _forget(self) -> None:
         """Drop what was used longest ago, down to MEMORY."""

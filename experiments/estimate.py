@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pirn_jax.config import Config
+from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -52,15 +52,16 @@ class Estimate:
         streams = len(job.config.modalities)
         picture = encoder.config.flops(encoder.image_size, max(encoder.layers))
         encoding = (scans + shots) * (streams * picture / speed + _READING)
-        decoder = decoder_flops(job.config, encoder.config.width, _tokens(encoder))
         recipe = job.config.resolved_recipe()
-        passes = 3 * recipe.epochs * shots + scans
+        if not isinstance(recipe, Recipe):  # of another method: its tokens are most of it
+            return encoding + scans * _JUDGING
+        decoder = decoder_flops(recipe.decoder, encoder.config.width, _tokens(encoder))
+        passes = 3 * recipe.epochs * shots * (1 + recipe.copies) + scans
         return encoding + passes * decoder / speed + scans * _JUDGING
 
 
-def decoder_flops(config: Config, channels: int, tokens: int) -> float:
+def decoder_flops(decoder: DecoderConfig, channels: int, tokens: int) -> float:
     """Matrix products of the decoder for one scan, 2 operations per multiply-add."""
-    decoder = config.resolved_recipe().decoder
     k, c, n = decoder.prototypes, channels, tokens
     layer = 8.0 * n * k * c  # costs of APR and BPA, context and reconstruction
     if decoder.attention:

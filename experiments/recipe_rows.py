@@ -99,7 +99,7 @@ def _subspace(name: str, *change: str, full: bool = False) -> Row:
 
 
 def _inp_former(name: str, *change: str, full: bool = False) -> Row:
-    return Row(f"inp-former {name}", change, {"method": "inp-former"}, full=full)
+    return Row(f"inp_former {name}", change, {"method": "inp_former"}, full=full)
 
 
 BASELINES: dict[str, tuple[Row, ...]] = {
@@ -128,7 +128,7 @@ BASELINES: dict[str, tuple[Row, ...]] = {
         _subspace("99 %, centred, copies", "centre_image=True", "copies=4", full=True),
         _subspace("99 %, rotations", "rotations=8", full=True),
     ),
-    "inp-former": (
+    "inp_former": (
         _inp_former("without augmentation", "augment=False"),
         # As many pictures seen as without augmentation in 200 epochs.
         _inp_former("22 copies, 9 epochs", "epochs=9"),

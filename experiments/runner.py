@@ -36,7 +36,7 @@ from experiments.judgement import judge
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.judging import Outcome
+from pirn_jax.judging import Outcome, plan_of
 from pirn_jax.runs import environment, start_caches
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, choose_shots, open_dataset
@@ -361,7 +361,10 @@ class _Work:
         data, _, origin = _open(job)
         count = job.shots or len(data.train)
         keys = choose_shots(data.train.keys, count, job.draw, job.dataset, data.category)
-        return self._bank(job).get(data, data.train.select(keys), origin)[0]
+        shots = data.train.select(keys)
+        return self._bank(job).get(
+            data, shots, origin, plan=plan_of(job.config), seed=job.config.seed
+        )[0]
 
     def _judge(self, detector: PIRN, job: Job, training: float) -> dict[str, Any]:
         data, _, origin = _open(job)
