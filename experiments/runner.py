@@ -243,6 +243,11 @@ def _defined(config: Config) -> dict[str, Any]:
     return document
 
 
+def opened(job: Job) -> Dataset:
+    """The scans of a job."""
+    return _open(job)[0]
+
+
 def _open(job: Job) -> tuple[Dataset, tuple[str, ...], str]:
     return _opened(job.dataset, job.data_root, job.category, job.options, job.config.modalities)
 

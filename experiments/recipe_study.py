@@ -1,0 +1,165 @@
+"""What the recipe study runs: sets, rows and grids → jobs of the runner, and their results.
+
+The protocol is in `recipe.py`, the rows are in `recipe_rows.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.recipe_rows import (
+    BASELINES,
+    CANDIDATES,
+    DEFAULT,
+    GRIDS,
+    PAPER,
+    QUESTIONS,
+    Grid,
+    Row,
+    Set,
+)
+from experiments.runner import Job, Result, run
+from experiments.shifts import families_of, shift_scan
+from experiments.study_judgement import judge_for_study
+from pirn_jax.config import Config
+
+SLOW = "inp_former"
+SYSTEMS = ("default", "ours, chosen", "paper", *BASELINES)
+
+
+class Study:
+    """What is run, and the results of it.
+
+    Args:
+        options: of the command line.
+        sets: that are at hand.
+    """
+
+    def __init__(self, options: argparse.Namespace, sets: Sequence[Set]):
+        self.options, self.grid = options, GRIDS[options.grid]
+        self.sets = {one.name: one for one in sets}
+        self.systems = {"ours, chosen": rows_of(self.grid, CANDIDATES)}
+        self.systems |= {name: rows_of(self.grid, rows) for name, rows in BASELINES.items()}
+        self.questions = {q: rows_of(self.grid, rows) for q, rows in QUESTIONS.items()}
+        self._found: dict[Job, Result] = {}
+
+    def config(self, row: Row, one: Set, size: int) -> Config | None:
+        """The detector of a row on a set; None where the row has no stream to look at."""
+        streams = tuple(name for name in one.modalities if name in row.streams)
+        if not streams:
+            return None
+        settings: dict[str, Any] = {
+            "encoder": self.options.encoder,
+            "weights": self.options.weights,
+            "image_size": size,
+            "modalities": streams,
+            "background": one.background,
+        }
+        return Config(**settings | row.settings, change=row.change)
+
+    def jobs(
+        self,
+        row: Row,
+        one: Set,
+        *,
+        size: int | None = None,
+        shots: int = 5,
+        draws: int = 1,
+        seed: int = 0,
+        family: str | None = None,
+    ) -> list[Job]:
+        """The jobs of a row on a set, one per draw of the shots."""
+        config = self.config(row, one, size or self.options.image_size[0])
+        if config is None:
+            return []
+        job = Job(
+            replace(config, seed=seed),
+            one.place,
+            one.dataset,
+            None if one.generated else str(Path(self.options.data_root) / one.folder),
+            shots=shots,
+            shift=family or "none",
+            transform=partial(shift_scan, family=family) if family else None,
+            options=(("test", self.grid.test_scans),) if one.generated else (),
+        )
+        return [replace(job, draw=draw) for draw in range(draws)]
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """See that these jobs have results."""
+        new = [job for job in dict.fromkeys(jobs) if job not in self._found]
+        if new:
+            found = run(new, self.options.out, cache=self.options.cache, judge=judge_for_study)
+            self._found |= zip(new, found, strict=True)
+
+    def results(self, row: Row, one: Set, **which: Any) -> list[dict[str, Any]]:
+        """The documents of those jobs; none that has not been run."""
+        jobs = self.jobs(row, one, **which)
+        return [self._found[job].document for job in jobs if job in self._found]
+
+    def selection_sets(self) -> list[Set]:
+        """The sets that options are chosen on."""
+        return [one for one in self.sets.values() if one.selects]
+
+    def selection_draws(self, system: str) -> int:
+        """Of the shots, when the options of a system are compared."""
+        slow = system == SLOW
+        return min(self.grid.draws_slow, self.grid.draws_selection) if slow else (
+            self.grid.draws_selection
+        )  # fmt: skip
+
+
+def rows_of(grid: Grid, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those of the grid."""
+    return tuple(row for row in rows if grid.full or not row.full)
+
+
+def run_selection(study: Study) -> None:
+    """Every option of every system, and every row of the questions, where options are chosen."""
+    wanted: list[Job] = []
+    for system, rows in study.systems.items():
+        for row in rows:
+            for one in study.selection_sets():
+                wanted += study.jobs(row, one, draws=study.selection_draws(system))
+    for rows in study.questions.values():
+        for row in rows:
+            for one in study.selection_sets():
+                wanted += study.jobs(row, one, draws=study.grid.draws_selection)
+    study.run(wanted)
+
+
+def main_rows(chosen: dict[str, dict[str, Row]], one: Set) -> dict[str, Row]:
+    """The row that stands for each system on a set."""
+    found = {"default": DEFAULT, "paper": PAPER}
+    found |= {system: rows[one.name] for system, rows in chosen.items()}
+    return {system: found[system] for system in SYSTEMS}
+
+
+def run_main(study: Study, chosen: dict[str, dict[str, Row]]) -> None:
+    """The comparison: shots, draws, shifts, seeds, larger sizes."""
+    grid, wanted = study.grid, []
+    for one in study.sets.values():
+        families = (None, *families_of(one.modalities))
+        for system, row in main_rows(chosen, one).items():
+            slow = system == SLOW
+            for family in families:
+                draws = grid.draws_slow if slow else grid.draws
+                wanted += study.jobs(row, one, draws=draws, family=family)
+                if not slow or grid.full:
+                    draws = grid.draws_slow if slow else grid.draws_beside
+                    wanted += study.jobs(row, one, shots=10, draws=draws, family=family)
+                if one.generated or slow:
+                    continue
+                for size in study.options.image_size[1:]:
+                    wanted += study.jobs(
+                        row, one, size=size, draws=grid.draws_larger, family=family
+                    )
+            if not slow and system != "paper":
+                wanted += study.jobs(row, one, shots=1, draws=grid.draws_beside)
+        for seed in range(1, grid.seeds):
+            wanted += study.jobs(DEFAULT, one, seed=seed)
+    study.run(wanted)
