@@ -91,6 +91,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, nargs="+", default=[224])
     parser.add_argument("--data-root", help="holds mvtec3d_rgb, mvtec3d_rgbxyz, mvtec2d")
     parser.add_argument("--sets", nargs="+", help="only these")
+    parser.add_argument("--rows", nargs="+", help="of the questions only these")
     parser.add_argument("--out", type=Path, default=Path("runs/recipe"), help="of single results")
     parser.add_argument("--cache", help="of features and programs")
     parser.add_argument("--results", type=Path, default=here / "results", help="JSON and figures")

@@ -6,7 +6,7 @@ To ask another question, add a row. Every row must resolve (tests/experiments/te
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pirn_jax.scans.synthetic import CATEGORIES, HELD_OUT
@@ -70,7 +70,7 @@ class Row:
     Attributes:
         name: unique.
         change: fields of the recipe, name=value, as in `Config.change`.
-        settings: fields of `Config`.
+        settings: fields of `Config`, as pairs.
         streams: the modalities it looks at, of those a set has; a set with none of them is left
             out.
         full: only in the full grid.
@@ -79,7 +79,7 @@ class Row:
 
     name: str
     change: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: tuple[tuple[str, Any], ...] = ()
     streams: tuple[str, ...] = BOTH
     full: bool = False
     ablation: bool = False
@@ -91,15 +91,15 @@ DEFAULT = Row("default")
 
 
 def _memory(name: str, *change: str, full: bool = False) -> Row:
-    return Row(f"memory {name}", change, {"method": "memory"}, full=full)
+    return Row(f"memory {name}", change, (("method", "memory"),), full=full)
 
 
 def _subspace(name: str, *change: str, full: bool = False) -> Row:
-    return Row(f"subspace {name}", change, {"method": "subspace"}, full=full)
+    return Row(f"subspace {name}", change, (("method", "subspace"),), full=full)
 
 
 def _inp_former(name: str, *change: str, full: bool = False) -> Row:
-    return Row(f"inp_former {name}", change, {"method": "inp_former"}, full=full)
+    return Row(f"inp_former {name}", change, (("method", "inp_former"),), full=full)
 
 
 BASELINES: dict[str, tuple[Row, ...]] = {
@@ -136,7 +136,7 @@ BASELINES: dict[str, tuple[Row, ...]] = {
     ),
 }  # fmt: skip
 
-PAPER = Row("paper", settings={"recipe": "paper"})
+PAPER = Row("paper", settings=(("recipe", "paper"),))
 
 # --- questions: each row against default ----------------------------------------------------------
 
@@ -200,7 +200,7 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
         Row("30 epochs", ("epochs=30",), full=True),
         Row("120 epochs", ("epochs=120",), full=True),
     ),
-    "Which image score?": (Row("mean of the top 1 %", settings={"top": 0.01}),),
+    "Which image score?": (Row("mean of the top 1 %", settings=(("top", 0.01),)),),
 }
 
 CANDIDATES = (

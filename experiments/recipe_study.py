@@ -19,7 +19,6 @@ from experiments.recipe_rows import (
     GRIDS,
     PAPER,
     QUESTIONS,
-    Grid,
     Row,
     Set,
 )
@@ -43,9 +42,15 @@ class Study:
     def __init__(self, options: argparse.Namespace, sets: Sequence[Set]):
         self.options, self.grid = options, GRIDS[options.grid]
         self.sets = {one.name: one for one in sets}
-        self.systems = {"ours, chosen": rows_of(self.grid, CANDIDATES)}
-        self.systems |= {name: rows_of(self.grid, rows) for name, rows in BASELINES.items()}
-        self.questions = {q: rows_of(self.grid, rows) for q, rows in QUESTIONS.items()}
+        asked = options.rows
+        self.questions = {
+            question: tuple(row for row in self._kept(rows) if not asked or row.name in asked)
+            for question, rows in QUESTIONS.items()
+        }
+        asked_rows = {row for rows in self.questions.values() for row in rows}
+        candidates = (row for row in CANDIDATES if row in asked_rows or row == DEFAULT)
+        self.systems = {"ours, chosen": tuple(candidates)}
+        self.systems |= {name: self._kept(rows) for name, rows in BASELINES.items()}
         self._found: dict[Job, Result] = {}
 
     def config(self, row: Row, one: Set, size: int) -> Config | None:
@@ -60,7 +65,7 @@ class Study:
             "modalities": streams,
             "background": one.background,
         }
-        return Config(**settings | row.settings, change=row.change)
+        return Config(**settings | dict(row.settings), change=row.change)
 
     def jobs(
         self,
@@ -101,6 +106,9 @@ class Study:
         jobs = self.jobs(row, one, **which)
         return [self._found[job].document for job in jobs if job in self._found]
 
+    def _kept(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        return tuple(row for row in rows if self.grid.full or not row.full)
+
     def selection_sets(self) -> list[Set]:
         """The sets that options are chosen on."""
         return [one for one in self.sets.values() if one.selects]
@@ -111,11 +119,6 @@ class Study:
         return min(self.grid.draws_slow, self.grid.draws_selection) if slow else (
             self.grid.draws_selection
         )  # fmt: skip
-
-
-def rows_of(grid: Grid, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Those of the grid."""
-    return tuple(row for row in rows if grid.full or not row.full)
 
 
 def run_selection(study: Study) -> None:
