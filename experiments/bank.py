@@ -227,16 +227,23 @@ def _to_json(truth: Truth) -> dict[str, Any]:
     return document
 
 
+_SHAPES = ("scan", "padded", "size")
+
+
 def _from_json(document: dict[str, Any]) -> Truth:
-    frame = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in document["frame"].items()
-    }
-    arrays = {
-        name: None if document[name] is None else unpack(document[name])
-        for name in ("mask", "ignore")
-    }
-    return Truth(**document | {"frame": Frame(**frame)} | arrays)
+    frame = document["frame"]
+    scan, padded, size = ((int(a), int(b)) for a, b in (frame[k] for k in _SHAPES))
+    mask, ignore = (
+        None if document[name] is None else unpack(document[name]) for name in ("mask", "ignore")
+    )
+    return Truth(
+        str(document["key"]),
+        document["label"],
+        str(document["defect"]),
+        mask,
+        ignore,
+        Frame(scan, int(frame["top"]), int(frame["left"]), padded, size),
+    )
 
 
 def _join(features: Sequence[Features]) -> Features:

@@ -1,33 +1,24 @@
 """What a trained detector makes of a test set: figures, scores, and counts for the bootstrap.
 
-Pixel figures are of each scan's own pixels (`exact`), and of 224 x 224 with 99 thresholds (`cfm99`),
-which is what published tables hold.
-
-For a bootstrap over images nothing needs to be judged again: pixel scores are counted image by
-image (normal pixels) and defect by defect (8-connected regions) in bins whose edges are quantiles
-of all normal pixels' scores, close together where false-positive rates are low. Reweighted and
-summed, the counts give P-AUROC and AUPRO of any resampled test set (`experiments/bootstrap.py`).
-
-Dimension letters: S scans, R regions, B bins.
+Pixel figures are of each scan's own pixels, exact; and, apart, of 224 x 224 pixels with 99
+thresholds (`cfm99`), which is what published tables hold. Image scores and histograms of pixel
+scores, scan by scan, are kept for the bootstrap (`experiments/bootstrap.py`), which then needs no
+detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Bool
 
-from experiments.arrays import pack
+from experiments.arrays import pack, unpack
 from experiments.bank import Truth
+from experiments.bootstrap import Evaluation, Histograms, histograms, pixels_of
 from pirn_jax.judging import Outcome
 from pirn_jax.metrics import evaluate_maps, image_metrics
-from pirn_jax.metrics.pixel import label_regions
-
-# False-positive rates at the edges of the bins: even down to 0.3, then geometric.
-_RATES = np.concatenate([np.linspace(0.98, 0.3, 35), np.geomspace(0.29, 1e-4, 156)])
-_SAMPLED = 2_000_000  # normal pixels that the edges are taken from
 
 
 class Maps:
@@ -46,7 +37,8 @@ def judge(outcomes: Sequence[Outcome], truths: Sequence[Truth]) -> dict[str, Any
 
     Returns:
         `figures`, `cfm99`, `modalities` (figures of each stream's own map), `images` (key, label,
-        defect, score and each modality's score, scan by scan), and `counts` where masks are known.
+        defect, score and each modality's score, scan by scan), and, where masks are known,
+        `histograms` of pixel scores; see `evaluation_of`.
     """
     labels = [truth.label for truth in truths]
     scores = {"score": [outcome.score for outcome in outcomes]}
@@ -78,8 +70,26 @@ def judge(outcomes: Sequence[Outcome], truths: Sequence[Truth]) -> dict[str, Any
             alone = len(found["modalities"]) == 1  # its map is the fused one
             more = found["figures"] if alone else evaluate_maps(maps[name], masks, ignore=ignore)
             figures |= {k: v for k, v in more.items() if k not in figures}
-        found["counts"] = _counts(maps["fused"], truths)
+        pixels = [
+            pixels_of(truth.mask, None if truth.ignore is None else ~truth.ignore)
+            for truth in truths
+            if truth.mask is not None
+        ]
+        found["histograms"] = {
+            name: pack(array)
+            for name, array in histograms(list(maps["fused"]), pixels)._asdict().items()
+        }
     return found
+
+
+def evaluation_of(document: Mapping[str, Any]) -> tuple[Evaluation, Bool[np.ndarray, " n"]]:
+    """What the bootstrap compares, and which scans are defective."""
+    packed = document.get("histograms")
+    pixels = None
+    if packed is not None:
+        pixels = Histograms(**{name: unpack(array) for name, array in packed.items()})
+    images = document["images"]
+    return Evaluation(np.array(images["score"]), pixels), np.array(images["label"]) == 1
 
 
 def _image(scores: Sequence[float], labels: Sequence[int | None]) -> dict[str, float]:
@@ -87,76 +97,3 @@ def _image(scores: Sequence[float], labels: Sequence[int | None]) -> dict[str, f
     if len({label for _, label in pairs}) < 2:
         return {}
     return image_metrics(np.array([s for s, _ in pairs]), np.array([label for _, label in pairs]))
-
-
-def _counts(maps: Maps, truths: Sequence[Truth]) -> dict[str, Any]:
-    """Pixels per bin: of each scan's normal ones, and of each region."""
-    edges = _edges(maps, truths)
-    normal, regions, owner = [], [], []
-    for place, (scores, truth) in enumerate(zip(maps, truths, strict=True)):
-        assert truth.mask is not None
-        seen = np.ones(scores.shape, bool) if truth.ignore is None else ~truth.ignore
-        bins = np.searchsorted(edges, scores, side="right")
-        normal.append(np.bincount(bins[~truth.mask & seen], minlength=len(edges) + 1))
-        labels = label_regions(truth.mask)
-        labels[~seen] = 0
-        for region in np.flatnonzero(np.bincount(labels[labels > 0])):
-            regions.append(np.bincount(bins[labels == region], minlength=len(edges) + 1))
-            owner.append(place)
-    return {
-        "normal": pack(np.array(normal, np.int32)),
-        "regions": pack(np.array(regions, np.int32).reshape(-1, len(edges) + 1)),
-        "owner": pack(np.array(owner, np.int32)),
-    }
-
-
-def _edges(maps: Maps, truths: Sequence[Truth]) -> Float64[np.ndarray, " edges"]:
-    total = sum(truth.frame.scan[0] * truth.frame.scan[1] for truth in truths)
-    step = max(1, total // _SAMPLED)
-    sample = []
-    for scores, truth in zip(maps, truths, strict=True):
-        assert truth.mask is not None
-        seen = ~truth.mask if truth.ignore is None else ~truth.mask & ~truth.ignore
-        sample.append(scores[seen][::step])
-    normal = np.concatenate(sample)
-    return np.unique(np.quantile(normal.astype(np.float64), 1 - _RATES))
-
-
-def figures_of_counts(
-    normal: Int32[np.ndarray, "S B"],
-    regions: Int32[np.ndarray, "R B"],
-    owner: Int32[np.ndarray, " R"],
-    weights: Float64[np.ndarray, "D S"],
-    limits: Sequence[float] = (0.3, 0.1, 0.05, 0.01),
-) -> dict[str, Float64[np.ndarray, " D"]]:
-    """P-AUROC and AUPRO of test sets in which each scan counts so many times.
-
-    Args:
-        normal: normal pixels of each scan, by bin of score, ascending.
-        regions: pixels of each defective region.
-        owner: the scan of each region.
-        weights: of the scans, D test sets; each must hold a defective and a normal pixel.
-        limits: false-positive rates of AUPRO.
-    """
-    false = _above(weights @ normal.astype(np.float64))
-    each = weights[:, owner]
-    found = _above(each @ regions.astype(np.float64))
-    sizes = regions.sum(1, keepdims=True).astype(np.float64)
-    overlap = _above(each @ (regions / sizes))
-    figures = {"p_auroc": np.array([_area(x, y, 1.0) for x, y in zip(false, found, strict=True)])}
-    for limit in limits:
-        areas = [_area(x, y, limit) / limit for x, y in zip(false, overlap, strict=True)]
-        figures[f"aupro_{limit:g}"] = np.array(areas)
-    return figures
-
-
-def _above(counts: Float64[np.ndarray, "D B"]) -> Float64[np.ndarray, "D edges"]:
-    """Share of the whole at or above each edge, from none to all."""
-    up = np.cumsum(counts[:, ::-1], axis=1)
-    return np.concatenate([np.zeros((len(up), 1)), up], axis=1) / up[:, -1:]
-
-
-def _area(x: np.ndarray, y: np.ndarray, limit: float) -> float:
-    inside = x < limit
-    ends = np.append(x[inside], limit)
-    return float(np.trapezoid(np.append(y[inside], np.interp(limit, x, y)), ends))

@@ -95,8 +95,9 @@ class Result(NamedTuple):
 
     Attributes:
         job: as given.
-        document: the JSON file: `figures`, `cfm99`, `modalities`, `images`, `counts`, `seconds`,
-            `data` (generated or real), `encoder` (with `demo`), `job`, `code`, `environment`.
+        document: the JSON file: `figures`, `cfm99`, `modalities`, `images` and `histograms` (see
+            `judgement.py`), `seconds`, `data` (generated or real), `encoder` (with `demo`), `job`,
+            `code`, `environment`.
     """
 
     job: Job

@@ -155,6 +155,7 @@ def contents(folder: Path) -> list[Path]:
 def write_shots(
     folder: Path, config: TrainConfig, part: Part, keys: Sequence[str]
 ) -> dict[str, Any]:
+    """Write a model's `split.json`, and return what it holds."""
     place = folder / part.name
     place.mkdir(parents=True, exist_ok=True)
     write_split(
