@@ -43,6 +43,7 @@ from pirn_jax.judging import (
     Outcome,
     check_good,
     find_method,
+    layers_of,
     left_out,
     plan_of,
     programs,
@@ -379,8 +380,9 @@ def open_encoder(config: Config) -> Encoder:
     Raises:
         WeightsError: weights are required, and there are none.
     """
+    layers, groups = layers_of(config)
     encoder = load_encoder(
-        config.encoder, config.weights, config.image_size, config.layers, dtype=config.dtype
+        config.encoder, config.weights, config.image_size, layers, dtype=config.dtype, groups=groups
     )
     if config.require_weights and not encoder.source.path:
         raise WeightsError(
@@ -466,7 +468,7 @@ def _same(encoder: Encoder, config: Config, digest: str) -> bool:
         encoder.config.name == config.encoder
         and encoder.source.sha256 == digest
         and encoder.image_size == (config.image_size, config.image_size)
-        and encoder.layers == config.layers
+        and (encoder.layers, encoder.groups) == layers_of(config)
         and encoder.dtype.name == config.dtype
     )
 

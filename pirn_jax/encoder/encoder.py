@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Encoder:
         image_size: height and width of its pictures in pixels.
         grid: rows and columns of patches.
         layers: 1-based blocks that are averaged.
+        groups: of the layers, averaged apart; their means lie side by side on the channel axis.
+        channels: C of the tokens, those of all groups.
         dtype: of the matrix products.
         parameters: the pure dict that `tokens` takes.
         source: the file behind the parameters; its path is "" for seeded ones.
@@ -61,8 +63,10 @@ class Encoder:
         layers: tuple[int, ...],
         dtype: jnp.dtype,
         source: Source,
+        groups: int = 1,
     ):
         self.config, self.image_size, self.layers = config, image_size, layers
+        self.groups, self.channels = groups, groups * config.width
         self.dtype, self.source = dtype, source
         self.grid = grid_of(config, image_size)
         self.blocks = _blocks(parameters)
@@ -91,7 +95,8 @@ class Encoder:
         """What a call computes, as a pure function of parameters and pictures."""
         self._check_shape(images)
         with self._precision():
-            return nnx.merge(self._graph, parameters).mean_of(images, self.layers)
+            model = nnx.merge(self._graph, parameters)
+            return model.mean_of(images, self.layers, self.groups)
 
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
         """Raw outputs of single blocks, patch tokens only, in the order asked for.
@@ -169,10 +174,11 @@ def load_encoder(
     name: str,
     weights: str | Path | None = None,
     image_size: int | tuple[int, int] = 224,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | Callable[[int], Sequence[int]] | None = None,
     position_rule: str | None = None,
     *,
     dtype: str = "float32",
+    groups: int = 1,
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -184,13 +190,16 @@ def load_encoder(
         weights: a safetensors file or a folder with `model.safetensors`; None for the local cache,
             then a download; "random" for seeded weights of the named shape.
         image_size: of the pictures in pixels, multiples of the patch: a side or (height, width).
-        layers: 1-based blocks to average; None for the network's own (2-10 of 12 blocks).
+        layers: 1-based blocks to average, or a function from the number of blocks to them; None for
+            the network's own (2-10 of 12 blocks).
         position_rule: how the position embedding is resized: None as the network's original does,
             "hf" as transformers, "meta" as Meta's code.
         dtype: of the matrix products, "float32" or "bfloat16"; everything between them stays in
             float32, and so does the first block. Against float32, on real weights (vit-tiny-16)
             and real pictures, bfloat16 tokens have a cosine of 0.99998 in the median and 0.9997 at
             worst.
+        groups: the layers fall into so many groups of equal size, the first ones first, which are
+            averaged apart and lie side by side on the channel axis.
 
     Raises:
         ConfigError: an unknown name, size, layer or rule.
@@ -202,9 +211,16 @@ def load_encoder(
         name, weights, source = _choose(weights)
     config = encoder_config(name)
     size = _checked_size(config, image_size)
+    if callable(layers):
+        layers = layers(config.depth)
     wanted = _checked_layers(config, config.layers if layers is None else layers)
     if len(set(wanted)) < len(wanted):
         raise ConfigError(f"layers must differ from one another, got {wanted}")
+    if groups < 1 or len(wanted) % groups:
+        raise ConfigError(
+            f"{len(wanted)} layers {wanted} do not make {groups} groups of equal size",
+            f"give a multiple of {groups} layers",
+        )
     rule = resolve_rule(config, position_rule)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
@@ -218,7 +234,7 @@ def load_encoder(
         if config.name == "demo":
             _log.warning("DEMO ENCODER: random weights, which know nothing; results mean little")
         parameters = _seeded(config, grid, rule, compute)
-        return Encoder(config, parameters, size, wanted, compute, Source("", ""))
+        return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups)
 
     if weights is None:
         source = source or hub.cached_weights(config) or hub.download_weights(config)
@@ -229,7 +245,7 @@ def load_encoder(
     least = config.depth if layers is None else max(wanted)
     parameters = read_weights(path, config, grid, rule, least)
     source = source or Source(str(path), sha256_of(path))
-    return Encoder(config, parameters, size, wanted, compute, source)
+    return Encoder(config, parameters, size, wanted, compute, source, groups)
 
 
 def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, int]:

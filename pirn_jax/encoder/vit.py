@@ -10,7 +10,7 @@ last block asked for. In bfloat16 the matrix products run in bfloat16; sums,
 the residual stream, LayerNorm, GELU, softmax and the mean stay in float32.
 
 Dimension letters: B pictures, h w pixels, P patch side, N patch tokens, R registers,
-T = 1 + R + N tokens, C channels, H heads, D channels per head.
+T = 1 + R + N tokens, C channels, G groups of layers, H heads, D channels per head.
 """
 
 from __future__ import annotations
@@ -176,14 +176,20 @@ class ViT(nnx.Module):
             yield tokens[:, 1 + self.config.registers :]
 
     def mean_of(
-        self, images: Float[Array, "B h w 3"], layers: tuple[int, ...]
-    ) -> Float[Array, "B N C"]:
+        self, images: Float[Array, "B h w 3"], layers: tuple[int, ...], groups: int = 1
+    ) -> Float[Array, "B N GC"]:
         """The mean of some blocks' patch tokens, kept as a running sum.
 
         Args:
             images: colours in [0, 1].
             layers: 1-based blocks; nothing after the last of them is computed.
+            groups: the layers fall into so many groups of equal size, in order; their means lie
+                side by side on the channel axis.
         """
         outputs = self.outputs(images, max(layers))
         wanted = (tokens for number, tokens in enumerate(outputs, 1) if number in layers)
-        return functools.reduce(jnp.add, wanted) / len(layers)
+        each = len(layers) // groups
+        means = [
+            functools.reduce(jnp.add, itertools.islice(wanted, each)) / each for _ in range(groups)
+        ]
+        return means[0] if groups == 1 else jnp.concatenate(means, axis=-1)

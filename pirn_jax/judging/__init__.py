@@ -1,7 +1,7 @@
 """Judging: scans → views → maps and scores → metrics, what every detector shares."""
 
 from pirn_jax.judging.measurement import Judged, Measurement, Outcome
-from pirn_jax.judging.methods import Method, find_method, plan_of
+from pirn_jax.judging.methods import Method, find_method, layers_of, plan_of
 from pirn_jax.judging.program import programs
 from pirn_jax.judging.reading import BATCH, read_ahead, view_scan
 from pirn_jax.judging.shots import FOLDS, check_good, left_out, shot_features, some_of
@@ -15,6 +15,7 @@ __all__ = [
     "Outcome",
     "check_good",
     "find_method",
+    "layers_of",
     "left_out",
     "plan_of",
     "programs",

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from pirn_jax.baselines import Memory, Subspace
+from pirn_jax.baselines import InpFormer, Memory, Subspace, inp_former
 from pirn_jax.config import Config, DecoderConfig, Recipe
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.encoder import Encoder
 from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
+from pirn_jax.errors import ConfigError
 from pirn_jax.recipes import InpFormerRecipe, MemoryRecipe, SubspaceRecipe
 from pirn_jax.scoring import token_distance
 from pirn_jax.training import Job, Trained, train
@@ -101,14 +102,31 @@ class Prototypes:
 
 
 def find_method(config: Config, encoder: Encoder) -> Method:
-    """The method of a config, for tokens of that encoder."""
+    """The method of a config, for tokens of that encoder.
+
+    Raises:
+        ConfigError: the encoder's layers are grouped as another method needs them.
+    """
     recipe, names, channels = config.resolved_recipe(), config.modalities, encoder.config.width
+    if encoder.groups != layers_of(config)[1]:
+        raise ConfigError(
+            f"method {config.method} with an encoder of {encoder.groups} groups of layers",
+            "load it with open_encoder(config)",
+        )
+    if isinstance(recipe, InpFormerRecipe):
+        return InpFormer(names, channels, encoder.config.heads, recipe)
     if isinstance(recipe, MemoryRecipe):
         return Memory(recipe, names, encoder.grid, channels)
     if isinstance(recipe, SubspaceRecipe):
         return Subspace(recipe, names, encoder.grid, channels)
-    assert isinstance(recipe, Recipe)
     return Prototypes(recipe.decoder, channels, recipe)
+
+
+def layers_of(config: Config) -> tuple[Any, int]:
+    """The encoder's layers as `load_encoder` takes them, and in how many groups."""
+    if config.method != "inp_former":
+        return config.layers, 1
+    return config.layers or inp_former.layers_of, inp_former.GROUPS
 
 
 def plan_of(config: Config) -> Plan:

@@ -67,6 +67,8 @@ def shot_features(
         "modalities": str(config.modalities),
         "pictures": digest.hexdigest(),
     }
+    if encoder.groups > 1:
+        key["groups"] = str(encoder.groups)
     if plan := plan_of(config):
         key |= {"copies": f"{COPIES_VERSION} {plan}", "seed": str(config.seed)}
 

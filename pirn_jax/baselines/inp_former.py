@@ -1,0 +1,434 @@
+"""INP-Former, one for each modality: the decoder may only use what the image's own tokens share.
+
+A few prototypes gather what is common to an image's tokens x (cross-attention, once per image); a
+decoder then rebuilds the tokens from these prototypes alone. With h heads and LayerNorm LN:
+
+    P   = aggregate(learned prototypes, x)            softmax cross-attention and MLP, residual
+    x_0 = MLP(x)                                       the bottleneck
+    y   = relu(s_h cos(q(LN x_i), k(LN P))) v(LN P)    no softmax, and no residual: no way round P
+    x_i+1 = y + MLP(LN y)
+
+The encoder's layers are compared in two groups, with the decoder's blocks in reverse: the mean of
+the earlier half of the layers with that of the later half of the blocks. The loss is the soft
+mining loss of `pirn_jax.decoder.loss` averaged over both, plus 0.2 of the mean distance of tokens
+to their nearest prototype (coherence).
+
+|                | published (few-shot)                             | here                         |
+|----------------|--------------------------------------------------|------------------------------|
+| encoder layers | 3-10 of 12, 5, 7, … 19 of 24, in two groups      | the same; that share of      |
+|                |                                                  | another depth, or `--layers` |
+| copies         | 22 of each shot (turned, shifted, mirrored, grey)| the same; normals' vectors   |
+|                |                                                  | turn with the picture        |
+| training       | 200 epochs of batches of 16, one model for all   | the same, one per category;  |
+|                | categories; StableAdamW, AMSGrad, decay 1e-4,    | a batch of all where there   |
+|                | gradients clipped to 0.1, rate 0 → 1e-3 in 100   | are fewer than 16            |
+|                | steps, then a cosine to 1e-4                     |                              |
+| initialisation | N(0, 0.01) cut at 3 sigma, prototypes N(0, 1)    | the same                     |
+| map            | groups averaged, bilinear with corners aligned,  | groups averaged, then as all |
+|                | resized to 256, 5x5 box of a Gaussian            | methods here                 |
+| image score    | mean of the largest 1 %                          | the same (`--top 0.01`)      |
+| pictures       | 448, centre 392                                  | as all methods here          |
+| background     | part of the image                                | the same in training; 0 in   |
+|                |                                                  | the map, as in all methods   |
+
+`augment=False` trains on the shots alone. Runs of equal shape, modalities among them, are one
+`lax.scan` over the steps; nothing is checkpointed, and one device does it.
+
+Source: Luo et al. 2025 (INP-Former, arXiv 2503.02424) and its released few-shot code; PIRN, Table 1
+(two streams, maps summed).
+
+Dimension letters: M modalities, R runs (a job's modality each), S images, N tokens, C channels of a
+group, G groups, K prototypes, T steps, B images of a step, H heads, D channels per head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from pirn_jax.config import LossConfig
+from pirn_jax.decoder.loss import stream_loss
+from pirn_jax.errors import PirnError
+from pirn_jax.recipes import InpFormerRecipe
+from pirn_jax.scoring import token_distance
+from pirn_jax.training import Job, Trained
+from pirn_jax.training.loop import stretches
+
+GROUPS = 2
+NORM_EPSILON = 1e-8
+LARGEST_GRADIENT = 0.1
+DECAY, MOMENT1, MOMENT2, SMALLEST = 1e-4, 0.9, 0.999, 1e-10  # of StableAdamW
+LAST_RATE = 0.1  # of the highest
+
+Parameters = dict[str, Any]
+
+
+def layers_of(depth: int) -> tuple[int, ...]:
+    """The encoder's layers, counted from 1: published for 12 and 24, that share of other depths."""
+    if depth == 24:
+        return tuple(range(5, 20, 2))
+    return tuple(round(layer * depth / 12) for layer in range(3, 11))
+
+
+# The network
+
+
+def create(recipe: InpFormerRecipe, channels: int, heads: int, key: PRNGKeyArray) -> Parameters:
+    """Parameters before training; those of the decoder's blocks lead with the block."""
+    c, keys = channels, iter(jax.random.split(key, 16))
+
+    def linear(inputs: int, outputs: int, *lead: int) -> Parameters:
+        drawn = jax.random.truncated_normal(next(keys), -3.0, 3.0, (*lead, inputs, outputs))
+        return {"kernel": 0.01 * drawn, "bias": jnp.zeros((*lead, outputs))}
+
+    def norm(*lead: int) -> Parameters:
+        return {"scale": jnp.ones((*lead, c)), "bias": jnp.zeros((*lead, c))}
+
+    def block(*lead: int) -> Parameters:
+        return {
+            "norm1": norm(*lead),
+            "query": linear(c, c, *lead),
+            "key_value": linear(c, 2 * c, *lead),
+            "out": linear(c, c, *lead),
+            "norm2": norm(*lead),
+            "enter": linear(c, 4 * c, *lead),
+            "leave": linear(4 * c, c, *lead),
+        }
+
+    return {
+        "prototypes": jax.random.normal(next(keys), (recipe.prototypes, c)),
+        "aggregation": block(),
+        "bottleneck": {"enter": linear(c, 4 * c), "leave": linear(4 * c, c)},
+        "decoder": block(recipe.blocks) | {"sharpness": jnp.ones((recipe.blocks, heads))},
+    }
+
+
+def forward(
+    parameters: Parameters, tokens: Float[Array, "B N GC"], heads: int
+) -> tuple[Float[Array, "G B N C"], Float[Array, "G B N C"], Float[Array, ""]]:
+    """The tokens of each group, what the decoder makes of them, and the coherence loss."""
+    targets = jnp.stack(jnp.split(tokens, GROUPS, axis=-1))
+    mean = targets.mean(0)
+    prototypes = jnp.broadcast_to(
+        parameters["prototypes"][None], (len(mean), *parameters["prototypes"].shape)
+    )
+    prototypes = aggregate(parameters["aggregation"], prototypes, mean, heads)
+    coherence = (1.0 - unit(mean) @ unit(prototypes).swapaxes(-1, -2)).min(-1).mean()
+    bottleneck = parameters["bottleneck"]
+
+    def decode(x: Array, block: Parameters) -> tuple[Array, Array]:
+        x = rebuild(block, x, prototypes, heads)
+        return x, x
+
+    _, outputs = jax.lax.scan(decode, mlp(bottleneck, mean), parameters["decoder"])
+    reverse = outputs[::-1]
+    rebuilt = reverse.reshape(GROUPS, -1, *reverse.shape[1:]).mean(1)
+    return targets, rebuilt, coherence
+
+
+def aggregate(
+    block: Parameters, prototypes: Float[Array, "B K C"], x: Float[Array, "B N C"], heads: int
+) -> Float[Array, "B K C"]:
+    """Prototypes that gather what the tokens share."""
+    q, k, v = attend(block, prototypes, x, heads)
+    weight = jax.nn.softmax(jnp.einsum("bkhd,bnhd->bhkn", q, k) * q.shape[-1] ** -0.5, axis=-1)
+    prototypes = prototypes + linear(block["out"], merged(weight, v))
+    return prototypes + mlp(block, normalised(block["norm2"], prototypes))
+
+
+def rebuild(
+    block: Parameters, x: Float[Array, "B N C"], prototypes: Float[Array, "B K C"], heads: int
+) -> Float[Array, "B N C"]:
+    """Tokens made of prototypes, the nearer ones weighing more."""
+    q, k, v = attend(block, x, prototypes, heads)
+    cosine = jnp.einsum("bnhd,bkhd->bhnk", unit(q), unit(k))
+    weight = jax.nn.relu(cosine * block["sharpness"][None, :, None, None])
+    y = linear(block["out"], merged(weight, v))
+    return y + mlp(block, normalised(block["norm2"], y))
+
+
+def attend(
+    block: Parameters, x: Float[Array, "B X C"], y: Float[Array, "B Y C"], heads: int
+) -> tuple[Float[Array, "B X H D"], Float[Array, "B Y H D"], Float[Array, "B Y H D"]]:
+    """Queries of x, keys and values of y, both after one and the same LayerNorm."""
+    q = linear(block["query"], normalised(block["norm1"], x))
+    kv = linear(block["key_value"], normalised(block["norm1"], y))
+    k, v = jnp.split(kv, 2, axis=-1)
+    q, k, v = (z.reshape(*z.shape[:2], heads, -1) for z in (q, k, v))
+    return q, k, v
+
+
+def merged(weight: Float[Array, "B H X Y"], v: Float[Array, "B Y H D"]) -> Float[Array, "B X C"]:
+    """Weighted values, the heads side by side again."""
+    mixed = jnp.einsum("bhxy,byhd->bxhd", weight, v)
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def linear(layer: Parameters, x: Float[Array, "B X _"]) -> Float[Array, "B X _"]:
+    """x W + b, as one product of matrices."""
+    kernel = layer["kernel"]
+    flat = x.reshape(-1, x.shape[-1]) @ kernel
+    return flat.reshape(*x.shape[:2], -1) + layer["bias"][None, None]
+
+
+def mlp(layers: Parameters, x: Float[Array, "B X C"]) -> Float[Array, "B X C"]:
+    """Two layers around an exact GELU."""
+    return linear(layers["leave"], jax.nn.gelu(linear(layers["enter"], x), approximate=False))
+
+
+def normalised(layer: Parameters, x: Float[Array, "B X C"]) -> Float[Array, "B X C"]:
+    """LayerNorm."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred * centred).mean(-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt(variance + NORM_EPSILON)
+    return scaled * layer["scale"][None, None] + layer["bias"][None, None]
+
+
+def unit(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+    """Brought to length 1; its gradient is finite at 0."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-24))
+
+
+# Training
+
+
+class Moments(NamedTuple):
+    """StableAdamW's memory, of the shape of the parameters."""
+
+    mean: Any
+    square: Any
+    largest: Any
+
+
+def stable_adamw(
+    parameter: Array,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    largest: Array,
+    rate: Array,
+    step: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """AdamW with AMSGrad for one tensor, its step shortened where the gradient surprises.
+
+    The step is divided by the root mean square of gradient / denominator where that is above 1.
+
+    Args:
+        parameter: the tensor.
+        gradient: of it.
+        mean: of gradients so far.
+        square: mean of their squares.
+        largest: AMSGrad's, the largest of these means.
+        rate: of this step.
+        step: counted from 1.
+
+    Returns:
+        The tensor and the three moments after the step.
+    """
+    parameter = parameter * (1 - rate * DECAY)
+    mean = MOMENT1 * mean + (1 - MOMENT1) * gradient
+    square = MOMENT2 * square + (1 - MOMENT2) * gradient * gradient
+    largest = jnp.maximum(largest, square)
+    denominator = jnp.sqrt(largest) / jnp.sqrt(1 - MOMENT2**step) + SMALLEST
+    surprise = jnp.sqrt(jnp.mean((gradient / denominator) ** 2))
+    size = rate / (1 - MOMENT1**step) / jnp.maximum(1.0, surprise)
+    return parameter - size * mean / denominator, mean, square, largest
+
+
+def clipped(gradient: Parameters) -> Parameters:
+    """Scaled down to the largest norm allowed, of all tensors together."""
+    norm = jnp.sqrt(sum((g * g).sum() for g in jax.tree.leaves(gradient)))
+    factor = jnp.minimum(1.0, LARGEST_GRADIENT / (norm + 1e-6))
+    return jax.tree.map(lambda g: g * factor, gradient)
+
+
+def rates(recipe: InpFormerRecipe, steps: int) -> Float[np.ndarray, " T"]:
+    """The learning rate of each step: from 0 up in a line, then down along a cosine."""
+    high, low = recipe.learning_rate, LAST_RATE * recipe.learning_rate
+    rest = max(0, steps - recipe.warm_up)
+    fall = low + 0.5 * (high - low) * (1 + np.cos(np.pi * np.arange(rest) / max(1, rest)))
+    rise = np.linspace(0, high, recipe.warm_up)
+    return np.concatenate([rise, fall])[:steps].astype(np.float32)
+
+
+def loss_of(
+    recipe: InpFormerRecipe, heads: int, parameters: Parameters, tokens: Float[Array, "B N GC"]
+) -> Float[Array, ""]:
+    """Soft mining, averaged over the groups, and coherence."""
+    targets, rebuilt, coherence = forward(parameters, tokens, heads)
+    mining = LossConfig("flattened", recipe.mining)
+    each = [stream_loss(targets[g], rebuilt[g], mining) for g in range(GROUPS)]
+    return sum(each[1:], start=each[0]) / GROUPS + recipe.coherence * coherence
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
+def run_steps(
+    recipe: InpFormerRecipe,
+    heads: int,
+    state: tuple[Parameters, Moments],
+    tokens: Float[Array, "R S N GC"],
+    indices: Int[Array, "T R B"],
+    rate: Float[Array, " T"],
+    step: Int[Array, " T"],
+) -> tuple[tuple[Parameters, Moments], Float[Array, "T R"]]:
+    """Many steps of independent runs: the state after, and each run's loss before each step."""
+
+    def update(state: tuple[Parameters, Moments], images: Array, rate: Array, step: Array) -> Any:
+        parameters, moments = state
+        loss, gradient = jax.value_and_grad(partial(loss_of, recipe, heads))(parameters, images)
+        gradient = clipped(gradient)
+
+        def each(path: Any, *tensors: Array) -> tuple[Array, ...]:
+            change = partial(stable_adamw, rate=rate, step=step)
+            # Blocks are tensors of their own, though they lie stacked.
+            return (jax.vmap(change) if path[0].key == "decoder" else change)(*tensors)
+
+        new = jax.tree.map_with_path(each, parameters, gradient, *moments)
+        columns = jax.tree.transpose(jax.tree.structure(parameters), None, new)
+        return (columns[0], Moments(*columns[1:])), loss
+
+    def take(state: Any, chosen: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+        index, rate, step = chosen
+        images = jax.vmap(lambda x, places: x[places])(tokens, index)
+        return jax.vmap(update, (0, 0, None, None))(state, images, rate, step)
+
+    return jax.lax.scan(take, state, (indices, rate, step))
+
+
+@dataclass(frozen=True)
+class InpFormer:
+    """An INP-Former for each modality.
+
+    Attributes:
+        modalities: which streams, in the order of M.
+        channels: C of a group; tokens have those of all groups side by side.
+        heads: of all attentions: the encoder's.
+        recipe: of training; no part of how it judges.
+    """
+
+    modalities: tuple[str, ...]
+    channels: int
+    heads: int
+    recipe: InpFormerRecipe = field(compare=False)
+
+    def learn(
+        self,
+        jobs: Sequence[Job],
+        *,
+        progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+        **_: Any,
+    ) -> list[Trained]:
+        """Train each job's networks; what a job becomes does not depend on the others.
+
+        Args:
+            jobs: jobs of one shape are trained together.
+            progress: see `pirn_jax.training.train`.
+
+        Raises:
+            PirnError: a loss that is not finite.
+        """
+        groups: dict[tuple[int, ...], list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(getattr(job.shots, self.modalities[0]).shape, []).append(job)
+        total, done, trained = self.recipe.epochs * len(jobs), 0, {}
+        for group in groups.values():
+
+            def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
+                if progress is not None:
+                    progress(before + epochs, total, last)
+
+            trained |= {result.name: result for result in self._train(group, report)}
+            done += self.recipe.epochs * len(group)
+        return [trained[job.name] for job in jobs]
+
+    def distances(
+        self,
+        parameters: Parameters,
+        statistics: Parameters,
+        tokens: Float[Array, "M B N GC"],
+        valid: Bool[Array, "B N"],
+    ) -> tuple[Float[Array, "M B N"], None]:
+        """1 - cos of tokens and what was made of them, the mean of the groups."""
+        del statistics, valid
+
+        def stream(parameters: Parameters, tokens: Array) -> Array:
+            targets, rebuilt, _ = forward(parameters, tokens, self.heads)
+            return jax.vmap(token_distance)(targets, rebuilt).mean(0)
+
+        return jax.vmap(stream)(parameters, tokens), None
+
+    def skeleton(self) -> tuple[Parameters, Parameters]:
+        """Shapes of parameters and statistics."""
+        keys = jax.random.split(jax.random.key(0), len(self.modalities))
+        return jax.eval_shape(self._create, keys), {}
+
+    def _create(self, keys: PRNGKeyArray) -> Parameters:
+        return jax.vmap(partial(create, self.recipe, self.channels, self.heads))(keys)
+
+    def _train(
+        self, jobs: list[Job], report: Callable[[int, dict[str, Any]], None]
+    ) -> list[Trained]:
+        recipe, names = self.recipe, self.modalities
+        keys = [
+            jax.random.fold_in(jax.random.key(job.seed), place)
+            for job in jobs
+            for place in range(len(names))
+        ]
+        parameters = jax.jit(self._create)(jnp.stack(keys))
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        state = (parameters, Moments(zeros, *(jax.tree.map(jnp.copy, zeros) for _ in range(2))))
+        tokens = jnp.asarray(
+            np.stack([np.asarray(getattr(job.shots, name)) for job in jobs for name in names])
+        )
+        images = tokens.shape[1]
+        size = min(images, recipe.batch_size)
+        steps = images // size
+        every_rate = rates(recipe, recipe.epochs * steps)
+        history: list[list[dict[str, Any]]] = [[] for _ in jobs]
+        for start, stop in stretches(recipe.epochs):
+            indices = np.stack(
+                [
+                    np.repeat(np.stack([_order(job.seed, epoch, images, size) for job in jobs], 1),
+                              len(names), axis=1)
+                    for epoch in range(start, stop)
+                ]
+            )  # fmt: skip
+            indices = indices.reshape(-1, *indices.shape[2:]).astype(np.int32)
+            taken = np.arange(start * steps, stop * steps)
+            state, losses = run_steps(
+                recipe, self.heads, state, tokens, jnp.asarray(indices),
+                jnp.asarray(every_rate[taken]), jnp.asarray(taken + 1.0, jnp.float32),
+            )  # fmt: skip
+            means = np.asarray(losses).reshape(stop - start, steps, len(jobs), len(names))
+            means = means.mean((1, 3))
+            for epoch, row in enumerate(means, start + 1):
+                for job, lines, loss in zip(jobs, history, row, strict=True):
+                    if not np.isfinite(loss):
+                        raise PirnError(
+                            f"{job.name}: the loss of epoch {epoch} is {loss}",
+                            "lower the learning rate",
+                        )
+                    line = {"job": job.name, "epoch": epoch, "step": epoch * steps}
+                    lines.append(line | {"loss": float(loss)})
+            report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
+        final = jax.tree.map(
+            lambda x: np.asarray(x).reshape(len(jobs), len(names), *x.shape[1:]), state[0]
+        )
+        return [
+            Trained(job.name, None, jax.tree.map(lambda x, i=i: x[i].copy(), final), {}, history[i])
+            for i, job in enumerate(jobs)
+        ]
+
+
+def _order(seed: int, epoch: int, images: int, size: int) -> Int[np.ndarray, "T B"]:
+    """The images of each step of an epoch; what is left over is dropped."""
+    order = np.random.default_rng((seed, epoch)).permutation(images)
+    return order[: images // size * size].reshape(-1, size)
