@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from experiments.bootstrap import METRICS, mean_figures
+from experiments.judgement import evaluation_of
 from experiments.recipe_cells import Analysis, Cell, mean_of
 from experiments.recipe_rows import DEFAULT, POOLS, Row, Set
 from experiments.recipe_shortcuts import border_figures
 from experiments.recipe_study import SLOW, SYSTEMS, Study, main_rows
 from experiments.shifts import SHIFTS_VERSION
-from experiments.study_judgement import bad_of, evaluation_of
 
 LARGE = 0.2
 """Of the picture: defects that cover more are listed apart."""
@@ -271,9 +271,10 @@ def _cut(analysis: Analysis, chosen: dict, one: Set) -> dict[str, Any]:
     found = {}
     for system, row in main_rows(chosen, one).items():
         documents = analysis.study.results(row, one, draws=analysis.study.grid.draws)
-        each = [mean_figures([evaluation_of(d, "score_cut")], bad_of(d)) for d in documents]
-        if each:
-            found[system] = round(float(np.mean([figures["i_auroc"] for figures in each])), 4)
+        pairs = [evaluation_of(document, "score_cut") for document in documents]
+        if pairs:
+            figures = mean_figures([evaluation for evaluation, _ in pairs], pairs[0][1])
+            found[system] = round(figures["i_auroc"], 4)
     return {"defect cut out": found}
 
 
@@ -305,7 +306,7 @@ def _about(study: Study) -> dict[str, Any]:
 
 def _about_set(study: Study, one: Set) -> dict[str, Any]:
     documents = study.results(DEFAULT, one)
-    bad = bad_of(documents[0])
+    bad = evaluation_of(documents[0])[1]
     return {
         "images": len(bad),
         "defective": int(bad.sum()),

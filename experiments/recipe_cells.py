@@ -25,10 +25,10 @@ from experiments.bootstrap import (
     replicate,
     resample,
 )
+from experiments.judgement import evaluation_of
 from experiments.recipe_rows import Row, Set
 from experiments.recipe_study import Study
 from experiments.shifts import families_of
-from experiments.study_judgement import bad_of, evaluation_of
 
 
 class Cell(NamedTuple):
@@ -119,11 +119,11 @@ class Analysis:
         return len(self.study.results(row, one, draws=most, **which))
 
     def _compute(self, one: Set, documents: list[dict[str, Any]], among: Any) -> Cell | None:
-        bad = bad_of(documents[0])
+        found = [evaluation_of(document) for document in documents]
+        evaluations, bad = [evaluation for evaluation, _ in found], found[0][1]
         kept = np.ones(len(bad), bool) if among is None else among(documents[0]) | ~bad
         if not (bad & kept).any():
             return None
-        evaluations = [evaluation_of(document) for document in documents]
         samples = _samples(one.name, bad.tobytes(), len(documents), self.study.grid.replicates)
         each = [plain_figures(one, bad, kept) for one in evaluations]
         value = {m: float(np.mean([figures[m] for figures in each])) for m in METRICS}

@@ -12,16 +12,15 @@ Dimension letters: n images, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from scipy.ndimage import distance_transform_edt
 
-from experiments.arrays import pack, unpack
+from experiments.arrays import pack
 from experiments.bank import Truth
-from experiments.bootstrap import Evaluation, Histograms, histograms, pixels_of, plain_figures
+from experiments.bootstrap import Evaluation, histograms, pixels_of, plain_figures
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry.views import resize_nearest
 from pirn_jax.judging import Outcome
@@ -33,7 +32,7 @@ def judge_for_study(outcomes: Sequence[Outcome], truths: Sequence[Truth]) -> dic
 
     Returns:
         `figures` (for the terminal), `images` (key, label, defect, score, score_cut, and the
-        defect's share of the picture), `counts`.
+        defect's share of the picture), `histograms`.
 
     Raises:
         BadInputError: a scan without label or mask.
@@ -59,19 +58,8 @@ def judge_for_study(outcomes: Sequence[Outcome], truths: Sequence[Truth]) -> dic
             "score_cut": [_cut(o, t) for o, t in zip(outcomes, truths, strict=True)],
             "share": [float(mask.mean()) for mask in masks],
         },
-        "counts": {name: pack(array) for name, array in counts._asdict().items()},
+        "histograms": {name: pack(array) for name, array in counts._asdict().items()},
     }
-
-
-def evaluation_of(document: Mapping[str, Any], scores: str = "score") -> Evaluation:
-    """What `judge_for_study` kept, for the bootstrap."""
-    counts = {name: unpack(array) for name, array in document["counts"].items()}
-    return Evaluation(np.array(document["images"][scores]), Histograms(**counts))
-
-
-def bad_of(document: Mapping[str, Any]) -> Bool[np.ndarray, " n"]:
-    """Which images are defective."""
-    return np.array(document["images"]["label"]) == 1
 
 
 def _cut(outcome: Outcome, truth: Truth) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import recipe, recipe_analysis
 from experiments.bank import Truth
+from experiments.judgement import evaluation_of
 from experiments.recipe_analysis import choose, quality, record
 from experiments.recipe_cells import Analysis, Cell, mean_of
 from experiments.recipe_report import BEGIN, END, conclusions, write_report
@@ -25,7 +26,7 @@ from experiments.recipe_rows import (
 )
 from experiments.recipe_study import Study, run_main, run_selection
 from experiments.runner import Job, Result
-from experiments.study_judgement import bad_of, evaluation_of, judge_for_study
+from experiments.study_judgement import judge_for_study
 from pirn_jax.geometry.views import fit_frame
 from pirn_jax.judging import Outcome
 from pirn_jax.metrics import evaluate_maps, image_metrics
@@ -133,8 +134,9 @@ def test_what_is_kept_gives_the_figures_of_the_maps():
     assert all(cut <= 1 for cut in document["images"]["score_cut"])
     assert max(document["images"]["score"]) > 1.2
     assert document["images"]["share"] == [0.0] * 5 + [15 * 16 / SIDE**2] * 6
-    assert bad_of(document).sum() == 6
-    assert evaluation_of(document, "score_cut").scores.max() <= 1
+    evaluation, bad = evaluation_of(document, "score_cut")
+    assert bad.sum() == 6
+    assert evaluation.scores.max() <= 1
 
 
 def test_means_pass_over_metrics_that_do_not_count():
