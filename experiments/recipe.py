@@ -96,21 +96,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache", help="of features and programs")
     parser.add_argument("--results", type=Path, default=here / "results", help="JSON and figures")
     parser.add_argument("--report", type=Path, default=here / "RECIPE.md")
+    parser.add_argument("--dry", action="store_true", help="only say how long it may take")
     parser.add_argument("--report-only", action="store_true", help="write the report again")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, analyse, write."""
-    from experiments.recipe_report import write_report
-
     from experiments.recipe_analysis import choose, record
+    from experiments.recipe_report import write_report
 
     options = parse(arguments)
     file = options.results / "recipe.json"
     if not options.report_only:
         study = Study(options, open_sets(options))
         run_selection(study)
+        if options.dry:  # as if the first option were chosen for every set
+            run_main(study, {s: dict.fromkeys(study.sets, rows[0])
+                             for s, rows in study.systems.items()})  # fmt: skip
+            return
         chosen, qualities = choose(study)
         run_main(study, chosen)
         options.results.mkdir(parents=True, exist_ok=True)

@@ -78,9 +78,9 @@ def record(
     """Everything the report says, as JSON."""
     analysis = Analysis(study)
     sizes = study.options.image_size
-    beside = {"5": {}, "10": {"shots": 10}, "1": {"shots": 1}}
+    beside = {"5 shots": {}, "10 shots": {"shots": 10}, "1 shot": {"shots": 1}}
     main = {
-        f"{sizes[0]} px, {shots} shots": _comparison(analysis, chosen, **which)
+        f"{sizes[0]} px, {shots}": _comparison(analysis, chosen, **which)
         for shots, which in beside.items()
     }
     for size in sizes[1:]:

@@ -200,6 +200,10 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
         Row("30 epochs", ("epochs=30",), full=True),
         Row("120 epochs", ("epochs=120",), full=True),
     ),
+    "Do photometric copies of the shots help?": (
+        Row("no copies", ("copies=0",)),
+        Row("4 copies", ("copies=4",)),
+    ),
     "Which image score?": (Row("mean of the top 1 %", settings=(("top", 0.01),)),),
 }
 

@@ -95,9 +95,13 @@ class Study:
         return [replace(job, draw=draw) for draw in range(draws)]
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """See that these jobs have results."""
+        """See that these jobs have results; with --dry, say how long that may take."""
         new = [job for job in dict.fromkeys(jobs) if job not in self._found]
-        if new:
+        if new and self.options.dry:
+            lines: list[str] = []
+            run(new, self.options.out, cache=self.options.cache, dry=True, say=lines.append)
+            print(lines[0])
+        elif new:
             found = run(new, self.options.out, cache=self.options.cache, judge=judge_for_study)
             self._found |= zip(new, found, strict=True)
 

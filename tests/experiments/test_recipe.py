@@ -249,7 +249,7 @@ def test_the_record_says_who_is_ahead_and_by_how_much(made):
     drop = one["clean"]["p_auroc"][0] - one["shifted"]["p_auroc"][0]
     assert one["drop"]["p_auroc"][0] == pytest.approx(drop, abs=2e-4)
     assert drop > 0
-    assert set(found["main"]) == {"224 px, 5 shots", "224 px, 10 shots", "224 px, 1 shots"}
+    assert set(found["main"]) == {"224 px, 5 shots", "224 px, 10 shots", "224 px, 1 shot"}
     assert "inp_former" not in found["main"]["224 px, 10 shots"]["figures"]["road"]
     assert found["about"]["configurations"] > len(BASELINES["memory"])
 
