@@ -33,7 +33,6 @@ from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.judging import BATCH, layers_of, read_ahead, some_of
 from pirn_jax.judging.copies import Plan, with_copies
-from pirn_jax.judging.shots import COPIES_VERSION
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
 from pirn_jax.scans.shots import file_hashes
@@ -42,7 +41,14 @@ from pirn_jax.training import FeatureCache, Features, extract
 MEMORY = 2 << 30
 """Bytes of tokens kept in memory by one bank."""
 _STRETCH = 32  # scans encoded between two writes: what a kill can cost
-_ROOMS = ("scans", "geometry", "encoder", "judging/reading.py", "training/features.py")
+_ROOMS = (
+    "scans",
+    "geometry",
+    "encoder",
+    "judging/reading.py",
+    "judging/copies.py",
+    "training/features.py",
+)
 
 Transform = Callable[[Scan], Scan]
 
@@ -111,24 +117,24 @@ class Bank:
         split: Split,
         origin: str,
         transform: Transform | None = None,
-        plan: Plan = (),
+        copies: Plan = (),
         seed: int = 0,
     ) -> tuple[Features, list[Truth]]:
-        """Tokens and truth of scans, in their order; each scan's tokens followed by its copies'.
+        """Tokens and truth of scans, in their order.
 
         Args:
             data: the category they are of.
             split: the scans.
             origin: what they are, beyond their files: the generator and its options, for instance.
             transform: what is done to each scan first.
-            plan: which copies of each scan to make (`pirn_jax.judging.copies`).
-            seed: of what is random in them.
+            copies: made of each scan; their tokens follow its own.
+            seed: of the copies.
         """
         about = self._about | {"dataset": data.name, "category": data.category, "origin": origin}
         if transform is not None:
             about["transform"] = transform_hash(transform)
-        if plan:
-            about |= {"copies": f"{COPIES_VERSION} {plan}", "seed": str(seed)}
+        if copies:
+            about |= {"copies": str(copies), "seed": str(seed)}
         parts = []
         for entry in split.entries:
             files = json.dumps(file_hashes(entry.files), sort_keys=True)
@@ -143,7 +149,7 @@ class Bank:
         missing = [place for place, name in enumerate(names) if name not in found]
         for start in range(0, len(missing), _STRETCH):
             places = missing[start : start + _STRETCH]
-            made = self._make(split, places, transform, plan, seed)
+            made = self._make(split, places, transform, copies, seed)
             for place, features, truth in zip(places, *made, strict=True):
                 write_json(self._truth / f"{names[place]}.json", _to_json(truth))
                 self._features.get(parts[place], lambda one=features: one)
@@ -168,21 +174,21 @@ class Bank:
         split: Split,
         places: Sequence[int],
         transform: Transform | None,
-        plan: Plan,
+        copies: Plan,
         seed: int,
     ) -> tuple[list[Features], list[Truth]]:
         truths: list[Truth] = []
-        each = 1 + len(plan)
 
         def views() -> Iterator[Views]:
             wanted = _changed(split, [split.keys[place] for place in places], transform)
             for scan, view in read_ahead(wanted, self.config, 2 * BATCH, None):
                 truths.append(_truth_of(scan, view))
-                yield from with_copies(view, plan, seed)
+                yield from with_copies(view, copies, seed)
 
         features = extract(self.encoder, views(), self.config.modalities, batch=BATCH)
-        own = np.arange(len(places) * each).reshape(-1, each)
-        return [some_of(features, some) for some in own], truths
+        each = np.arange(1 + len(copies))
+        own = [some_of(features, place * len(each) + each) for place in range(len(places))]
+        return own, truths
 
     def _forget(self) -> None:
         """Drop what was used longest ago, down to MEMORY."""

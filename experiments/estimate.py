@@ -53,11 +53,12 @@ class Estimate:
         picture = encoder.config.flops(encoder.image_size, max(encoder.layers))
         encoding = (scans + shots) * (streams * picture / speed + _READING)
         recipe = job.config.resolved_recipe()
-        if not isinstance(recipe, Recipe):  # of another method: its tokens are most of it
-            return encoding + scans * _JUDGING
-        decoder = decoder_flops(recipe.decoder, encoder.config.width, _tokens(encoder))
-        passes = 3 * recipe.epochs * shots * (1 + recipe.copies) + scans
-        return encoding + passes * decoder / speed + scans * _JUDGING
+        learning = 0.0
+        if isinstance(recipe, Recipe):  # what the other methods learn takes little
+            passes = 3 * recipe.epochs * shots * (1 + recipe.copies) + scans
+            tokens = encoder.grid[0] * encoder.grid[1]
+            learning = passes * decoder_flops(recipe.decoder, encoder.config.width, tokens) / speed
+        return encoding + learning + scans * _JUDGING
 
 
 def decoder_flops(decoder: DecoderConfig, channels: int, tokens: int) -> float:
@@ -91,11 +92,6 @@ def matrix_speed() -> float:
         product(matrix).block_until_ready()
         times.append(time.perf_counter() - start)
     return 2 * side**3 / min(times)
-
-
-def _tokens(encoder: Encoder) -> int:
-    rows, columns = encoder.grid
-    return rows * columns
 
 
 def _kind(job: Job) -> Any:

@@ -44,6 +44,7 @@ from pirn_jax.scans import Dataset, choose_shots, open_dataset
 FORMAT = "pirn_jax experiment 1"
 TOGETHER = 24
 """Models trained in one call: what a kill can cost, and what memory must hold."""
+Judge = Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]]
 _GENERATED = {"train": 50, "validation": 0, "test": 60}
 
 
@@ -148,7 +149,7 @@ def run(
     *,
     cache: str | None = None,
     dry: bool = False,
-    judge: Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]] = judge,
+    judge: Judge = judge,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> list[Result]:
     """The results of jobs, made where they are not in the folder yet.
@@ -332,7 +333,7 @@ class _Work:
         self,
         cache: Path,
         places: Mapping[Job, Path],
-        judge: Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]],
+        judge: Judge,
         say: Callable[[str], None],
         cost: Mapping[Job, float],
     ):
@@ -367,10 +368,9 @@ class _Work:
         data, _, origin = _open(job)
         count = job.shots or len(data.train)
         keys = choose_shots(data.train.keys, count, job.draw, job.dataset, data.category)
+        plan, seed = plan_of(job.config), job.config.seed
         shots = data.train.select(keys)
-        return self._bank(job).get(
-            data, shots, origin, plan=plan_of(job.config), seed=job.config.seed
-        )[0]
+        return self._bank(job).get(data, shots, origin, copies=plan, seed=seed)[0]
 
     def _judge(self, detector: PIRN, job: Job, training: float) -> dict[str, Any]:
         data, _, origin = _open(job)

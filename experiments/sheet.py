@@ -177,8 +177,8 @@ def markdown(sheet: Sheet) -> str:
     parts += ["\n".join(sheet.about), "\n".join(table)]
     parts.append(
         "Ours: mean over categories, then mean ± standard deviation over n draws of the shots, "
-        "each with its own initialisation; in brackets the 95 % interval of a bootstrap over images and "
-        "draws. AUPRO is exact, and beside it by the protocol of published tables (cfm99: 224 × "
+        "each with its own initialisation; in brackets the 95 % interval of a bootstrap over "
+        "images and draws. AUPRO is exact, and beside it by the protocol of published tables (cfm99: 224 × "
         "224, 99 thresholds), with which the paper's is compared."
     )
     parts += [f"* {note}" for note in sheet.notes]

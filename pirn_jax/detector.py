@@ -409,7 +409,7 @@ def fit_models(
 
     Args:
         models: of one config but for the seed.
-        shots: of each model; scans, or their tokens.
+        shots: of each model; scans, or their tokens with those of the copies of each behind it.
         names: of each model, for checkpoints and messages.
         leave_one_out: which models to calibrate with further ones that leave out a shot each.
         cache: for the shots' features.

@@ -173,7 +173,7 @@ def merged(weight: Float[Array, "B H X Y"], v: Float[Array, "B Y H D"]) -> Float
 
 
 def linear(layer: Parameters, x: Float[Array, "B X _"]) -> Float[Array, "B X _"]:
-    """x W + b, as one product of matrices."""
+    """X W + b, as one product of matrices."""
     kernel = layer["kernel"]
     flat = x.reshape(-1, x.shape[-1]) @ kernel
     return flat.reshape(*x.shape[:2], -1) + layer["bias"][None, None]

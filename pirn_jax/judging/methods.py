@@ -21,8 +21,8 @@ from pirn_jax.baselines import InpFormer, Memory, Subspace, inp_former
 from pirn_jax.config import Config, DecoderConfig, Recipe
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.encoder import Encoder
-from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
 from pirn_jax.errors import ConfigError
+from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
 from pirn_jax.recipes import InpFormerRecipe, MemoryRecipe, SubspaceRecipe
 from pirn_jax.scoring import token_distance
 from pirn_jax.training import Job, Trained, train

@@ -36,7 +36,7 @@ def shot_features(
     """Tokens of the shots and their copies, from the cache where they are known.
 
     Args:
-        scans: good ones; or their tokens, which come back as they are.
+        scans: good ones; or their tokens and their copies', which come back as they are.
         config: of the detector.
         encoder: its encoder.
         cache: None: nothing is kept.
