@@ -111,8 +111,7 @@ def _comparison(analysis: Analysis, chosen: dict, **which: Any) -> dict[str, Any
         for system in SYSTEMS:
             row, draws = rows[system], analysis.most_draws(rows[system], one, **which)
             for kind, pair in _kinds(analysis, row, one, draws, which).items():
-                if pair is not None:
-                    cells.setdefault(kind, {}).setdefault(system, {})[one.name] = pair
+                cells.setdefault(kind, {}).setdefault(system, {})[one.name] = pair
     for kind, systems in cells.items():
         for system, found in systems.items():
             pooled = {
@@ -130,19 +129,21 @@ def _comparison(analysis: Analysis, chosen: dict, **which: Any) -> dict[str, Any
 
 def _kinds(
     analysis: Analysis, row: Row, one: Set, draws: int, which: dict[str, Any]
-) -> dict[str, tuple[Cell, Cell] | None]:
+) -> dict[str, tuple[Cell, Cell]]:
     """Clean, shifted and drop of a row, each beside default's on the same draws."""
     if not draws:
         return {}
-    found: dict[str, tuple[Cell, Cell] | None] = {}
-    clean = [analysis.cell(r, one, draws, **which) for r in (row, DEFAULT)]
-    shifted = [analysis.shifted(r, one, draws, **which) for r in (row, DEFAULT)]
-    for kind, pair in (("clean", clean), ("shifted", shifted)):
-        found[kind] = (pair[0], pair[1]) if pair[0] and pair[1] else None
-    if found["clean"] and found["shifted"]:
-        own, default = (a - b for a, b in zip(found["clean"], found["shifted"], strict=True))
-        found["drop"] = (own, default)
-    return found
+    pair = (row, DEFAULT)
+    some = min(draws, analysis.study.grid.draws_shifted)
+    clean = [analysis.cell(r, one, draws, **which) for r in pair]
+    shifted = [analysis.shifted(r, one, some, **which) for r in pair]
+    before = [analysis.cell(r, one, some, **which) for r in pair]
+    drop = [a - b if a and b else None for a, b in zip(before, shifted, strict=True)]
+    return {
+        kind: (own, default)
+        for kind, (own, default) in (("clean", clean), ("shifted", shifted), ("drop", drop))
+        if own and default
+    }
 
 
 def _pool(

@@ -168,6 +168,9 @@ def _apart(record: Record) -> str:
 def _selection(record: Record) -> str:
     parts = []
     for system, rows_ in record["qualities"].items():
+        if not any(rows_.values()):  # one option: nothing was chosen
+            parts.append(f"**{system}**: {', '.join(rows_)}, the only option of this grid.")
+            continue
         names = list(dict.fromkeys(name for row in rows_.values() for name in row))
         rows = [["option", *names, "chosen for"]]
         for option, found in rows_.items():

@@ -130,9 +130,7 @@ BASELINES: dict[str, tuple[Row, ...]] = {
     ),
     "inp_former": (
         _inp_former("without augmentation", "augment=False"),
-        # As many pictures seen as without augmentation in 200 epochs.
-        _inp_former("22 copies, 9 epochs", "epochs=9"),
-        _inp_former("22 copies, 200 epochs", full=True),
+        _inp_former("22 copies", full=True),
     ),
 }  # fmt: skip
 
@@ -234,8 +232,10 @@ class Grid:
         test_scans: of each kind.
         draws: of the shots, in the main comparison with 5 shots.
         draws_beside: the same with 10 shots and with 1.
+        draws_shifted: the first of either, under shift.
         draws_selection: for choosing options, and for questions; the first of `draws`.
         draws_slow: of INP-Former.
+        sets_slow: that it is run on; all without names.
         seeds: of the initialisation, at the first draw, for its own spread.
         draws_larger: of larger pictures than the first size: real sets, 5 shots.
         full: rows that are marked so too.
@@ -246,8 +246,10 @@ class Grid:
     test_scans: int
     draws: int
     draws_beside: int
+    draws_shifted: int
     draws_selection: int
     draws_slow: int
+    sets_slow: tuple[str, ...]
     seeds: int
     draws_larger: int
     full: bool
@@ -255,10 +257,47 @@ class Grid:
 
 
 GRIDS = {
-    "reduced": Grid(("flange", "biscuit", "heatsink"), 40, 5, 3, 2, 1, 3, 2, False, 1000),
-    "full": Grid(
-        tuple(kind for kind in CATEGORIES if kind not in HELD_OUT), 60, 5, 5, 5, 2, 5, 5, True, 2000
+    "reduced": Grid(
+        kinds=("flange", "heatsink"),
+        test_scans=40,
+        draws=5,
+        draws_beside=2,
+        draws_shifted=2,
+        draws_selection=2,
+        draws_slow=1,
+        sets_slow=(*HELD_OUT, "road", "tire"),
+        seeds=3,
+        draws_larger=2,
+        full=False,
+        replicates=1000,
     ),
-    # The whole machinery in a minute or two; its figures mean nothing.
-    "tiny": Grid(("flange",), 12, 2, 2, 1, 1, 2, 1, False, 100),
+    "full": Grid(
+        kinds=tuple(kind for kind in CATEGORIES if kind not in HELD_OUT),
+        test_scans=60,
+        draws=5,
+        draws_beside=5,
+        draws_shifted=5,
+        draws_selection=5,
+        draws_slow=2,
+        sets_slow=(),
+        seeds=5,
+        draws_larger=5,
+        full=True,
+        replicates=2000,
+    ),
+    # The whole machinery at little cost; its figures mean nothing.
+    "tiny": Grid(
+        kinds=("flange",),
+        test_scans=12,
+        draws=2,
+        draws_beside=1,
+        draws_shifted=1,
+        draws_selection=1,
+        draws_slow=1,
+        sets_slow=("road",),
+        seeds=2,
+        draws_larger=1,
+        full=False,
+        replicates=100,
+    ),
 }

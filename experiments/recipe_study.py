@@ -94,6 +94,14 @@ class Study:
         )
         return [replace(job, draw=draw) for draw in range(draws)]
 
+    def clean_and_shifted(self, row: Row, one: Set, draws: int, **which: Any) -> list[Job]:
+        """The jobs of a row, and the first of its draws under each shift."""
+        found = self.jobs(row, one, draws=draws, **which)
+        some = min(draws, self.grid.draws_shifted)
+        for family in families_of(one.modalities):
+            found += self.jobs(row, one, draws=some, family=family, **which)
+        return found
+
     def run(self, jobs: Sequence[Job]) -> None:
         """See that these jobs have results; with --dry, say how long that may take."""
         new = [job for job in dict.fromkeys(jobs) if job not in self._found]
@@ -129,6 +137,8 @@ def run_selection(study: Study) -> None:
     """Every option of every system, and every row of the questions, where options are chosen."""
     wanted: list[Job] = []
     for system, rows in study.systems.items():
+        if len(rows) == 1:  # nothing to choose
+            continue
         for row in rows:
             for one in study.selection_sets():
                 wanted += study.jobs(row, one, draws=study.selection_draws(system))
@@ -150,23 +160,21 @@ def run_main(study: Study, chosen: dict[str, dict[str, Row]]) -> None:
     """The comparison: shots, draws, shifts, seeds, larger sizes."""
     grid, wanted = study.grid, []
     for one in study.sets.values():
-        families = (None, *families_of(one.modalities))
         for system, row in main_rows(chosen, one).items():
-            slow = system == SLOW
-            for family in families:
-                draws = grid.draws_slow if slow else grid.draws
-                wanted += study.jobs(row, one, draws=draws, family=family)
-                if not slow or grid.full:
-                    draws = grid.draws_slow if slow else grid.draws_beside
-                    wanted += study.jobs(row, one, shots=10, draws=draws, family=family)
-                if one.generated or slow:
-                    continue
-                for size in study.options.image_size[1:]:
-                    wanted += study.jobs(
-                        row, one, size=size, draws=grid.draws_larger, family=family
-                    )
-            if not slow and system != "paper":
+            if system == SLOW:
+                if grid.full or one.name in grid.sets_slow:
+                    wanted += study.clean_and_shifted(row, one, grid.draws_slow)
+                if grid.full:
+                    wanted += study.clean_and_shifted(row, one, grid.draws_slow, shots=10)
+                continue
+            wanted += study.clean_and_shifted(row, one, grid.draws) + study.clean_and_shifted(
+                row, one, grid.draws_beside, shots=10
+            )
+            if system != "paper":
                 wanted += study.jobs(row, one, shots=1, draws=grid.draws_beside)
+            if not one.generated:
+                for size in study.options.image_size[1:]:
+                    wanted += study.clean_and_shifted(row, one, grid.draws_larger, size=size)
         for seed in range(1, grid.seeds):
             wanted += study.jobs(DEFAULT, one, seed=seed)
     study.run(wanted)

@@ -170,7 +170,7 @@ def run(
     kept = start_caches(cache)
     places = {job: folder / "jobs" / f"{name_of(job)}.json" for job in jobs}
     known = {job: document for job, path in places.items() if (document := _read(path))}
-    pending = [job for job in places if job not in known]
+    pending = list({path: job for job, path in places.items() if job not in known}.values())
     estimate = Estimate(known.items())
     cost = {job: estimate.seconds(job, encoder_of(job.config)) for job in pending}
     programs = len({json.dumps(_defined(job.settled)) for job in pending})
@@ -188,7 +188,8 @@ def run(
     work = _Work(kept, places, judge, say, cost)
     for batch in _batches(pending):
         known |= work.do(batch)
-    return [Result(job, known[job]) for job in jobs]
+    made = {places[job]: document for job, document in known.items()}
+    return [Result(job, made[places[job]]) for job in jobs]
 
 
 def describe(job: Job) -> str:

@@ -231,13 +231,17 @@ def test_the_record_says_who_is_ahead_and_by_how_much(made):
     _, found = made
     main = found["main"]["224 px, 5 shots"]
     for name in ("rope", "road", "RGB + geometry", "real RGB", "all"):
-        for system in ("paper", "memory", "subspace", "inp_former"):
+        for system in ("paper", "memory", "subspace"):
             value, low, high = main["default ahead by"][name][system]["clean"]["p_auroc"]
             own = main["figures"][name]["default"]["clean"]["p_auroc"][0]
             other = main["figures"][name][system]["clean"]["p_auroc"][0]
-            if system != "inp_former":  # one draw, and default's mean is over two
-                assert value == pytest.approx(own - other, abs=2e-4)
+            assert value == pytest.approx(own - other, abs=2e-4)
             assert 0 < low <= value <= high, (name, system)
+    # INP-Former is slow: run on the road alone, on one draw, and compared on that draw.
+    assert main["figures"]["road"]["inp_former"]["draws"] == 1
+    assert main["default ahead by"]["road"]["inp_former"]["clean"]["p_auroc"][1] > 0
+    assert "inp_former" not in main["figures"]["rope"]
+    assert "inp_former" not in main["figures"]["RGB + geometry"]
     # cookie's image scores do not count, so it leaves the mean of the others.
     figures = main["figures"]
     assert "i_auroc" not in figures["cookie"]["default"]["clean"]
@@ -247,8 +251,8 @@ def test_the_record_says_who_is_ahead_and_by_how_much(made):
     # Under shift all lose, and a drop is clean less shifted.
     one = figures["road"]["default"]
     drop = one["clean"]["p_auroc"][0] - one["shifted"]["p_auroc"][0]
-    assert one["drop"]["p_auroc"][0] == pytest.approx(drop, abs=2e-4)
-    assert drop > 0
+    assert one["drop"]["p_auroc"][0] == pytest.approx(drop, abs=0.02)  # of fewer draws
+    assert one["drop"]["p_auroc"][0] > 0
     assert set(found["main"]) == {"224 px, 5 shots", "224 px, 10 shots", "224 px, 1 shot"}
     assert "inp_former" not in found["main"]["224 px, 10 shots"]["figures"]["road"]
     assert found["about"]["configurations"] > len(BASELINES["memory"])
