@@ -23,6 +23,7 @@ from experiments.recipe_rows import DEFAULT, POOLS, Row, Set
 from experiments.recipe_shortcuts import border_figures
 from experiments.recipe_study import SLOW, SYSTEMS, Study, main_rows
 from experiments.shifts import SHIFTS_VERSION
+from pirn_jax.runs import start_caches
 
 LARGE = 0.2
 """Of the picture: defects that cover more are listed apart."""
@@ -77,7 +78,7 @@ def record(
 ) -> dict[str, Any]:
     """Everything the report says, as JSON."""
     analysis = Analysis(study)
-    sizes = study.options.image_size
+    sizes, cache = study.options.image_size, start_caches(study.options.cache)
     beside = {"5 shots": {}, "10 shots": {"shots": 10}, "1 shot": {"shots": 1}}
     main = {
         f"{sizes[0]} px, {shots}": _comparison(analysis, chosen, **which)
@@ -95,7 +96,7 @@ def record(
         "apart": _apart(analysis, chosen),
         "spread": _spread(analysis),
         "shortcuts": {
-            one.name: border_figures(one, study.jobs(DEFAULT, one)[0], study.options.cache)
+            one.name: border_figures(one, study.jobs(DEFAULT, one)[0], cache)
             | _cut(analysis, chosen, one)
             for one in study.sets.values()
         },

@@ -9,6 +9,7 @@ image scores on the set prove nothing.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,21 @@ from jaxtyping import Float64, UInt8
 from experiments.bootstrap import image_auroc
 from experiments.recipe_rows import Set
 from experiments.runner import Job, name_of, opened
-from pirn_jax.runs import start_caches
 from pirn_jax.saved import read_object, write_json
 
 BORDER = 10
 """Pixels."""
 
 
-def border_figures(one: Set, job: Job, cache: str | None) -> dict[str, Any]:
+def border_figures(one: Set, job: Job, cache: Path) -> dict[str, Any]:
     """I-AUROC of the border's colour on a set, kept in the cache.
 
     Args:
         one: the set.
         job: any job on it.
-        cache: as of the command line.
+        cache: the folder.
     """
-    path = start_caches(cache) / "border" / f"{name_of(job)}.json"
+    path = cache / "border" / f"{name_of(job)}.json"
     if path.is_file():
         return read_object(path)
     data = opened(job)

@@ -315,3 +315,32 @@ def test_a_cell_that_was_not_run_is_none(made):
     road = study.sets["road"]
     assert analysis.cell(Row("never", ("prototypes=3",)), road, 1) is None
     assert analysis.cell(DEFAULT, road, 99) is None
+
+
+@pytest.mark.slow
+def test_the_command_runs_the_study_and_goes_on_where_it_was(tmp_path, capsys):
+    """With seeded weights on generated parts: everything is trained, judged and written."""
+    words = [
+        "--grid",
+        "tiny",
+        "--encoder",
+        "demo",
+        "--image-size",
+        "28",
+        "--sets",
+        "flange",
+        "rope",
+    ]
+    words += ["--rows", "softmax for BPA", "--out", str(tmp_path / "out")]
+    words += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
+    words += ["--report", str(tmp_path / "RECIPE.md")]
+    recipe.main(words)
+    capsys.readouterr()
+    first = (tmp_path / "results" / "recipe.json").read_bytes()
+    text = (tmp_path / "RECIPE.md").read_text()
+    assert "Demo weights" in text
+    assert "softmax for BPA" in text
+    recipe.main(words)  # everything is there
+    assert "0 to do" in capsys.readouterr().err
+    assert (tmp_path / "results" / "recipe.json").read_bytes() == first
+    assert (tmp_path / "RECIPE.md").read_text() == text
