@@ -81,12 +81,6 @@ class Invented(Study):
             self._found[job] = Result(job, json.loads(json.dumps(document)))
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    nothing = {"border distance": 0.5, "border oracle": 0.55}
-    monkeypatch.setattr(recipe_analysis, "border_figures", lambda *_: dict(nothing))
-
-
 # --- the rows -------------------------------------------------------------------------------------
 
 
@@ -218,6 +212,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         nothing = {"border distance": 0.5, "border oracle": 0.55}
         patch.setattr(recipe_analysis, "border_figures", lambda *_: dict(nothing))
+        patch.setattr(recipe_analysis, "start_caches", lambda _: None)
         study = Invented(
             options(rows=["softmax for BPA", "normals alone", "K = 20"]), SETS, strength=strength
         )
