@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.bootstrap import METRICS, interval, replicate, resample
 from experiments.judgement import evaluation_of
-from experiments.paper import CITED, Figures
+from experiments.paper import Figures
 from experiments.runner import Result
 from pirn_jax.scans.writing import write_whole
 
@@ -94,11 +94,6 @@ def line_of(label: str, recipe: str, results: Sequence[Result], paper: Figures) 
     return Line(label, recipe, exact, cfm99, paper)
 
 
-def cited(label: str, paper: Figures) -> Line:
-    """A line of another system's published figures."""
-    return Line(label, CITED, {}, {}, paper)
-
-
 def _summary(found: Sequence[tuple[str, int, Mapping[str, float]]]) -> dict[str, Figure]:
     """Mean over categories, then mean and spread over draws, of every metric all of them have."""
     names = [n for n in HEADS if all(n in figures for _, _, figures in found)]
@@ -168,8 +163,8 @@ def markdown(sheet: Sheet) -> str:
                 compared = line.cfm99.get(name)
                 row.append(_cell(compared))
             row.append("" if published is None else f"{published:.3f}")
-            apart = compared is not None and published is not None
-            row.append(f"{compared.mean - published:+.3f}" if apart else "")
+            apart = _apart(compared, published)
+            row.append("" if apart is None else f"{apart:+.3f}")
         rows.append(row)
     table = [f"| {' | '.join(head)} |", "| --- | --- " + "| ---: " * (len(head) - 2) + "|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
@@ -178,8 +173,8 @@ def markdown(sheet: Sheet) -> str:
     parts.append(
         "Ours: mean over categories, then mean ± standard deviation over n draws of the shots, "
         "each with its own initialisation; in brackets the 95 % interval of a bootstrap over "
-        "images and draws. AUPRO is exact, and beside it by the protocol of published tables (cfm99: 224 × "
-        "224, 99 thresholds), with which the paper's is compared."
+        "images and draws. AUPRO is exact, and beside it by the protocol of published tables "
+        "(cfm99: 224 × 224, 99 thresholds), with which the paper's is compared."
     )
     parts += [f"* {note}" for note in sheet.notes]
     return "\n\n".join(parts) + "\n"
@@ -203,9 +198,7 @@ def comma_separated(sheet: Sheet) -> str:
                 if figure is None and published is None:
                     continue
                 values = (None,) * 5 if figure is None else figure
-                apart = figure is not None and published is not None
-                difference = figure.mean - published if apart else None
-                cells = [_number(v) for v in (*values, published, difference)]
+                cells = [_number(v) for v in (*values, published, _apart(figure, published))]
                 writer.writerow([sheet.name, line.label, line.recipe, name, protocol, *cells, loud])
     return stream.getvalue()
 
@@ -233,6 +226,10 @@ def for_latex(sheet: Sheet) -> str:
 
 def _shown(sheet: Sheet) -> list[str]:
     return [n for n in HEADS if any(n in line.exact or n in line.paper for line in sheet.lines)]
+
+
+def _apart(figure: Figure | None, published: float | None) -> float | None:
+    return None if figure is None or published is None else figure.mean - published
 
 
 def _cell(figure: Figure | None) -> str:

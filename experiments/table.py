@@ -34,7 +34,8 @@ class Row:
         paper: the paper's figures of it.
         modalities: the streams.
         method: the detector; for one that is not pirn the recipe is left alone.
-        cited: a published figure of another system: nothing is run.
+        cited: where the figure comes from, for a row that is published and not run.
+        encoder: another one than the options'.
     """
 
     label: str
@@ -43,7 +44,8 @@ class Row:
     paper: Figures = field(default_factory=dict, hash=False)
     modalities: tuple[str, ...] = MODALITIES
     method: str = "pirn"
-    cited: bool = False
+    cited: str = ""
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Table:
         of: the dataset the paper's figures are of.
         by_category: one line per category and the mean, instead of the mean alone.
         category_paper: then: the paper's figures of a category or "mean".
+        notes: to stand below it.
         quick_shots: what numbers of shots become with --quick; one that is missing leaves its rows
             out.
     """
@@ -67,6 +70,7 @@ class Table:
     of: str = "mvtec3d"
     by_category: bool = False
     category_paper: Callable[[str], Figures] = lambda category: {}
+    notes: tuple[str, ...] = ()
     quick_shots: dict[int, int] = field(default_factory=lambda: QUICK_SHOTS, hash=False)
 
     def with_rows(self, *rows: Row) -> Table:
@@ -81,7 +85,12 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> None:
         table: to be made.
         arguments: instead of the process's own.
     """
-    command.run(lambda options: show(table, options), Options, arguments)
+    run_table(lambda options: table, arguments)
+
+
+def run_table(choose: Callable[[Options], Table], arguments: Sequence[str] | None = None) -> None:
+    """The command of a table that depends on its options."""
+    command.run(lambda options: show(choose(options), options), Options, arguments)
 
 
 def show(table: Table, options: Options) -> Sheet | None:
@@ -97,7 +106,7 @@ def show(table: Table, options: Options) -> Sheet | None:
     lines = []
     for row, recipe, own in planned:
         if row.cited:
-            lines.append(sheet.cited(row.label, row.paper))
+            lines.append(Line(row.label, row.cited, {}, {}, row.paper))
         else:
             mine = [results[job] for job in own]
             lines += _lines(table, row, recipe, mine)
@@ -107,7 +116,7 @@ def show(table: Table, options: Options) -> Sheet | None:
         lines=lines,
         about=about(options, list(results.values()), table.of),
         warnings=warnings_of(list(results.values())),
-        notes=NOTES.get(table.number, ()),
+        notes=(*NOTES.get(table.number, ()), *table.notes),
     )
     print(sheet.markdown(made))
     for path in sheet.write(made, options.out, options.latex):
@@ -128,7 +137,7 @@ def plan(table: Table, options: Options) -> list[tuple[Row, str, list[Job]]]:
         if row.cited:
             planned.append((shown, "", []))
             continue
-        if (key := (row.label, row.change, shots, row.modalities, row.method)) in seen:
+        if (key := (row.label, row.change, shots, row.modalities, row.method, row.encoder)) in seen:
             continue  # with --quick, numbers of shots coincide
         seen.add(key)
         recipes = options.recipes if row.method == "pirn" else (row.method,)
@@ -138,12 +147,16 @@ def plan(table: Table, options: Options) -> list[tuple[Row, str, list[Job]]]:
 
 
 def _jobs(row: Row, recipe: str, options: Options) -> list[Job]:
+    if row.encoder:
+        options = replace(options, encoder=row.encoder, weights=None)
     change = row.change
     if row.shots == 0 and not options.quick:
         change = ("epochs=8", *change)  # paper, "Implementation Details"
-    fields: dict[str, Any] = {"modalities": row.modalities, "method": row.method}
-    name = recipe if row.method == "pirn" else "default"
-    config = options.under(name, change, **fields)
+    if row.method == "pirn":
+        config = options.under(recipe, change, modalities=row.modalities)
+    else:  # its own recipe: what --quick changes of ours is not for it
+        fields: dict[str, Any] = {"modalities": row.modalities, "method": row.method}
+        config = replace(options.config, change=row.change, **fields)
     return [
         job
         for seed in options.seeds

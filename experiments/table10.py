@@ -1,0 +1,76 @@
+"""Table 10: the frozen encoder.
+
+    python experiments/table10.py --dataset mvtec3d --data-root ROOT
+    python experiments/table10.py --dataset mvtec3d --data-root ROOT --encoder NAME --weights FILE
+    python experiments/table10.py --quick
+
+Claim: DINOv2 ViT-B/14 is better than DINO ViT-B/8, ViT-L/14 a little better still. The three are
+run where their weights are in the local cache or can be downloaded; a further encoder by its flags.
+Random weights say nothing about a backbone: without weights no accuracy is printed, only what each
+encoder is.
+Expected (paper, MVTec 3D-AD, 10 shots, I-AUROC): 0.892, 0.923, 0.928.
+Cost: 3 encoders x 2 recipes x 10 categories x 5 draws; ViT-B/8 has four times the tokens.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.bank import encoder_of
+from experiments.options import Options
+from experiments.paper import TABLE10
+from experiments.table import Row, Table, run_table
+from pirn_jax.encoder import encoder_config
+from pirn_jax.encoder.hub import Unavailable, cached_weights, download_weights
+
+_NAMES = {
+    "DINO ViT-B/8": "dino-vitb8",
+    "DINOv2 ViT-B/14": "dinov2-base",
+    "DINOv2 ViT-L/14": "dinov2-large",
+}
+
+
+def at_hand(name: str, download: bool) -> bool:
+    """Whether the network's weights are in the local cache, or now get there."""
+    config = encoder_config(name)
+    if cached_weights(config) is not None:
+        return True
+    try:
+        return download and bool(download_weights(config))
+    except Unavailable:
+        return False
+
+
+def choose(options: Options) -> Table:
+    """The rows whose weights can be had, measured; the others as published."""
+    rows, notes = [], []
+    size = options.image_size or 224
+    for label, name in _NAMES.items():
+        there = at_hand(name, download=not (options.quick or options.dry_run))
+        cited = "" if there else "cited; weights not at hand"
+        rows.append(Row(label, paper=TABLE10[label], encoder=name, cited=cited))
+        notes.append(f"{label}: {described(name, size)}")
+    given = options.config
+    named = options.encoder is not None or options.weights is not None
+    if named and given.encoder != "demo" and encoder_of(given).source.path:
+        name = encoder_of(given).config.name
+        rows.append(Row(name))
+        notes.append(f"{name}: {described(name, given.image_size)}")
+    return Table(10, "backbones", tuple(rows), notes=tuple(notes))
+
+
+def described(name: str, size: int) -> str:
+    """What an encoder is, in numbers."""
+    config = encoder_config(name)
+    side = size // config.patch
+    giga = 2 * config.flops((side * config.patch,) * 2, max(config.layers)) / 1e9
+    return (
+        f"{config.width} channels, {side * side} tokens at {side * config.patch} px, blocks "
+        f"{config.layers[0]} to {config.layers[-1]} of {config.depth}, {giga:.1f} GFLOPs a pair of "
+        "pictures"
+    )
+
+
+if __name__ == "__main__":
+    run_table(choose)
