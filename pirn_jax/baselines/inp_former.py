@@ -31,14 +31,15 @@ to their nearest prototype (coherence).
 | background     | part of the image                                | the same in training; 0 in   |
 |                |                                                  | the map, as in all methods   |
 
-`augment=False` trains on the shots alone. Runs of equal shape, modalities among them, are one
-`lax.scan` over the steps; nothing is checkpointed, and one device does it.
+`augment=False` trains on the shots alone. The steps are one compiled `lax.scan`, the modalities
+side by side, job after job: on a CPU the products of matrices are all the time there is, so that
+stacking jobs would not shorten it. Nothing is checkpointed, and one device does it.
 
 Source: Luo et al. 2025 (INP-Former, arXiv 2503.02424) and its released few-shot code; PIRN, Table 1
 (two streams, maps summed).
 
-Dimension letters: M modalities, R runs (a job's modality each), S images, N tokens, C channels of a
-group, G groups, K prototypes, T steps, B images of a step, H heads, D channels per head.
+Dimension letters: M modalities, S images, N tokens, C channels of a group, G groups, K prototypes,
+T steps, B images of a step, H heads, D channels per head.
 """
 
 from __future__ import annotations
@@ -81,9 +82,18 @@ def layers_of(depth: int) -> tuple[int, ...]:
 # The network
 
 
-def create(recipe: InpFormerRecipe, channels: int, heads: int, key: PRNGKeyArray) -> Parameters:
+class Size(NamedTuple):
+    """Of a network: K, the decoder's blocks, C and H."""
+
+    prototypes: int
+    blocks: int
+    channels: int
+    heads: int
+
+
+def create(size: Size, key: PRNGKeyArray) -> Parameters:
     """Parameters before training; those of the decoder's blocks lead with the block."""
-    c, keys = channels, iter(jax.random.split(key, 16))
+    c, keys = size.channels, iter(jax.random.split(key, 16))
 
     def linear(inputs: int, outputs: int, *lead: int) -> Parameters:
         drawn = jax.random.truncated_normal(next(keys), -3.0, 3.0, (*lead, inputs, outputs))
@@ -104,11 +114,17 @@ def create(recipe: InpFormerRecipe, channels: int, heads: int, key: PRNGKeyArray
         }
 
     return {
-        "prototypes": jax.random.normal(next(keys), (recipe.prototypes, c)),
+        "prototypes": jax.random.normal(next(keys), (size.prototypes, c)),
         "aggregation": block(),
         "bottleneck": {"enter": linear(c, 4 * c), "leave": linear(4 * c, c)},
-        "decoder": block(recipe.blocks) | {"sharpness": jnp.ones((recipe.blocks, heads))},
+        "decoder": block(size.blocks) | {"sharpness": jnp.ones((size.blocks, size.heads))},
     }
+
+
+@partial(jax.jit, static_argnums=0)
+def create_streams(size: Size, keys: Array) -> Parameters:
+    """`create` for each key; every leaf leads with it."""
+    return jax.vmap(partial(create, size))(keys)
 
 
 def forward(
@@ -259,46 +275,50 @@ def rates(recipe: InpFormerRecipe, steps: int) -> Float[np.ndarray, " T"]:
     return np.concatenate([rise, fall])[:steps].astype(np.float32)
 
 
-def loss_of(
-    recipe: InpFormerRecipe, heads: int, parameters: Parameters, tokens: Float[Array, "B N GC"]
-) -> Float[Array, ""]:
-    """Soft mining, averaged over the groups, and coherence."""
-    targets, rebuilt, coherence = forward(parameters, tokens, heads)
-    mining = LossConfig("flattened", recipe.mining)
-    each = [stream_loss(targets[g], rebuilt[g], mining) for g in range(GROUPS)]
-    return sum(each[1:], start=each[0]) / GROUPS + recipe.coherence * coherence
+class Loss(NamedTuple):
+    """All that a step's program depends on: two fields of the recipe, and the heads."""
+
+    mining: float
+    coherence: float
+    heads: int
+
+    def __call__(self, parameters: Parameters, tokens: Float[Array, "B N GC"]) -> Array:
+        """Soft mining, averaged over the groups, and coherence."""
+        targets, rebuilt, coherence = forward(parameters, tokens, self.heads)
+        mining = LossConfig("flattened", self.mining)
+        each = [stream_loss(targets[g], rebuilt[g], mining) for g in range(GROUPS)]
+        return sum(each[1:], start=each[0]) / GROUPS + self.coherence * coherence
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
 def run_steps(
-    recipe: InpFormerRecipe,
-    heads: int,
+    loss: Loss,
     state: tuple[Parameters, Moments],
-    tokens: Float[Array, "R S N GC"],
-    indices: Int[Array, "T R B"],
+    tokens: Float[Array, "M S N GC"],
+    indices: Int[Array, "T B"],
     rate: Float[Array, " T"],
-    step: Int[Array, " T"],
-) -> tuple[tuple[Parameters, Moments], Float[Array, "T R"]]:
-    """Many steps of independent runs: the state after, and each run's loss before each step."""
+    step: Float[Array, " T"],
+) -> tuple[tuple[Parameters, Moments], Float[Array, "T M"]]:
+    """Many steps of the modalities' networks: the state after, and each loss before each step."""
 
-    def update(state: tuple[Parameters, Moments], images: Array, rate: Array, step: Array) -> Any:
+    def update(
+        state: tuple[Parameters, Moments], images: Array, rate: Array, step: Array
+    ) -> tuple[tuple[Parameters, Moments], Array]:
         parameters, moments = state
-        loss, gradient = jax.value_and_grad(partial(loss_of, recipe, heads))(parameters, images)
-        gradient = clipped(gradient)
+        value, gradient = jax.value_and_grad(loss)(parameters, images)
 
         def each(path: Any, *tensors: Array) -> tuple[Array, ...]:
             change = partial(stable_adamw, rate=rate, step=step)
             # Blocks are tensors of their own, though they lie stacked.
             return (jax.vmap(change) if path[0].key == "decoder" else change)(*tensors)
 
-        new = jax.tree.map_with_path(each, parameters, gradient, *moments)
-        columns = jax.tree.transpose(jax.tree.structure(parameters), None, new)
-        return (columns[0], Moments(*columns[1:])), loss
+        new = jax.tree.map_with_path(each, parameters, clipped(gradient), *moments)
+        changed, *moved = jax.tree.transpose(jax.tree.structure(parameters), None, new)
+        return (changed, Moments(*moved)), value
 
     def take(state: Any, chosen: tuple[Array, Array, Array]) -> tuple[Any, Array]:
-        index, rate, step = chosen
-        images = jax.vmap(lambda x, places: x[places])(tokens, index)
-        return jax.vmap(update, (0, 0, None, None))(state, images, rate, step)
+        places, rate, step = chosen
+        return jax.vmap(update, (0, 0, None, None))(state, tokens[:, places], rate, step)
 
     return jax.lax.scan(take, state, (indices, rate, step))
 
@@ -326,28 +346,29 @@ class InpFormer:
         progress: Callable[[int, int, dict[str, Any]], None] | None = None,
         **_: Any,
     ) -> list[Trained]:
-        """Train each job's networks; what a job becomes does not depend on the others.
+        """Train each job's networks, one job after the other.
 
         Args:
-            jobs: jobs of one shape are trained together.
+            jobs: what a job becomes does not depend on the others.
             progress: see `pirn_jax.training.train`.
 
         Raises:
             PirnError: a loss that is not finite.
         """
-        groups: dict[tuple[int, ...], list[Job]] = {}
+        # Filled up to one number of images, so that one program serves all.
+        most = max(len(job.shots.valid) for job in jobs)
+        trained = []
         for job in jobs:
-            groups.setdefault(getattr(job.shots, self.modalities[0]).shape, []).append(job)
-        total, done, trained = self.recipe.epochs * len(jobs), 0, {}
-        for group in groups.values():
 
-            def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
+            def report(
+                line: dict[str, Any], before: int = len(trained) * self.recipe.epochs
+            ) -> None:
                 if progress is not None:
-                    progress(before + epochs, total, last)
+                    total = self.recipe.epochs * len(jobs)
+                    progress(before + line["epoch"], total, {line["job"]: line})
 
-            trained |= {result.name: result for result in self._train(group, report)}
-            done += self.recipe.epochs * len(group)
-        return [trained[job.name] for job in jobs]
+            trained.append(self._train(job, most, report))
+        return trained
 
     def distances(
         self,
@@ -367,65 +388,46 @@ class InpFormer:
 
     def skeleton(self) -> tuple[Parameters, Parameters]:
         """Shapes of parameters and statistics."""
-        keys = jax.random.split(jax.random.key(0), len(self.modalities))
-        return jax.eval_shape(self._create, keys), {}
+        return jax.eval_shape(lambda: self._create(0)), {}
 
-    def _create(self, keys: PRNGKeyArray) -> Parameters:
-        return jax.vmap(partial(create, self.recipe, self.channels, self.heads))(keys)
+    def _create(self, seed: int) -> Parameters:
+        keys = jax.random.split(jax.random.key(seed), len(self.modalities))
+        size = Size(self.recipe.prototypes, self.recipe.blocks, self.channels, self.heads)
+        return create_streams(size, keys)
 
-    def _train(
-        self, jobs: list[Job], report: Callable[[int, dict[str, Any]], None]
-    ) -> list[Trained]:
-        recipe, names = self.recipe, self.modalities
-        keys = [
-            jax.random.fold_in(jax.random.key(job.seed), place)
-            for job in jobs
-            for place in range(len(names))
-        ]
-        parameters = jax.jit(self._create)(jnp.stack(keys))
-        zeros = jax.tree.map(jnp.zeros_like, parameters)
-        state = (parameters, Moments(zeros, *(jax.tree.map(jnp.copy, zeros) for _ in range(2))))
-        tokens = jnp.asarray(
-            np.stack([np.asarray(getattr(job.shots, name)) for job in jobs for name in names])
-        )
-        images = tokens.shape[1]
+    def _train(self, job: Job, most: int, report: Callable[[dict[str, Any]], None]) -> Trained:
+        recipe = self.recipe
+        streams = np.stack([np.asarray(getattr(job.shots, name)) for name in self.modalities])
+        images = streams.shape[1]
+        tokens = jnp.asarray(streams[:, np.arange(most) % images])
         size = min(images, recipe.batch_size)
-        steps = images // size
-        every_rate = rates(recipe, recipe.epochs * steps)
-        history: list[list[dict[str, Any]]] = [[] for _ in jobs]
+        steps = images // size  # of an epoch
+        rate = rates(recipe, recipe.epochs * steps)
+        parameters = self._create(job.seed)
+        state = (parameters, Moments(*(jax.tree.map(jnp.zeros_like, parameters) for _ in range(3))))
+        history: list[dict[str, Any]] = []
         for start, stop in stretches(recipe.epochs):
-            indices = np.stack(
-                [
-                    np.repeat(np.stack([_order(job.seed, epoch, images, size) for job in jobs], 1),
-                              len(names), axis=1)
-                    for epoch in range(start, stop)
-                ]
-            )  # fmt: skip
-            indices = indices.reshape(-1, *indices.shape[2:]).astype(np.int32)
+            orders = [_order(job.seed, epoch, images, size) for epoch in range(start, stop)]
             taken = np.arange(start * steps, stop * steps)
             state, losses = run_steps(
-                recipe, self.heads, state, tokens, jnp.asarray(indices),
-                jnp.asarray(every_rate[taken]), jnp.asarray(taken + 1.0, jnp.float32),
-            )  # fmt: skip
-            means = np.asarray(losses).reshape(stop - start, steps, len(jobs), len(names))
-            means = means.mean((1, 3))
-            for epoch, row in enumerate(means, start + 1):
-                for job, lines, loss in zip(jobs, history, row, strict=True):
-                    if not np.isfinite(loss):
-                        raise PirnError(
-                            f"{job.name}: the loss of epoch {epoch} is {loss}",
-                            "lower the learning rate",
-                        )
-                    line = {"job": job.name, "epoch": epoch, "step": epoch * steps}
-                    lines.append(line | {"loss": float(loss)})
-            report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
-        final = jax.tree.map(
-            lambda x: np.asarray(x).reshape(len(jobs), len(names), *x.shape[1:]), state[0]
-        )
-        return [
-            Trained(job.name, None, jax.tree.map(lambda x, i=i: x[i].copy(), final), {}, history[i])
-            for i, job in enumerate(jobs)
-        ]
+                Loss(recipe.mining, recipe.coherence, self.heads),
+                state,
+                tokens,
+                jnp.asarray(np.concatenate(orders), jnp.int32),
+                jnp.asarray(rate[taken]),
+                jnp.asarray(taken + 1, jnp.float32),
+            )
+            means = np.asarray(losses).reshape(stop - start, -1).mean(1)
+            for epoch, loss in enumerate(means, start + 1):
+                if not np.isfinite(loss):
+                    raise PirnError(
+                        f"{job.name}: the loss of epoch {epoch} is {loss}",
+                        "lower the learning rate",
+                    )
+                line = {"job": job.name, "epoch": epoch, "step": epoch * steps}
+                history.append(line | {"loss": float(loss)})
+            report(history[-1])
+        return Trained(job.name, None, jax.tree.map(np.array, state[0]), {}, history)
 
 
 def _order(seed: int, epoch: int, images: int, size: int) -> Int[np.ndarray, "T B"]:
