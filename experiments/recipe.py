@@ -56,6 +56,7 @@ full grid has both.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.recipe_rows import GENERATED, GRIDS, REAL, Set
 from experiments.recipe_study import Study, run_main, run_selection
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.saved import read_object
+from pirn_jax.scans.writing import write_whole
 
 
 def open_sets(options: argparse.Namespace) -> list[Set]:
@@ -120,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen, qualities = choose(study)
         run_main(study, chosen)
         options.results.mkdir(parents=True, exist_ok=True)
-        write_json(file, record(study, chosen, qualities))
+        found = json.dumps(record(study, chosen, qualities), ensure_ascii=False, allow_nan=False)
+        write_whole(file, found.encode() + b"\n")
     write_report(read_object(file), __doc__ or "", options.report, options.results)
     print(options.report)
 

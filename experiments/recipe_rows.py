@@ -158,7 +158,7 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "How many prototypes? (paper: 10)": (
         Row("K = 5", ("prototypes=5",), full=True),
-        Row("K = 20", ("prototypes=20",)),
+        Row("K = 20", ("prototypes=20",), full=True),
         Row("K = 50", ("prototypes=50",)),
         Row("K = 200", ("prototypes=200",), full=True),
     ),
@@ -200,7 +200,7 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Do photometric copies of the shots help?": (
         Row("no copies", ("copies=0",)),
-        Row("4 copies", ("copies=4",)),
+        Row("4 copies", ("copies=4",), full=True),
     ),
     "Which image score?": (Row("mean of the top 1 %", settings=(("top", 0.01),)),),
 }

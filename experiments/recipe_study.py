@@ -127,10 +127,8 @@ class Study:
 
     def selection_draws(self, system: str) -> int:
         """Of the shots, when the options of a system are compared."""
-        slow = system == SLOW
-        return min(self.grid.draws_slow, self.grid.draws_selection) if slow else (
-            self.grid.draws_selection
-        )  # fmt: skip
+        most = self.grid.draws_selection
+        return min(most, self.grid.draws_slow) if system == SLOW else most
 
 
 def run_selection(study: Study) -> None:

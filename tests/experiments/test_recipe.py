@@ -168,7 +168,7 @@ def memory_by_set(job: Job) -> float:
 
 
 def test_an_option_is_chosen_without_the_set_it_is_reported_on():
-    study = Invented(options(rows=["K = 20"]), SETS, strength=memory_by_set)
+    study = Invented(options(rows=["K = 50"]), SETS, strength=memory_by_set)
     run_selection(study)
     chosen, qualities = choose(study)
     assert qualities["memory"]["memory raw"]["tire"] > 0.85
@@ -187,7 +187,7 @@ def test_both_views_of_the_road_are_left_out_together():
         raw = job.config.method == "memory" and not job.config.change
         return 0.9 if raw and job.category == "road" else 0.3 if raw else 0.4
 
-    study = Invented(options(rows=["K = 20"]), SETS, strength=strength)
+    study = Invented(options(rows=["K = 50"]), SETS, strength=strength)
     run_selection(study)
     chosen, _ = choose(study)
     assert chosen["memory"]["tire"].name == "memory raw"
@@ -214,7 +214,7 @@ def made(tmp_path_factory):
         patch.setattr(recipe_analysis, "border_figures", lambda *_: dict(nothing))
         patch.setattr(recipe_analysis, "start_caches", lambda _: None)
         study = Invented(
-            options(rows=["softmax for BPA", "normals alone", "K = 20"]), SETS, strength=strength
+            options(rows=["softmax for BPA", "normals alone", "K = 50"]), SETS, strength=strength
         )
         run_selection(study)
         chosen, qualities = choose(study)
@@ -256,12 +256,12 @@ def test_the_record_says_who_is_ahead_and_by_how_much(made):
 def test_questions_are_asked_where_rows_have_something_to_look_at(made):
     _, found = made
     rows = {row["row"]: row for row in found["questions"]}
-    assert set(rows) == {"softmax for BPA", "normals alone", "K = 20"}
+    assert set(rows) == {"softmax for BPA", "normals alone", "K = 50"}
     softmax = rows["softmax for BPA"]["ahead of default by"]["all"]["p_auroc"]
     assert softmax[2] < 0
-    assert rows["K = 20"]["ahead of default by"]["all"]["p_auroc"] == [0, 0, 0]
+    assert rows["K = 50"]["ahead of default by"]["all"]["p_auroc"] == [0, 0, 0]
     assert set(rows["normals alone"]["sets"]) == {"flange", "road"}
-    assert not rows["K = 20"]["is default"]
+    assert not rows["K = 50"]["is default"]
 
 
 def test_kinds_of_defect_are_listed_apart(made):
