@@ -41,6 +41,8 @@ def write_report(record: Record, protocol: str, file: Path, folder: Path) -> Non
         "## Protocol",
         "```\n" + protocol[protocol.index("Sets.") :].strip() + "\n```",
         _sets(record),
+        "## What was wanted, and what was measured",
+        _wanted(record),
         "## Default against the others",
         *(_picture(pictures, name, file) for name in ("systems", "shifts")),
         *(_comparison(name, found) for name, found in record["main"].items()),
@@ -102,6 +104,50 @@ def _sets(record: Record) -> str:
         "the defect. 0.5 is none."
     )
     return f"{textwrap.fill(said, PAGE)}\n\n{table(rows)}"
+
+
+def _wanted(record: Record) -> str:
+    """Default against the best baseline of each figure, pooled; parts of the system against none.
+
+    The best baseline is the one with the highest clean figure of that metric on that pool.
+    """
+    rows = [["wanted", "where", "metric", "against", "default ahead by", ""]]
+    for name, found in record["main"].items():
+        for pool, metrics in (("RGB + geometry", ("i_auroc", "aupro_0.3")),
+                              ("real RGB", ("i_auroc", "p_auroc"))):  # fmt: skip
+            for m in metrics if "1 shot" not in name else ():
+                figures = found["figures"].get(pool, {})
+                clean = {s: figures[s]["clean"][m][0] for s in BASELINES
+                         if m in figures.get(s, {}).get("clean", {})}  # fmt: skip
+                if clean:
+                    best = max(clean, key=clean.__getitem__)
+                    ahead = found["default ahead by"][pool][best]["clean"][m]
+                    rows.append(["above the best baseline", f"{pool}, {name}", SHORT[m], best,
+                                 *_said(ahead)])  # fmt: skip
+        memory = found["default ahead by"].get("all", {}).get("memory", {})
+        for m, drop in memory.get("drop", {}).items():
+            less = [-drop[0], -drop[2], -drop[1]]
+            rows.append(["drops no more under shift", f"all, {name}", SHORT[m], "memory",
+                         *_said(less)])  # fmt: skip
+        if "1 shot" in name:
+            rows += [["not below the memory", f"all, {name}", SHORT[m], "memory", *_said(ahead)]
+                     for m, ahead in memory.get("clean", {}).items()]  # fmt: skip
+    parts = {"photograph alone": "both streams", "normals alone": "both streams",
+             "without MNC: streams summed": "both streams", "softmax for BPA": "all",
+             "without APR": "all"}  # fmt: skip
+    for row in record["questions"]:
+        pool = parts.get(row["row"], "")
+        for m, found in row["ahead of default by"].get(pool, {}).items():
+            ahead = [-found[0], -found[2], -found[1]]
+            rows.append(["every part earns its place", pool, SHORT[m], row["row"], *_said(ahead)])
+    return table(rows)
+
+
+def _said(found: Sequence[float]) -> tuple[str, str]:
+    """An interval in points, and what it shows."""
+    value, low, high = (100 * x for x in found)
+    shows = "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", shows
 
 
 def _comparison(title: str, found: Record) -> str:
@@ -315,18 +361,17 @@ def _bar(axes: Any, x: float, found: Sequence[float], colour: str, label: str | 
 
 
 def _draw_questions(record: Record) -> Any:
-    """Every row ahead of default by how much, over all sets."""
+    """Every row ahead of default by how much, over all sets, or those with both streams."""
     from matplotlib.figure import Figure
 
-    rows = [
-        row for row in record["questions"]
-        if row["ahead of default by"].get("all") and not row["is default"]
-    ]  # fmt: skip
+    pools = {row["row"]: row["ahead of default by"] for row in record["questions"]}
+    pools = {name: found.get("all") or found.get("both streams") for name, found in pools.items()}
+    rows = [row for row in record["questions"] if pools[row["row"]] and not row["is default"]]
     figure = Figure(figsize=(10, 0.25 * len(rows) + 1))
     for place, m in enumerate(METRICS):
         axes = figure.add_subplot(1, 3, place + 1)
         for y, row in enumerate(rows):
-            if found := row["ahead of default by"]["all"].get(m):
+            if found := (pools[row["row"]] or {}).get(m):
                 value, low, high = (100 * x for x in found)
                 colour = "C2" if low > 0 else "C3" if high < 0 else "0.5"
                 axes.plot([low, high], [y, y], color=colour, linewidth=1.5)

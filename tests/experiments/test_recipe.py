@@ -1,6 +1,7 @@
 """The recipe study with detectors whose quality is made up: what it chooses, counts and writes."""
 
 import json
+import re
 from argparse import Namespace
 
 import numpy as np
@@ -282,6 +283,17 @@ def test_the_page_is_written_from_the_record_and_keeps_what_was_typed(made, tmp_
     assert "Not written yet." in text
     for part in ("Leave one set out", "softmax for BPA", "*RGB + geometry*", "rope (generated)"):
         assert part in text
+    # What was wanted is said of the best baseline, with a verdict that follows from the interval.
+    wanted = [line for line in text.splitlines() if line.startswith("| above the best baseline")]
+    assert len(wanted) == 8  # two pools, two metrics, 5 and 10 shots
+    assert all(line.split("|")[4].strip() == "memory" for line in wanted)
+    for line in wanted:
+        low, high = (float(x) for x in re.findall(r"\[(.*), (.*)\]", line)[0])
+        shows = "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
+        assert line.endswith(f"| {shows} |")
+    assert all(line.endswith("| ahead |") for line in wanted if "P-AUROC" in line)
+    parts = [line for line in text.splitlines() if line.startswith("| every part earns")]
+    assert any("| softmax for BPA |" in line and "| ahead |" in line for line in parts)
     for name in ("systems", "shifts", "questions"):
         picture = tmp_path / "results" / f"recipe_{name}.png"
         assert f"(results/{picture.name})" in text
