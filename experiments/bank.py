@@ -180,7 +180,7 @@ class Bank:
         truths: list[Truth] = []
 
         def views() -> Iterator[Views]:
-            wanted = _changed(split, [split.keys[place] for place in places], transform)
+            wanted = changed(split, [split.keys[place] for place in places], transform)
             for scan, view in read_ahead(wanted, self.config, 2 * BATCH, None):
                 truths.append(_truth_of(scan, view))
                 yield from with_copies(view, copies, seed)
@@ -209,7 +209,7 @@ def _not_there() -> Features:
     raise _NotThereError
 
 
-def _changed(split: Split, keys: Sequence[str], transform: Transform | None) -> Split:
+def changed(split: Split, keys: Sequence[str], transform: Transform | None) -> Split:
     """The scans with these keys, transformed as they are read."""
     if transform is None:
         return split.select(keys)

@@ -14,7 +14,7 @@ from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.encoder import Encoder
 
 if TYPE_CHECKING:
-    from experiments.runner import Job
+    from experiments.jobs import Job
 
 # Measured against sweeps of the demo encoder and ViT-Ti/16 on two cores: share of the speed of a
 # large matrix product that encoding and training reach, and what an image's figures cost.
@@ -96,3 +96,12 @@ def matrix_speed() -> float:
 
 def _kind(job: Job) -> Any:
     return job.settled, job.shots, job.dataset, job.options
+
+
+def clock(seconds: float) -> str:
+    """A time to read."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -109,7 +109,11 @@ class Options:
 
 
 def command() -> str:
-    """How this script was called, without the folders it is in."""
-    script = Path(sys.argv[0])
-    words = [w if not os.path.isabs(w) else Path(w).name for w in sys.argv[1:]]
-    return " ".join(["python", f"experiments/{script.name}", *words])
+    """How this script was called, without where things are kept."""
+    words = sys.argv[1:]
+    for flag in ("--out", "--jobs", "--cache"):
+        while flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    words = [Path(word).name if os.path.isabs(word) else word for word in words]
+    return " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *words])

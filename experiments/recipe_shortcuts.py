@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from experiments.bootstrap import image_auroc
+from experiments.jobs import Job, name_of, open_job
 from experiments.recipe_rows import Set
-from experiments.runner import Job, name_of, opened
 from pirn_jax.saved import read_object, write_json
 
 BORDER = 10
@@ -35,7 +35,7 @@ def border_figures(one: Set, job: Job, cache: Path) -> dict[str, Any]:
     path = cache / "border" / f"{name_of(job)}.json"
     if path.is_file():
         return read_object(path)
-    data = opened(job)
+    data, _, _ = open_job(job)
     good = np.stack([border_colour(scan.rgb) for scan in data.train if scan.rgb is not None])
     scans = [(border_colour(s.rgb), s.label == 1) for s in data.test if s.rgb is not None]
     colours, bad = np.stack([c for c, _ in scans]), np.array([b for _, b in scans])

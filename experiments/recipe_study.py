@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.jobs import Job
 from experiments.recipe_rows import (
     BASELINES,
     CANDIDATES,
@@ -22,7 +23,7 @@ from experiments.recipe_rows import (
     Row,
     Set,
 )
-from experiments.runner import Job, Result, run
+from experiments.runner import Result, run
 from experiments.shifts import families_of, shift_scan
 from experiments.study_judgement import judge_for_study
 from pirn_jax.config import Config

@@ -16,79 +16,36 @@ done to the test scans share one trained model; every picture is encoded once (`
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import itertools
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from experiments.bank import Bank, Transform, Truth, encoder_of, source_hash
-from experiments.estimate import Estimate
+from experiments.bank import Bank, Truth, changed, encoder_of, source_hash
+from experiments.estimate import Estimate, clock
+from experiments.jobs import Job, defined, describe, grid, identity, name_of, open_job
 from experiments.judgement import judge
-from pirn_jax.config import Config, TrainConfig
+from pirn_jax.config import Config
 from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.judging import Outcome, plan_of
+from pirn_jax.geometry import Views
+from pirn_jax.judging import BATCH, Outcome, plan_of, read_ahead
 from pirn_jax.runs import environment, start_caches
 from pirn_jax.saved import read_object, write_json
-from pirn_jax.scans import Dataset, choose_shots, open_dataset
+from pirn_jax.scans import choose_shots
+from pirn_jax.training import Features
 
+__all__ = ["Desk", "Job", "Result", "describe", "fit", "grid", "name_of", "run"]
 FORMAT = "pirn_jax experiment 1"
 TOGETHER = 24
 """Models trained in one call: what a kill can cost, and what memory must hold."""
+
 Judge = Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]]
-_GENERATED = {"train": 50, "validation": 0, "test": 60}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One detector on one category.
-
-    Attributes:
-        config: the detector; its seed is that of the initialisation.
-        category: as the dataset spells it.
-        dataset: as for `open_dataset`.
-        data_root: the folder of its categories.
-        shots: how many good scans to learn from; 0: all.
-        draw: seed of the choice of shots.
-        shift: name of what is done to the test scans; "none".
-        transform: does it, scan by scan: a function of a module, or a `functools.partial` of one.
-        options: for `open_dataset`, as pairs: (("test", 20), ("size", 128)).
-        tags: whatever a table wants to find the job by; no part of what defines it.
-    """
-
-    config: Config
-    category: str
-    dataset: str = "synthetic"
-    data_root: str | None = None
-    shots: int = 5
-    draw: int = 0
-    shift: str = "none"
-    transform: Transform | None = field(default=None, compare=False)
-    options: tuple[tuple[str, Any], ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    def __post_init__(self) -> None:
-        if (self.shift == "none") != (self.transform is None):
-            raise ConfigError(
-                f"shift {self.shift!r} with transform {self.transform}",
-                "give a transform and a name other than none, or neither",
-            )
-
-    @property
-    def settled(self) -> Config:
-        """The detector with its background decided by the dataset, and seed 0."""
-        config = replace(self.config, seed=0)
-        run = TrainConfig(dataset=self.dataset, detector=config)
-        return replace(config, background=run.background)
 
 
 class Result(NamedTuple):
@@ -108,39 +65,6 @@ class Result(NamedTuple):
     def figures(self) -> dict[str, float]:
         """i_auroc, p_auroc, aupro_0.3, …; see `pirn_jax.metrics`."""
         return self.document["figures"]
-
-
-def grid(
-    configs: Iterable[Config],
-    categories: Iterable[str],
-    *,
-    shots: Iterable[int] = (5,),
-    draws: Iterable[int] = (0,),
-    seeds: Iterable[int] = (0,),
-    shifts: Mapping[str, Transform | None] | None = None,
-    **same: Any,
-) -> list[Job]:
-    """Every combination, as jobs.
-
-    Args:
-        configs: detectors.
-        categories: of the dataset.
-        shots: numbers of shots.
-        draws: seeds of the shots.
-        seeds: of the initialisation.
-        shifts: transformations of the test scans by name, "none": None among them where unchanged
-            scans are wanted too; without it they alone.
-        **same: further fields of every job.
-    """
-    found = []
-    whole = itertools.product(configs, categories, shots, draws, seeds, (shifts or {"none": None}))
-    for config, category, k, draw, seed, shift in whole:
-        change = (shifts or {}).get(shift)
-        seeded = replace(config, seed=seed)
-        found.append(
-            Job(seeded, category, shots=k, draw=draw, shift=shift, transform=change, **same)
-        )
-    return found
 
 
 def run(
@@ -170,13 +94,14 @@ def run(
     kept = start_caches(cache)
     places = {job: folder / "jobs" / f"{name_of(job)}.json" for job in jobs}
     known = {job: document for job, path in places.items() if (document := _read(path))}
+    # Two jobs of one name are one.
     pending = list({path: job for job, path in places.items() if job not in known}.values())
     estimate = Estimate(known.items())
     cost = {job: estimate.seconds(job, encoder_of(job.config)) for job in pending}
-    programs = len({json.dumps(_defined(job.settled)) for job in pending})
+    programs = len({json.dumps(defined(job.settled)) for job in pending})
     say(
         f"{len(places)} jobs, {len(known)} done, {len(pending)} to do in {programs} programs: "
-        f"about {_clock(sum(cost.values()) + estimate.compilation * programs)}"
+        f"about {clock(sum(cost.values()) + estimate.compilation * programs)}"
     )
     if dry:
         for job in pending:
@@ -190,121 +115,6 @@ def run(
         known |= work.do(batch)
     made = {places[job]: document for job, document in known.items()}
     return [Result(job, made[places[job]]) for job in jobs]
-
-
-def describe(job: Job) -> str:
-    """One line."""
-    c = job.config
-    changed = " ".join((c.recipe, *c.change))
-    where = f"{job.dataset}/{job.category} {job.shots or 'all'} shots"
-    streams = "+".join(c.modalities)
-    seeds = f"draw {job.draw} seed {c.seed}"
-    shifted = "" if job.shift == "none" else f" under {job.shift}"
-    return (
-        f"{where} {c.method} [{changed}] {streams} {c.encoder} {c.image_size} px, {seeds}{shifted}"
-    )
-
-
-def name_of(job: Job) -> str:
-    """The hash of what defines a job."""
-    return hashlib.sha256(json.dumps(identity(job), sort_keys=True).encode()).hexdigest()[:24]
-
-
-def identity(job: Job) -> dict[str, Any]:
-    """What defines a job, as JSON; no path is part of it."""
-    data, _, _ = _open(job)
-    found: dict[str, Any] = {
-        "detector": _defined(job.settled),
-        "seed": job.config.seed,
-        "dataset": job.dataset,
-        "category": data.category or job.category,
-        "scans": _scans(job),
-        "shots": job.shots,
-        "draw": job.draw,
-        "shift": job.shift,
-    }
-    if job.transform is not None:
-        from experiments.bank import transform_hash
-
-        found["transform"] = transform_hash(job.transform)
-    return found
-
-
-def _defined(config: Config) -> dict[str, Any]:
-    """A detector, the recipe spelled out and the encoder's weights by their hash."""
-    encoder = encoder_of(config)
-    document = asdict(config)
-    for name in ("weights", "require_weights", "false_alarm_rate", "seed"):
-        del document[name]
-    document |= {
-        "encoder": encoder.config.name,
-        "weights": encoder.source.sha256,
-        "layers": list(encoder.layers),
-        "recipe": asdict(config.resolved_recipe()),
-    }
-    del document["change"]
-    return document
-
-
-def opened(job: Job) -> Dataset:
-    """The scans of a job."""
-    return _open(job)[0]
-
-
-def _open(job: Job) -> tuple[Dataset, tuple[str, ...], str]:
-    return _opened(job.dataset, job.data_root, job.category, job.options, job.config.modalities)
-
-
-@functools.lru_cache(maxsize=256)
-def _opened(
-    dataset: str,
-    root: str | None,
-    category: str,
-    options: tuple[tuple[str, Any], ...],
-    modalities: tuple[str, ...],
-) -> tuple[Dataset, tuple[str, ...], str]:
-    """A category, the streams its scans have, and what they are beyond their files.
-
-    Where both streams are there both are read, also for a detector of one: then it sees the same
-    photographs, background and all, as the detector of both.
-    """
-    given = dict(options)
-    if dataset == "synthetic":
-        from pirn_jax.scans.synthetic import generator_hash
-
-        data = open_dataset(dataset, None, category, **(_GENERATED | given))
-        # Not their number: a scan is the same in a larger set.
-        same = {name: given[name] for name in ("seed", "size") if name in given}
-        return data, ("rgb", "normals"), json.dumps([generator_hash(), same])
-    root = root or os.environ.get("PIRN_DATA")
-    origin = json.dumps(given, sort_keys=True)
-    if dataset == "mvtec2d":
-        return open_dataset(dataset, root, category, **given), ("rgb",), origin
-    if dataset == "folder":
-        return open_dataset(dataset, root, category, **given), modalities, origin
-    files = {"rgb": "rgb", "normals": "xyz"}
-    both = ("rgb", "normals")
-    for streams in dict.fromkeys((both, modalities)):
-        try:
-            wanted = tuple(files[name] for name in streams)
-            data = open_dataset(dataset, root, category, **given, modalities=wanted)
-        except BadInputError:
-            if streams == modalities:
-                raise
-        else:
-            break
-    return data, streams, origin
-
-
-def _scans(job: Job) -> str:
-    """Hash of which scans there are: their keys, and their files' sizes where they have files."""
-    data, streams, origin = _open(job)
-    lines = [origin, str(streams)]
-    for split in (data.train, data.test):
-        for entry in split.entries:
-            sizes = {role: Path(str(file)).stat().st_size for role, file in entry.files.items()}
-            lines.append(json.dumps([entry.key, sizes], sort_keys=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
@@ -327,6 +137,56 @@ def _batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     return calls
 
 
+class Desk:
+    """Jobs → tokens, truth and pictures.
+
+    Args:
+        cache: folder of the tokens.
+    """
+
+    def __init__(self, cache: Path):
+        self._cache = cache
+        self._banks: dict[Any, Bank] = {}
+
+    def shots(self, job: Job) -> Features:
+        """Tokens of what a job learns from, copies among them where its recipe asks for some."""
+        data, _, origin = open_job(job)
+        count = job.shots or len(data.train)
+        keys = choose_shots(data.train.keys, count, job.draw, job.dataset, data.category)
+        plan, seed = plan_of(job.config), job.config.seed
+        shots = data.train.select(keys)
+        return self._bank(job).get(data, shots, origin, copies=plan, seed=seed)[0]
+
+    def tests(self, job: Job) -> tuple[Features, list[Truth]]:
+        """Tokens and truth of the test scans, transformed as the job says."""
+        data, _, origin = open_job(job)
+        return self._bank(job).get(data, data.test, origin, job.transform)
+
+    def views(self, job: Job, keys: Sequence[str]) -> list[Views]:
+        """Pictures of some test scans, as the encoder sees them."""
+        data, streams, _ = open_job(job)
+        config = replace(job.settled, modalities=streams)
+        found = read_ahead(changed(data.test, keys, job.transform), config, BATCH, None)
+        return [views for _, views in found]
+
+    def _bank(self, job: Job) -> Bank:
+        config, (_, streams, _) = job.settled, open_job(job)
+        encoder = encoder_of(config)
+        key = (id(encoder), config.background, config.geometry, streams)
+        if key not in self._banks:
+            self._banks[key] = Bank(config, encoder, streams, self._cache)
+        return self._banks[key]
+
+
+def fit(jobs: Sequence[Job], shots: Sequence[Features]) -> list[PIRN]:
+    """The trained detectors of jobs of one config, all of them trained together."""
+    config = jobs[0].settled
+    encoder = encoder_of(config)
+    detectors = [PIRN(replace(config, seed=job.config.seed), encoder=encoder) for job in jobs]
+    fit_models(detectors, shots, [str(k) for k in range(len(jobs))])
+    return detectors
+
+
 class _Work:
     """Trains and judges, and tells how far it has come."""
 
@@ -338,9 +198,8 @@ class _Work:
         say: Callable[[str], None],
         cost: Mapping[Job, float],
     ):
-        self._cache, self._places, self._say, self._cost = cache, places, say, cost
-        self._judge_outcomes = judge
-        self._banks: dict[Any, Bank] = {}
+        self.desk = Desk(cache)
+        self._places, self._judge_outcomes, self._say, self._cost = places, judge, say, cost
         self._total, self._done, self._count = sum(cost.values()), 0.0, 0
         self._start = time.monotonic()
         self._config: Config | None = None
@@ -351,13 +210,9 @@ class _Work:
         if config != self._config:
             jax.clear_caches()  # programs of another config; kept, they fill the memory
             self._config = config
-        encoder = encoder_of(config)
-        detectors = [
-            PIRN(replace(config, seed=judged[0].config.seed), encoder=encoder) for judged in models
-        ]
-        features = [self._shots(judged[0]) for judged in models]
+        features = [self.desk.shots(judged[0]) for judged in models]
         start = time.perf_counter()
-        fit_models(detectors, features, [f"{k}" for k in range(len(models))])
+        detectors = fit([judged[0] for judged in models], features)
         training = (time.perf_counter() - start) / len(models)
         found = {}
         for detector, judged in zip(detectors, models, strict=True):
@@ -365,17 +220,8 @@ class _Work:
                 found[job] = self._judge(detector, job, training / len(judged))
         return found
 
-    def _shots(self, job: Job) -> Any:
-        data, _, origin = _open(job)
-        count = job.shots or len(data.train)
-        keys = choose_shots(data.train.keys, count, job.draw, job.dataset, data.category)
-        plan, seed = plan_of(job.config), job.config.seed
-        shots = data.train.select(keys)
-        return self._bank(job).get(data, shots, origin, copies=plan, seed=seed)[0]
-
     def _judge(self, detector: PIRN, job: Job, training: float) -> dict[str, Any]:
-        data, _, origin = _open(job)
-        tokens, truths = self._bank(job).get(data, data.test, origin, job.transform)
+        tokens, truths = self.desk.tests(job)
         start = time.perf_counter()
         outcomes = list(detector.judge_features(tokens))
         found = self._judge_outcomes(outcomes, truths)
@@ -394,14 +240,6 @@ class _Work:
         self._tell(job, document["figures"])
         return document
 
-    def _bank(self, job: Job) -> Bank:
-        config, (_, streams, _) = job.settled, _open(job)
-        encoder = encoder_of(config)
-        key = (id(encoder), config.background, config.geometry, streams)
-        if key not in self._banks:
-            self._banks[key] = Bank(config, encoder, streams, self._cache)
-        return self._banks[key]
-
     def _tell(self, job: Job, figures: Mapping[str, float]) -> None:
         self._done += self._cost[job]
         self._count += 1
@@ -409,7 +247,7 @@ class _Work:
         left = spent * (self._total / self._done - 1) if self._done else 0.0
         short = {"i_auroc": "I", "p_auroc": "P", "aupro_0.3": "PRO"}
         said = "  ".join(f"{short[k]} {figures[k]:.3f}" for k in short if k in figures)
-        self._say(f"[{self._count}/{len(self._cost)}, {_clock(left)} left] {describe(job)}: {said}")
+        self._say(f"[{self._count}/{len(self._cost)}, {clock(left)} left] {describe(job)}: {said}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -420,11 +258,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except BadInputError:
         return None
     return document if document.get("format") == FORMAT else None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -9,6 +9,7 @@ lines (`sheet.py`). A row of your own is one more `Row`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,9 +101,11 @@ def show(table: Table, options: Options) -> Sheet | None:
     results: dict[Job, Result] = {}
     if jobs:
         found = run(jobs, options.jobs, cache=options.cache, dry=options.dry_run)
-        if options.dry_run:
-            return None
         results = {result.job: result for result in found}
+    elif options.dry_run:
+        print("no jobs", file=sys.stderr)
+    if options.dry_run:
+        return None
     lines = []
     for row, recipe, own in planned:
         if row.cited:

@@ -64,9 +64,10 @@ def described(name: str, size: int) -> str:
     """What an encoder is, in numbers."""
     config = encoder_config(name)
     side = size // config.patch
-    giga = 2 * config.flops((side * config.patch,) * 2, max(config.layers)) / 1e9
+    pixels = side * config.patch
+    giga = 2 * config.flops((pixels, pixels), max(config.layers)) / 1e9
     return (
-        f"{config.width} channels, {side * side} tokens at {side * config.patch} px, blocks "
+        f"{config.width} channels, {side * side} tokens at {pixels} px, blocks "
         f"{config.layers[0]} to {config.layers[-1]} of {config.depth}, {giga:.1f} GFLOPs a pair of "
         "pictures"
     )

@@ -130,6 +130,15 @@ class PIRN:
         """Whether the encoder's weights are random, so that results mean little."""
         return not self.encoder.source.path
 
+    @property
+    def parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What was learned, and the statistics of the shots; trees of numpy arrays.
+
+        Raises:
+            ConfigError: the detector has not been trained.
+        """
+        return self._trained(), self._statistics
+
     def fit(self, scans: Iterable[Scan], *, parallel: str = "none") -> PIRN:
         """Train on good scans.
 

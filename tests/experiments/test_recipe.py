@@ -9,6 +9,7 @@ import pytest
 
 from experiments import recipe, recipe_analysis
 from experiments.bank import Truth
+from experiments.jobs import Job
 from experiments.judgement import evaluation_of
 from experiments.recipe_analysis import choose, quality, record
 from experiments.recipe_cells import Analysis, Cell, mean_of
@@ -26,7 +27,7 @@ from experiments.recipe_rows import (
     Row,
 )
 from experiments.recipe_study import Study, run_main, run_selection
-from experiments.runner import Job, Result
+from experiments.runner import Result
 from experiments.study_judgement import judge_for_study
 from pirn_jax.geometry.views import fit_frame
 from pirn_jax.judging import Outcome

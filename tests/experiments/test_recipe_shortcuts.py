@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from experiments.jobs import Job
 from experiments.recipe_rows import GENERATED
 from experiments.recipe_shortcuts import auroc_of_border, border_colour, border_figures
-from experiments.runner import Job
 from pirn_jax.config import Config
 
 

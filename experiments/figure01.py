@@ -1,0 +1,114 @@
+"""Figure 1: accuracy against shots; tokens and prototypes, softmax against balanced transport.
+
+    python experiments/figure01.py --dataset eyecandies --data-root ROOT --encoder dinov2-base
+    python experiments/figure01.py --quick
+
+Left: image AUROC at 5, 10, 50 and all shots, the paper's curves cited, ours measured (the jobs of
+Table 1). Right: t-SNE of the RGB tokens of good test scans at the decoder's scale, with the
+prototypes refined for them, for softmax and for balanced transport; beside them how many of the K
+prototypes answer for the tokens (exp of the entropy of usage).
+Expected (paper): ours above every curve; softmax leaves prototypes in a heap, transport spreads
+them.
+Cost: left the rows of Table 1 that are ours; right two models.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from experiments.drawing import (
+    RED,
+    Opened,
+    baseline,
+    default,
+    few,
+    figure_command,
+    open_jobs,
+    rebuilt,
+    save,
+)
+from experiments.options import Options
+from experiments.paper import OURS, TABLE1
+from experiments.runner import grid, run
+
+_TOKENS = 400  # shown of each panel
+_ALL = 200  # where "all shots" stands on the axis
+
+
+def draw(options: Options) -> None:
+    """Run, train, draw."""
+    from matplotlib.figure import Figure
+
+    shots = (2, 5) if options.quick else (5, 10, 50, 0)
+    curves = {f"{name}, ours": options.under(name) for name in options.recipes}
+    curves |= {f"{name}, measured": baseline(options, name) for name in ("memory", "subspace")}
+    found = {}
+    for name, config in curves.items():
+        jobs = grid([config], options.categories, shots=shots, draws=options.seeds, **options.same)
+        found[name] = run(jobs, options.jobs, cache=options.cache, dry=options.dry_run)
+    kinds = {"softmax": "softmax", "balanced transport": "ot"}
+    configs = [default(options, (f"assignment={kind}",)) for kind in kinds.values()]
+    opened = open_jobs(configs, few(options, 10), options)
+    if opened is None:
+        return
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    left, *right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
+    of = options.dataset if options.dataset in ("mvtec3d", "eyecandies") else "eyecandies"
+    for method in TABLE1[of, 5]:
+        points = {k or _ALL: TABLE1[of, k][method]["i_auroc"] for k in (5, 10, 50, 0)}
+        style = {"color": "black"} if method == OURS else {"color": "grey", "alpha": 0.5}
+        label = f"{OURS}, paper ({of})" if method == OURS else None
+        left.plot(list(points), list(points.values()), "--", linewidth=0.8, label=label, **style)
+    for name, results in found.items():
+        means = [
+            np.mean([r.figures["i_auroc"] for r in results if r.job.shots == k]) for k in shots
+        ]
+        left.plot([k or _ALL for k in shots], means, "o-", markersize=3, label=name)
+    ticks = sorted({2, 5, 10, 50, _ALL} if options.quick else {5, 10, 50, _ALL})
+    left.set(xscale="log", xlabel="shots", ylabel="I-AUROC")
+    left.set_xticks(ticks, ["all" if k == _ALL else str(k) for k in ticks], minor=False)
+    left.set_xticks([], minor=True)
+    left.legend(fontsize=5)
+    left.set_title("grey: other systems, cited, other sampling", fontsize=6)
+    for axis, name, models in zip(right, kinds, opened, strict=True):
+        embed(axis, models[0], name)
+    save(
+        figure,
+        "Figure 1: accuracy against shots; RGB tokens and prototypes by t-SNE",
+        "figure01",
+        options,
+        models[0].detector.demo,
+    )
+
+
+def embed(axis, opened: Opened, name: str) -> None:
+    """Tokens and prototypes of good test scans in the plane."""
+    from sklearn.manifold import TSNE
+
+    places = [place for place, truth in enumerate(opened.truths) if truth.label == 0]
+    made = rebuilt(opened, places)
+    seen = np.asarray(opened.tokens.valid[places])
+    tokens = np.asarray(made.target.rgb)[seen]
+    if len(tokens) > _TOKENS:
+        tokens = tokens[np.linspace(0, len(tokens) - 1, _TOKENS).astype(int)]
+    prototypes = np.asarray(made.prototypes)[0].mean(0)
+    points = np.concatenate([tokens, prototypes])
+    points = points / np.maximum(np.linalg.norm(points, axis=-1, keepdims=True), 1e-9)
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    plane = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(points)
+    usage = np.asarray(made.diagnostics.usage)[-1, 0].mean(0)
+    effective = np.exp(-np.sum(usage * np.log(np.maximum(usage, 1e-12))))
+    axis.scatter(*plane[: len(tokens)].T, s=3, color="#7f8c8d", label="tokens")
+    axis.scatter(*plane[len(tokens) :].T, s=45, marker="*", color=RED, label="prototypes")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(
+        f"{name}, {opened.job.category}: {effective:.1f} of {len(prototypes)} in use", fontsize=6
+    )
+    axis.legend(fontsize=5)
+
+
+if __name__ == "__main__":
+    figure_command(draw)

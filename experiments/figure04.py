@@ -1,0 +1,93 @@
+"""Figure 4: how far tokens move when they are rebuilt, normal against anomalous.
+
+    python experiments/figure04.py --dataset mvtec3d --data-root ROOT --encoder dinov2-base
+    python experiments/figure04.py --quick
+
+Above: RGB tokens of defective test scans before (E at the decoder's scale) and after (Z_rec), in
+the plane of the first two principal components of the tokens before; thin lines are single tokens,
+arrows their means, stars the refined prototypes. Below: lengths of the displacements, in all
+dimensions. A token is anomalous where a fifth of its patch is.
+Expected (paper): normal tokens move little, anomalous ones far.
+Cost: one model per category.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from experiments.drawing import (
+    GREEN,
+    RED,
+    Opened,
+    default,
+    defective_tokens,
+    few,
+    figure_command,
+    open_jobs,
+    rebuilt,
+    save,
+)
+from experiments.options import Options
+from pirn_jax.metrics import image_metrics
+
+_LINES = 250  # drawn of each kind
+_CATEGORIES = 2
+
+
+def draw(options: Options) -> None:
+    """Train, draw."""
+    from matplotlib.figure import Figure
+
+    opened = open_jobs([default(options)], few(options, 10), options)
+    if opened is None:
+        return
+    shown = opened[0][:_CATEGORIES]
+    figure = Figure(figsize=(3.6 * len(shown), 5.2), layout="constrained")
+    axes = figure.subplots(2, len(shown), height_ratios=(1.4, 1), squeeze=False)
+    for above, below, one in zip(*axes, shown, strict=True):
+        move(above, below, one)
+    title = "Figure 4: displacement of RGB tokens, normal (green) and anomalous (red)"
+    save(figure, title, "figure04", options, shown[0].detector.demo)
+
+
+def move(plane, histogram, opened: Opened) -> None:
+    """Tokens before and after, and how far apart they are."""
+    places = [place for place, truth in enumerate(opened.truths) if truth.label == 1]
+    made = rebuilt(opened, places)
+    seen = np.asarray(opened.tokens.valid[places])
+    bad = defective_tokens(opened, places)[seen]
+    before, after = np.asarray(made.target.rgb)[seen], np.asarray(made.rgb)[seen]
+    prototypes = np.asarray(made.prototypes)[0].mean(0)
+    centre = before.mean(0)
+    _, _, axes = np.linalg.svd(before - centre, full_matrices=False)
+    start, end, stars = ((x - centre) @ axes[:2].T for x in (before, after, prototypes))
+    lengths = np.linalg.norm(after - before, axis=-1)
+    for kind, colour in ((~bad, GREEN), (bad, RED)):
+        few_of = np.flatnonzero(kind)
+        few_of = few_of[np.linspace(0, len(few_of) - 1, min(_LINES, len(few_of))).astype(int)]
+        ends = np.stack([start[few_of], end[few_of]], axis=1)
+        plane.plot(*np.moveaxis(ends, 0, -1)[:, :].transpose(1, 0, 2), color=colour,
+                   alpha=0.12, linewidth=0.5)  # fmt: skip
+        if kind.any():
+            mean = [x[kind].mean(0) for x in (start, end)]
+            plane.annotate("", mean[1], mean[0],
+                           arrowprops={"color": colour, "width": 2, "headwidth": 7})  # fmt: skip
+    plane.scatter(*stars.T, s=30, marker="*", color="black", zorder=3)
+    plane.set(xticks=[], yticks=[])
+    plane.set_title(opened.job.category, fontsize=7)
+    bins = np.linspace(0, np.quantile(lengths, 0.995), 40)
+    histogram.hist(lengths[~bad], bins, color=GREEN, alpha=0.6, density=True, label="normal")
+    histogram.hist(lengths[bad], bins, color=RED, alpha=0.6, density=True, label="anomalous")
+    if 0 < bad.sum() < len(bad):
+        found = image_metrics(lengths.astype(np.float64), bad)["i_auroc"]
+        histogram.set_title(f"AUROC of the length, token by token: {found:.3f}", fontsize=6)
+    histogram.set_xlabel("displacement", fontsize=6)
+    histogram.tick_params(labelsize=5)
+    histogram.legend(fontsize=5)
+
+
+if __name__ == "__main__":
+    figure_command(draw)
