@@ -31,7 +31,7 @@ from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
-from pirn_jax.judging import BATCH, read_ahead, some_of
+from pirn_jax.judging import BATCH, layers_of, read_ahead, some_of
 from pirn_jax.judging.copies import Plan, with_copies
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
@@ -103,6 +103,7 @@ class Bank:
             "weights": encoder.source.sha256,
             "size": str(encoder.image_size),
             "layers": str(encoder.layers),
+            "groups": str(encoder.groups),
             "dtype": encoder.dtype.name,
             "modalities": str(self.config.modalities),
             "background": config.background,
@@ -301,8 +302,10 @@ def _opened(config: Config) -> Encoder:
 
 def encoder_of(config: Config) -> Encoder:
     """The encoder of a config; configs that differ elsewhere share it."""
+    grouped = layers_of(config)[1] > 1
     return _opened(
         Config(
+            method=config.method if grouped else "pirn",
             encoder=config.encoder,
             weights=config.weights,
             require_weights=config.require_weights,

@@ -82,14 +82,21 @@ def judge(outcomes: Sequence[Outcome], truths: Sequence[Truth]) -> dict[str, Any
     return found
 
 
-def evaluation_of(document: Mapping[str, Any]) -> tuple[Evaluation, Bool[np.ndarray, " n"]]:
-    """What the bootstrap compares, and which scans are defective."""
+def evaluation_of(
+    document: Mapping[str, Any], scores: str = "score"
+) -> tuple[Evaluation, Bool[np.ndarray, " n"]]:
+    """What the bootstrap compares, and which scans are defective.
+
+    Args:
+        document: what `judge` made of a test set.
+        scores: which of its image scores.
+    """
     packed = document.get("histograms")
     pixels = None
     if packed is not None:
         pixels = Histograms(**{name: unpack(array) for name, array in packed.items()})
     images = document["images"]
-    return Evaluation(np.array(images["score"]), pixels), np.array(images["label"]) == 1
+    return Evaluation(np.array(images[scores]), pixels), np.array(images["label"]) == 1
 
 
 def _image(scores: Sequence[float], labels: Sequence[int | None]) -> dict[str, float]:

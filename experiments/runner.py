@@ -34,7 +34,7 @@ from pirn_jax.config import Config
 from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import Views
-from pirn_jax.judging import BATCH, plan_of, read_ahead
+from pirn_jax.judging import BATCH, Outcome, plan_of, read_ahead
 from pirn_jax.runs import environment, start_caches
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import choose_shots
@@ -44,6 +44,8 @@ __all__ = ["Desk", "Job", "Result", "describe", "fit", "grid", "name_of", "run"]
 FORMAT = "pirn_jax experiment 1"
 TOGETHER = 24
 """Models trained in one call: what a kill can cost, and what memory must hold."""
+
+Judge = Callable[[Sequence[Outcome], Sequence[Truth]], dict[str, Any]]
 
 
 class Result(NamedTuple):
@@ -71,6 +73,7 @@ def run(
     *,
     cache: str | None = None,
     dry: bool = False,
+    judge: Judge = judge,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> list[Result]:
     """The results of jobs, made where they are not in the folder yet.
@@ -80,6 +83,7 @@ def run(
         folder: for the results; they lie in its `jobs/`.
         cache: as `TrainConfig.cache`.
         dry: only say what there is to do and how long it may take; nothing is returned then.
+        judge: outcomes → what is kept of them; another one needs a folder of its own.
         say: takes a line of progress.
 
     Returns:
@@ -90,7 +94,8 @@ def run(
     kept = start_caches(cache)
     places = {job: folder / "jobs" / f"{name_of(job)}.json" for job in jobs}
     known = {job: document for job, path in places.items() if (document := _read(path))}
-    pending = [job for job in places if job not in known]
+    # Two jobs of one name are one.
+    pending = list({path: job for job, path in places.items() if job not in known}.values())
     estimate = Estimate(known.items())
     cost = {job: estimate.seconds(job, encoder_of(job.config)) for job in pending}
     programs = len({json.dumps(defined(job.settled)) for job in pending})
@@ -105,23 +110,25 @@ def run(
     if other := sum(document["code"] != source_hash() for document in known.values()):
         say(f"{other} of the results were made by another version of pirn_jax; to make them again, "
             f"remove them from {folder / 'jobs'}")  # fmt: skip
-    work = _Work(kept, places, say, cost)
+    work = _Work(kept, places, judge, say, cost)
     for batch in _batches(pending):
         known |= work.do(batch)
-    return [Result(job, known[job]) for job in jobs]
+    made = {places[job]: document for job, document in known.items()}
+    return [Result(job, made[places[job]]) for job in jobs]
 
 
 def _batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     """Jobs → calls of training → models → the jobs that judge one model.
 
-    Models of one config are trained together, in calls of equal size as far as that goes.
+    Models of one config are trained together, in calls of equal size as far as that goes; what is
+    background is decided in their tokens, so that they may differ in it.
     """
     models: dict[Any, list[Job]] = {}
     for job in jobs:
         models.setdefault(replace(job, shift="none", transform=None), []).append(job)
     configs: dict[Config, list[list[Job]]] = {}
     for job, judged in models.items():
-        configs.setdefault(job.settled, []).append(judged)
+        configs.setdefault(replace(job.settled, background="auto"), []).append(judged)
     calls = []
     for same in configs.values():
         same.sort(key=lambda judged: judged[0].shots)  # of one shape: side by side
@@ -187,18 +194,19 @@ class _Work:
         self,
         cache: Path,
         places: Mapping[Job, Path],
+        judge: Judge,
         say: Callable[[str], None],
         cost: Mapping[Job, float],
     ):
         self.desk = Desk(cache)
-        self._places, self._say, self._cost = places, say, cost
+        self._places, self._judge_outcomes, self._say, self._cost = places, judge, say, cost
         self._total, self._done, self._count = sum(cost.values()), 0.0, 0
         self._start = time.monotonic()
         self._config: Config | None = None
 
     def do(self, models: Sequence[Sequence[Job]]) -> dict[Job, dict[str, Any]]:
         """Train models of one config together, and judge each by its jobs."""
-        config = models[0][0].settled
+        config = replace(models[0][0].settled, background="auto")
         if config != self._config:
             jax.clear_caches()  # programs of another config; kept, they fill the memory
             self._config = config
@@ -216,7 +224,7 @@ class _Work:
         tokens, truths = self.desk.tests(job)
         start = time.perf_counter()
         outcomes = list(detector.judge_features(tokens))
-        found = judge(outcomes, truths)
+        found = self._judge_outcomes(outcomes, truths)
         seconds = {"training": training, "judging": time.perf_counter() - start}
         document = {
             "format": FORMAT,

@@ -1,0 +1,303 @@
+"""What the recipe study compares, as data: sets, systems and their options, questions, grids.
+
+A row is a detector as it differs from `default`; `experiments/recipe.py` says what is done with it.
+To ask another question, add a row. Every row must resolve (tests/experiments/test_recipe.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pirn_jax.scans.synthetic import CATEGORIES, HELD_OUT
+
+BOTH = ("rgb", "normals")
+
+
+@dataclass(frozen=True)
+class Set:
+    """Test images that are reported together.
+
+    Attributes:
+        name: in tables.
+        dataset: as for `open_dataset`.
+        folder: of the dataset's categories, below `--data-root`.
+        modalities: what its scans hold.
+        background: as in `Config`.
+        image_metrics: whether image scores may be judged: not where another exposure behind the
+            defects tells good from defective.
+        selects: whether it may be used to choose an option.
+        category: of the dataset, where it has another name than the set.
+    """
+
+    name: str
+    dataset: str
+    folder: str = ""
+    modalities: tuple[str, ...] = ("rgb",)
+    background: str = "none"
+    image_metrics: bool = True
+    selects: bool = True
+    category: str = ""
+
+    @property
+    def place(self) -> str:
+        """The category: what is left out when the set is reported on."""
+        return self.category or self.name
+
+    @property
+    def generated(self) -> bool:
+        """Whether it is rendered."""
+        return self.dataset == "synthetic"
+
+
+REAL = (
+    # Frames of road surface: the plane is the part.
+    Set("road", "mvtec3d", "mvtec3d_rgbxyz", BOTH),
+    Set("road, RGB", "mvtec3d", "mvtec3d_rgbxyz", category="road"),
+    Set("tire", "mvtec3d", "mvtec3d_rgb"),
+    Set("cookie", "mvtec2d", "mvtec2d", image_metrics=False),
+    Set("hazelnut_toy", "mvtec2d", "mvtec2d", image_metrics=False),
+)
+GENERATED = tuple(
+    Set(kind, "synthetic", "", BOTH, "plane", selects=kind not in HELD_OUT) for kind in CATEGORIES
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A detector, by what it changes of `default`.
+
+    Attributes:
+        name: unique.
+        change: fields of the recipe, name=value, as in `Config.change`.
+        settings: fields of `Config`, as pairs.
+        streams: the modalities it looks at, of those a set has; a set with none of them is left
+            out.
+        full: only in the full grid.
+        ablation: takes a part of the paper's system away, and so can never be chosen.
+    """
+
+    name: str
+    change: tuple[str, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    streams: tuple[str, ...] = BOTH
+    full: bool = False
+    ablation: bool = False
+
+
+DEFAULT = Row("default")
+
+# --- systems and their options: one option for all sets, chosen by the same rule for each system --
+
+
+def _memory(name: str, *change: str, full: bool = False) -> Row:
+    return Row(f"memory {name}", change, (("method", "memory"),), full=full)
+
+
+def _subspace(name: str, *change: str, full: bool = False) -> Row:
+    return Row(f"subspace {name}", change, (("method", "subspace"),), full=full)
+
+
+def _inp_former(name: str, *change: str, full: bool = False) -> Row:
+    return Row(f"inp_former {name}", change, (("method", "inp_former"),), full=full)
+
+
+BASELINES: dict[str, tuple[Row, ...]] = {
+    "memory": (
+        _memory("raw"),
+        _memory("centred", "centre_image=True"),
+        _memory("centred, pooled", "centre_image=True", "pool=True"),
+        _memory("centred, copies", "centre_image=True", "copies=4"),
+        _memory("standardised", "scale=standardise"),
+        _memory("standardised, centred", "scale=standardise", "centre_image=True"),
+        _memory("whitened, centred", "scale=whiten", "centre_image=True", full=True),
+        _memory("pooled", "pool=True", full=True),
+        _memory("rotations", "rotations=8", full=True),
+        _memory("copies", "copies=4", full=True),
+        _memory("centred, rotations", "centre_image=True", "rotations=8", full=True),
+        _memory("centred, pooled, copies", "centre_image=True", "pool=True", "copies=4", full=True),
+    ),
+    "subspace": (
+        _subspace("99 %"),
+        _subspace("90 %", "variance=0.9"),
+        _subspace("99 %, centred", "centre_image=True"),
+        _subspace("90 %, centred, standardised", "variance=0.9", "centre_image=True",
+                  "scale=standardise"),
+        _subspace("90 %, centred, standardised, pooled", "variance=0.9", "centre_image=True",
+                  "scale=standardise", "pool=True"),
+        _subspace("99 %, centred, copies", "centre_image=True", "copies=4", full=True),
+        _subspace("99 %, rotations", "rotations=8", full=True),
+    ),
+    "inp_former": (
+        _inp_former("without augmentation", "augment=False"),
+        _inp_former("22 copies", full=True),
+    ),
+}  # fmt: skip
+
+PAPER = Row("paper", settings=(("recipe", "paper"),))
+
+# --- questions: each row against default ----------------------------------------------------------
+
+QUESTIONS: dict[str, tuple[Row, ...]] = {
+    "Both streams, or one? (paper: both)": (
+        Row("photograph alone", streams=("rgb",), ablation=True),
+        Row("normals alone", streams=("normals",), ablation=True),
+    ),
+    "Is cross-modal communication worth it? (paper: yes)": (
+        Row("without MNC: streams summed", ("communicate=False",), ablation=True),
+        Row("identity residual in MNC", ("mnc_residual=purified",)),
+    ),
+    "Balanced transport, or softmax? (paper: transport)": (
+        Row("softmax for BPA", ("assignment=softmax",), ablation=True),
+        Row("unbalanced transport", ("assignment=unbalanced",), full=True, ablation=True),
+    ),
+    "Is prototype refinement worth it? (paper: yes)": (
+        Row("without APR", ("context=none",), ablation=True),
+        Row("APR's gate half open at first", ("update_bias=0.0",), full=True),
+        Row("APR with the mean token", ("context=global",), full=True, ablation=True),
+    ),
+    "How many prototypes? (paper: 10)": (
+        Row("K = 5", ("prototypes=5",), full=True),
+        Row("K = 20", ("prototypes=20",), full=True),
+        Row("K = 50", ("prototypes=50",)),
+        Row("K = 200", ("prototypes=200",), full=True),
+    ),
+    "How many layers? (paper: 2)": (
+        Row("L = 1", ("layers=1",)),
+        Row("L = 3", ("layers=3",), full=True),
+    ),
+    "Transport: how many heads, how soft?": (
+        Row("1 head", ("heads=1",)),
+        Row("12 heads", ("heads=12",), full=True),
+        Row("ε = 0.02", ("epsilon=0.02",), full=True),
+        Row("ε = 0.2", ("epsilon=0.2",), full=True),
+    ),
+    "Which scale of the tokens?": (
+        Row("raw tokens", ("token_scale=none",), full=True),
+        Row("centred on the shots", ("token_scale=centre",), full=True),
+        Row("each image centred", ("token_scale=centre_image",)),
+        Row("standardised", ("token_scale=standardise",)),
+        Row("whitened", ("token_scale=whiten",), full=True),
+        Row("LayerNorm", ("token_scale=layernorm",), full=True),
+    ),
+    "Where do prototypes start?": (
+        Row("prototypes from N(0, 1)", ("prototype_init=normal",), full=True),
+    ),
+    "Which parts that the equations lack are needed?": (
+        Row("no feed-forward", ("mlp_ratio=0",)),
+        Row("no projections, no heads", ("attention=False",), full=True),
+    ),
+    "Which loss?": (
+        Row("flattened loss, exponent 3", ("form=flattened", "exponent=3.0"), full=True),
+        Row("exponent 3", ("exponent=3.0",), full=True),
+        Row("no mining", ("form=cosine",), full=True),
+    ),
+    "How long, how fast?": (
+        Row("rate 3e-4", ("learning_rate=3e-4",), full=True),
+        Row("rate 3e-3", ("learning_rate=3e-3",), full=True),
+        Row("30 epochs", ("epochs=30",), full=True),
+        Row("120 epochs", ("epochs=120",), full=True),
+    ),
+    "Do photometric copies of the shots help?": (
+        Row("no copies", ("copies=0",)),
+        Row("4 copies", ("copies=4",), full=True),
+    ),
+    "Which image score?": (Row("mean of the top 1 %", settings=(("top", 0.01),)),),
+}
+
+CANDIDATES = (
+    DEFAULT,
+    *(row for rows in QUESTIONS.values() for row in rows if not row.ablation),
+)
+"""What "ours, chosen" is chosen among: rows that keep APR, BPA and MNC."""
+
+POOLS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "RGB + geometry": (HELD_OUT, ("road",)),
+    "real RGB": (("tire",), ("road, RGB",), ("cookie",), ("hazelnut_toy",)),
+    "generated": (CATEGORIES,),
+    "all": (CATEGORIES, ("road",), ("tire",), ("cookie",), ("hazelnut_toy",)),
+}
+"""Means over sets: of the mean of each group, of the sets that were run and count the metric. Two
+groups of "RGB + geometry" weigh the same: generated parts that chose nothing, and the road."""
+
+# --- how much of it -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How much of the study is run.
+
+    Attributes:
+        kinds: of generated parts that options are chosen on.
+        test_scans: of each kind.
+        draws: of the shots, in the main comparison with 5 shots.
+        draws_beside: the same with 10 shots and with 1.
+        draws_shifted: the first of either, under shift.
+        draws_selection: for choosing options, and for questions; the first of `draws`.
+        draws_slow: of INP-Former.
+        sets_slow: that it is run on; all without names.
+        seeds: of the initialisation, at the first draw, for its own spread.
+        draws_larger: of larger pictures than the first size: real sets, 5 shots.
+        full: rows that are marked so too.
+        replicates: of the bootstrap.
+    """
+
+    kinds: tuple[str, ...]
+    test_scans: int
+    draws: int
+    draws_beside: int
+    draws_shifted: int
+    draws_selection: int
+    draws_slow: int
+    sets_slow: tuple[str, ...]
+    seeds: int
+    draws_larger: int
+    full: bool
+    replicates: int
+
+
+GRIDS = {
+    "reduced": Grid(
+        kinds=("flange", "heatsink"),
+        test_scans=40,
+        draws=5,
+        draws_beside=2,
+        draws_shifted=2,
+        draws_selection=2,
+        draws_slow=1,
+        sets_slow=(*HELD_OUT, "road", "tire"),
+        seeds=3,
+        draws_larger=2,
+        full=False,
+        replicates=1000,
+    ),
+    "full": Grid(
+        kinds=tuple(kind for kind in CATEGORIES if kind not in HELD_OUT),
+        test_scans=60,
+        draws=5,
+        draws_beside=5,
+        draws_shifted=5,
+        draws_selection=5,
+        draws_slow=2,
+        sets_slow=(),
+        seeds=5,
+        draws_larger=5,
+        full=True,
+        replicates=2000,
+    ),
+    # The whole machinery at little cost; its figures mean nothing.
+    "tiny": Grid(
+        kinds=("flange",),
+        test_scans=12,
+        draws=2,
+        draws_beside=1,
+        draws_shifted=1,
+        draws_selection=1,
+        draws_slow=1,
+        sets_slow=("road",),
+        seeds=2,
+        draws_larger=1,
+        full=False,
+        replicates=100,
+    ),
+}
