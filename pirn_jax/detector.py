@@ -271,6 +271,7 @@ class PIRN:
         *,
         weights: str | None = None,
         encoder: Encoder | None = None,
+        runtime: str | None = None,
     ) -> PIRN:
         """The detector that `save` wrote.
 
@@ -278,6 +279,7 @@ class PIRN:
             folder: with `config.json` and `model.safetensors`.
             weights: the encoder's file, where it has moved.
             encoder: an encoder at hand; used if it is the right one.
+            runtime: of the encoder, as in `Config`, where it is to differ from training.
 
         Raises:
             BadInputError: not such a folder, or damaged.
@@ -301,6 +303,8 @@ class PIRN:
         except (KeyError, TypeError) as error:
             raise BadInputError(f"not what was written: {error}", "train again", path) from error
         config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
+        if runtime is not None:
+            config = replace(config, runtime=runtime)
         if encoder is None or not _same(encoder, config, digest):
             encoder = _find_encoder(config, digest, named=weights is not None)
         model = cls(config, encoder=encoder)
@@ -349,7 +353,12 @@ def open_encoder(config: Config) -> Encoder:
         WeightsError: weights are required, and there are none.
     """
     encoder = load_encoder(
-        config.encoder, config.weights, config.image_size, config.layers, dtype=config.dtype
+        config.encoder,
+        config.weights,
+        config.image_size,
+        config.layers,
+        dtype=config.dtype,
+        runtime=config.runtime,
     )
     if config.require_weights and not encoder.source.path:
         raise WeightsError(
@@ -436,6 +445,7 @@ def _same(encoder: Encoder, config: Config, digest: str) -> bool:
         and encoder.image_size == (config.image_size, config.image_size)
         and encoder.layers == config.layers
         and encoder.dtype.name == config.dtype
+        and encoder.runtime == config.runtime
     )
 
 

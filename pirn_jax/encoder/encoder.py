@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from pirn_jax.encoder import hub
 from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
+from pirn_jax.encoder.openvino import compile_encoder
 from pirn_jax.encoder.positions import position_rule as resolve_rule
 from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.encoder.vit import ViT
@@ -33,6 +34,7 @@ from pirn_jax.encoder.weights import (
 from pirn_jax.errors import BadInputError, ConfigError
 
 _log = logging.getLogger("pirn_jax")
+RUNTIMES = ("jax", "openvino")
 Images = Array | np.ndarray  # (B, h, w, 3); checked here, with better words than a type's
 
 
@@ -49,6 +51,7 @@ class Encoder:
         grid: rows and columns of patches.
         layers: 1-based blocks that are averaged.
         dtype: of the matrix products.
+        runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
         parameters: the pure dict that `tokens` takes.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
@@ -61,9 +64,10 @@ class Encoder:
         layers: tuple[int, ...],
         dtype: jnp.dtype,
         source: Source,
+        runtime: str = "jax",
     ):
         self.config, self.image_size, self.layers = config, image_size, layers
-        self.dtype, self.source = dtype, source
+        self.dtype, self.source, self.runtime = dtype, source, runtime
         self.grid = grid_of(config, image_size)
         self.blocks = _blocks(parameters)
         self._graph, abstract = _skeleton(config, self.grid, self.blocks, dtype)
@@ -72,7 +76,7 @@ class Encoder:
             lambda path, leaf: jnp.asarray(parameters.pop(_path(path)), leaf.dtype),
             abstract,
         )
-        self._run = jax.jit(self.tokens)
+        self._run = jax.jit(self.tokens) if runtime == "jax" else self._on_cpu()
         self._states = jax.jit(self._hidden_states, static_argnums=2)
 
     def __call__(self, images: Images) -> Float[Array, "B N C"]:
@@ -86,6 +90,12 @@ class Encoder:
             BadInputError: another shape or type, or colours outside [0, 1].
         """
         return self._run(self.parameters, self._checked(images))
+
+    def _on_cpu(self) -> Callable[[dict[str, Any], Images], Array]:
+        run = compile_encoder(
+            self.config, self.parameters, self.image_size, self.layers, self.dtype.name
+        )
+        return lambda _, images: jnp.asarray(run(np.asarray(images, np.float32)))
 
     def tokens(self, parameters: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
         """What a call computes, as a pure function of parameters and pictures."""
@@ -159,9 +169,10 @@ class Encoder:
 
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
+        where = "" if self.runtime == "jax" else f", {self.runtime}"
         return (
             f"Encoder({self.config.name}, {self.image_size[0]}×{self.image_size[1]}, "
-            f"layers {layers}, {self.dtype.name}, {self.source.path or 'seeded weights'})"
+            f"layers {layers}, {self.dtype.name}{where}, {self.source.path or 'seeded weights'})"
         )
 
 
@@ -173,6 +184,7 @@ def load_encoder(
     position_rule: str | None = None,
     *,
     dtype: str = "float32",
+    runtime: str = "jax",
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -191,9 +203,12 @@ def load_encoder(
             float32, and so does the first block. Against float32, on real weights (vit-tiny-16)
             and real pictures, bfloat16 tokens have a cosine of 0.99998 in the median and 0.9997 at
             worst.
+        runtime: what calls run on: "jax", or "openvino", faster on a CPU and nearly equal (see
+            `openvino.py`).
 
     Raises:
-        ConfigError: an unknown name, size, layer or rule.
+        ConfigError: an unknown name, size, layer, rule, dtype or runtime.
+        MissingDependencyError: runtime "openvino" without the package.
         WeightsError: weights missing, damaged, or of another network. A file may lack the blocks
             after the last of `layers` where these are given.
     """
@@ -208,6 +223,8 @@ def load_encoder(
     rule = resolve_rule(config, position_rule)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
     if config.name == "demo" and weights not in (None, "random"):
@@ -218,7 +235,7 @@ def load_encoder(
         if config.name == "demo":
             _log.warning("DEMO ENCODER: random weights, which know nothing; results mean little")
         parameters = _seeded(config, grid, rule, compute)
-        return Encoder(config, parameters, size, wanted, compute, Source("", ""))
+        return Encoder(config, parameters, size, wanted, compute, Source("", ""), runtime)
 
     if weights is None:
         source = source or hub.cached_weights(config) or hub.download_weights(config)
@@ -229,7 +246,7 @@ def load_encoder(
     least = config.depth if layers is None else max(wanted)
     parameters = read_weights(path, config, grid, rule, least)
     source = source or Source(str(path), sha256_of(path))
-    return Encoder(config, parameters, size, wanted, compute, source)
+    return Encoder(config, parameters, size, wanted, compute, source, runtime)
 
 
 def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, int]:
