@@ -33,7 +33,7 @@ from pirn_jax.decoder import Tokens, create_decoder, merge, split
 N, C = 256, 768
 
 
-def flops(config: DecoderConfig, executed: bool) -> dict[str, float]:
+def flops(config: DecoderConfig, executed: bool, N: int = N, C: int = C) -> dict[str, float]:
     """GFLOPs per image pair, by part; the graph's edges and element-wise work are left out."""
     k, m, layers, h = config.prototypes, 2, config.layers, 6 if config.attention else 1
     plan = 2 * 2 * config.iterations * N * k  # two products a Sinkhorn iteration
