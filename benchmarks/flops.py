@@ -24,7 +24,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from benchmarks import decoder as decoder_benchmark
 from benchmarks.measure import RESULTS, bars, environment, write
-from benchmarks.pair import build, decoder_config
+from benchmarks.pair import Pair, build, decoder_config
 from pirn_jax.encoder import encoder_config
 
 PAPER_G = 103.36
@@ -94,9 +94,9 @@ def by_formula(encoder: str, recipe: str, executed: bool = True) -> dict[str, fl
     return found
 
 
-def by_xla(encoder: str, recipe: str, layers: int | None = None) -> dict[str, float]:
-    """GFLOPs of encoder, decoder with map, and of the whole program."""
-    pair = build(encoder, recipe)
+def by_xla(encoder: str, recipe: str, known: Pair | None = None) -> dict[str, float]:
+    """GFLOPs of encoder, decoder with map, and of the whole program; of a pair at hand or not."""
+    pair = known or build(encoder, recipe)
     pictures, valid = pair.pictures(), pair.valid()
     network = pair.encoder
     whole = xla_flops(pair.program, *pair.given, pictures, valid) / 1e9
