@@ -8,10 +8,10 @@ decoding, background, normals, resizing, heatmap back at 400×400). Every run wa
 all methods of an encoder take turns in one loop, after two runs each to warm up.
 
 PyTorch runs the same model: `reference_torch.py`, all blocks ("all") or up to the last one needed
-("needed": 10 of 12), eager and by `torch.compile`; and `torch_pirn.py` where PIRN_SHARED holds it. The ratios
-divide by the faster of the eager float32 models with all blocks. CFM and the two-stream INP-Former
-(`other_systems.py`) take turns in a loop of their own with ours. `training` in the ratios is
-measured by `training.py`, started from here.
+("needed": 10 of 12), eager and by `torch.compile`; and `torch_pirn.py` where PIRN_SHARED holds it.
+The ratios divide by the faster of the eager float32 models with all blocks. CFM and the two-stream
+INP-Former (`other_systems.py`) take turns in a loop of their own with ours. `training` in the
+ratios is measured by `training.py`, started from here.
 """
 
 from __future__ import annotations

@@ -84,16 +84,17 @@ def build(
     )
     model = PIRN(config, encoder=known or open_encoder(config))
     network, decoder = model.encoder, config.resolved_recipe().decoder
-    parameters, statistics = random_decoder(decoder, network.grid[0] * network.grid[1], network)
+    tokens, width = network.grid[0] * network.grid[1], network.config.width
+    parameters, statistics = random_decoder(decoder, tokens, width)
     model._parameters, model._statistics = parameters, statistics
     program, _ = programs(network, decoder, config.top)
     given = (network.parameters, parameters, statistics)
     return Pair(model, network, program, given)
 
 
-def random_decoder(config: Any, tokens: int, network: Encoder) -> tuple[Any, Any]:
+def random_decoder(config: Any, tokens: int, width: int) -> tuple[Any, Any]:
     """Parameters and statistics of a decoder, on the device."""
-    raw = jax.random.normal(jax.random.key(0), (2, 4, tokens, network.config.width))
+    raw = jax.random.normal(jax.random.key(0), (2, 4, tokens, width))
     _, parameters, statistics = split(
         create_decoder(config, Tokens(raw[0], raw[1]), jax.random.key(1))
     )
