@@ -61,8 +61,8 @@ def programs(encoder: Encoder, config: DecoderConfig, top: float) -> tuple[Any, 
         _: Any,
         parameters: Any,
         statistics: Any,
-        pictures: Float[np.ndarray, "M B h w 3"],
-        valid: Bool[np.ndarray, "B N"],
+        pictures: Float[Array | np.ndarray, "M B h w 3"],
+        valid: Bool[Array | np.ndarray, "B N"],
     ) -> tuple[Array, dict[str, Array], Array, Array]:
         tokens = encoder(pictures.reshape(-1, *pictures.shape[2:]))
         tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])

@@ -63,10 +63,10 @@ def test_tasks_take_turns_and_medians_lie_between():
 
 
 def test_tables_say_what_is_not_measured_and_change_nothing_else(tmp_path):
-    made = rewritten(f"before\n{BEGIN}\nold\n{END}\nafter\n", tmp_path)
+    made = rewritten(f"before\n{BEGIN}\nstale figures\n{END}\nafter\n", tmp_path)
     assert made.startswith(f"before\n{BEGIN}\n")
     assert made.endswith(f"{END}\nafter\n")
-    assert "old" not in made
+    assert "stale" not in made
     assert made.count("Not measured") == 9  # five scripts, four of them on a GPU too
     assert rewritten(made, tmp_path) == made
     with pytest.raises(ValueError, match="expected one"):
