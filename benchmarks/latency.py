@@ -1,6 +1,7 @@
 """Batch-1 latency at 224²: a pair of pictures → heatmap and score, beside plain PyTorch.
 
-    python benchmarks/latency.py [--encoders S B L] [--quick] [--json FILE] [--no-training]
+    python benchmarks/latency.py [--encoders S B L] [--quick] [--json FILE]
+        [--no-compile] [--no-training] [--no-others]
 
 Encoders S, B, L are DINOv2 ViT-S/14, B/14, L/14, with random weights. Ours starts from pictures on
 the device, from numpy arrays, or from files (photograph and points of a generated scan of 400×400:
@@ -180,11 +181,11 @@ def training_ratios(quick: bool) -> dict[str, float]:
         command = [sys.executable, str(script), "--json", str(target)]
         subprocess.run(command + (["--quick"] if quick else []), check=True)
         found = json.loads(target.read_text())["ratio_to_torch"]
-    default = [v for name, v in found.items() if "default" in name]
+    default = [v for name, v in found.items() if name.startswith("training_default")]
     return {"training": max(default), **found} if default else found
 
 
-def measure(letter: str, quick: bool, folder: Path) -> dict[str, Any]:
+def measure(letter: str, quick: bool, compiled: bool, folder: Path) -> dict[str, Any]:
     """All rows of one encoder."""
     name = ENCODERS[letter]
     pairs, files = our_pairs(name), write_files(folder)
@@ -197,7 +198,7 @@ def measure(letter: str, quick: bool, folder: Path) -> dict[str, Any]:
                 read_scan(files, Options())
             )
     tasks |= decoders(pairs, encoder_config(name).width)
-    peers, missing = pair_peers(name, compiled=not quick)
+    peers, missing = pair_peers(name, compiled)
     tasks |= peers | decoder_peers(encoder_config(name).width)
     runs, seconds = (5, 30) if quick else (100, 600)
     times = interleaved(tasks, runs, seconds)
@@ -249,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
     parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-training", action="store_true", help="leave training.py out")
     parser.add_argument("--no-others", action="store_true", help="leave the other systems out")
     parser.add_argument("--json", type=Path, default=RESULTS / "latency.json")
@@ -262,7 +264,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for letter in letters:
-            result["encoders"][letter] = measure(letter, arguments.quick, Path(folder))
+            compiled = not (arguments.quick or arguments.no_compile)
+            result["encoders"][letter] = measure(letter, arguments.quick, compiled, Path(folder))
             jax.clear_caches()
     main_letter = "B" if "B" in letters else letters[0]
     result["ratio_to_torch"] = dict(result["encoders"][main_letter]["ratio_to_torch"])

@@ -44,6 +44,7 @@ def test_weights_are_arguments_and_no_part_of_the_program(judge):
         assert leaf.unsafe_buffer_pointer() == pointer
 
 
+@pytest.mark.slow
 def test_the_one_program_equals_its_parts(judge):
     encoder, program, from_tokens, given = judge
     _, parameters, statistics, pictures, valid = given
