@@ -34,6 +34,7 @@ CHOICES = {
     "form": ("flattened", "per_token", "cosine"),
     "method": ("pirn", *BASELINES),
     "dtype": ("float32", "bfloat16"),
+    "runtime": ("jax", "openvino"),
     "background": ("auto", "plane", "none"),
     "geometry": ("grid", "open3d"),
 }
@@ -232,6 +233,9 @@ class Config:
     """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
     dtype: str = "float32"
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
+    runtime: str = "jax"
+    """What the encoder runs on: jax, or openvino, which is faster on a CPU, most of all with dtype
+    bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
     method: str = "pirn"

@@ -302,6 +302,7 @@ class PIRN:
         *,
         weights: str | None = None,
         encoder: Encoder | None = None,
+        runtime: str | None = None,
     ) -> PIRN:
         """The detector that `save` wrote.
 
@@ -309,6 +310,7 @@ class PIRN:
             folder: with `config.json` and `model.safetensors`.
             weights: the encoder's file, where it has moved.
             encoder: an encoder at hand; used if it is the right one.
+            runtime: of the encoder, as in `Config`, where it is to differ from training.
 
         Raises:
             BadInputError: not such a folder, or damaged.
@@ -332,6 +334,8 @@ class PIRN:
         except (KeyError, TypeError) as error:
             raise BadInputError(f"not what was written: {error}", "train again", path) from error
         config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
+        if runtime is not None:
+            config = replace(config, runtime=runtime)
         if encoder is None or not _same(encoder, config, digest):
             encoder = _find_encoder(config, digest, named=weights is not None)
         model = cls(config, encoder=encoder)
@@ -392,7 +396,13 @@ def open_encoder(config: Config) -> Encoder:
     """
     layers, groups = layers_of(config)
     encoder = load_encoder(
-        config.encoder, config.weights, config.image_size, layers, dtype=config.dtype, groups=groups
+        config.encoder,
+        config.weights,
+        config.image_size,
+        layers,
+        dtype=config.dtype,
+        runtime=config.runtime,
+        groups=groups,
     )
     if config.require_weights and not encoder.source.path:
         raise WeightsError(
@@ -496,6 +506,7 @@ def _same(encoder: Encoder, config: Config, digest: str) -> bool:
         and encoder.image_size == (config.image_size, config.image_size)
         and (encoder.layers, encoder.groups) == layers_of(config)
         and encoder.dtype.name == config.dtype
+        and encoder.runtime == config.runtime
     )
 
 

@@ -138,6 +138,7 @@ def evaluate_run(
     *,
     categories: Sequence[str] = (),
     weights: str | None = None,
+    runtime: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -149,6 +150,7 @@ def evaluate_run(
         changes: fields of the run's config about its data that differ: dataset, data_root, ….
         categories: only these.
         weights: the encoder's file, where it has moved.
+        runtime: of the encoder, where it is to differ from training.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
@@ -166,7 +168,7 @@ def evaluate_run(
         data = open_category(config, category)
         encoder = models[-1].encoder if models else None
         parts.append(Part(category, seed, data))
-        models.append(PIRN.load(place / "model", weights=weights, encoder=encoder))
+        models.append(PIRN.load(place / "model", weights=weights, encoder=encoder, runtime=runtime))
     marks = {
         "data": "generated" if config.dataset == "synthetic" else "real",
         "demo_encoder": models[0].demo,
