@@ -82,7 +82,7 @@ def ours(recipe: str) -> Callable[[], Any]:
     shots, layout = _stack([job], settings), choose_layout("none", 1)
     program = Program(layout, settings, shots)
     state = [program.place(create_states(settings, shots, np.zeros(1, np.uint32)))]
-    batches = _batches([job], 0, PIECE, settings.batch_size, layout.padded_scans)
+    batches = _batches([job], 0, PIECE, settings, layout.padded_scans)
 
     def run() -> None:
         state[0], losses = program.run(state[0], batches)

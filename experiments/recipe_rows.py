@@ -190,7 +190,7 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
     "Which loss?": (
         Row("flattened loss, exponent 3", ("form=flattened", "exponent=3.0"), full=True),
         Row("exponent 3", ("exponent=3.0",), full=True),
-        Row("no mining", ("form=cosine",), full=True),
+        Row("no mining", ("form=mean",), full=True),
     ),
     "How long, how fast?": (
         Row("rate 3e-4", ("learning_rate=3e-4",), full=True),

@@ -24,14 +24,24 @@ from pirn_jax.recipes import BASELINES, InpFormerRecipe, MemoryRecipe, SubspaceR
 
 MODALITIES = ("rgb", "normals")
 CHOICES = {
-    "token_scale": ("none", "centre", "centre_image", "standardise", "whiten", "layernorm"),
+    "token_scale": (
+        "none",
+        "centre",
+        "centre_image",
+        "standardise",
+        "standardise_image",
+        "whiten",
+        "layernorm",
+    ),
     "prototype_init": ("normal", "kmeans++"),
     "solver": ("auto", "ott", "scan", "kernel"),
     "gradient": ("unroll", "implicit", "stop"),
     "context": ("ot", "topk", "global", "none"),
     "graph": ("jraph", "dense"),
-    "mnc_residual": ("purified", "none"),
-    "form": ("flattened", "per_token", "cosine"),
+    "mnc_residual": ("purified", "bottleneck", "none"),
+    "distance": ("cosine", "squared"),
+    "form": ("flattened", "per_token", "mean"),
+    "schedule": ("constant", "cosine"),
     "method": ("pirn", *BASELINES),
     "dtype": ("float32", "bfloat16"),
     "runtime": ("jax", "openvino"),
@@ -66,7 +76,11 @@ class DecoderConfig:
     """L, decoder layers (Table 6)."""
     token_scale: str = "none"
     """What is done to E before it is both input and target: none, centre (over the shots),
-    centre_image (each image on its own mean), standardise (per channel), whiten, layernorm."""
+    centre_image (each image on its own mean), standardise (per channel), standardise_image (the
+    same after centre_image), whiten, layernorm."""
+    distance: str = "cosine"
+    """Of a token to what it is rebuilt as, in the loss and in the score: cosine (1 - cos), or
+    squared (mean over channels of the squared difference)."""
     prototype_init: str = "normal"
     """normal: N(0, 1) per coordinate; kmeans++: tokens of the shots, far from one another."""
 
@@ -85,7 +99,8 @@ class DecoderConfig:
     """BPA with LayerNorm and learned query, key, value and output projections, in heads.
     False: Eq. 2 as it stands, on the tokens and prototypes themselves."""
     heads: int = 6
-    """Most heads of that attention: the largest divisor of the channels up to it is taken."""
+    """Most heads of that attention: the largest divisor of the channels up to it is taken. 0: one
+    for every 32 channels."""
     mlp_ratio: int = 0
     """Hidden width of a feed-forward block after each layer, in channels; 0: none, as in the
     equations (Table 4's 103.36 GFLOPs leave room for one of ratio 4)."""
@@ -108,7 +123,8 @@ class DecoderConfig:
     """Initial γ; the gate is tanh γ. At 0 a few-shot run never opens it."""
     mnc_residual: str = "purified"
     """What Z_mnc starts from: purified (Z' = E ⊙ σ(Z_bpa), Eq. 4; lets an anomaly copy itself
-    through) or none. With one modality Z_mnc is this and nothing else (Table 3)."""
+    through), bottleneck (Z' through a linear map to a third of the channels and back, which carries
+    what is normal and little else), or none. With one modality Z_mnc is this alone (Table 3)."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -119,13 +135,16 @@ class DecoderConfig:
             )
         for name in self.modalities:
             _check_name("modalities", name, MODALITIES)
-        for name in ("prototypes", "layers", "iterations", "heads", "neighbours", "graph_heads"):
+        for name in ("prototypes", "layers", "iterations", "neighbours", "graph_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name}: expected 1 or more, got {getattr(self, name)}", "raise it"
                 )
-        if self.mlp_ratio < 0:
-            raise ConfigError(f"mlp_ratio: expected 0 or more, got {self.mlp_ratio}", "use 0 or 4")
+        for name in ("heads", "mlp_ratio"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"{name}: expected 0 or more, got {getattr(self, name)}", "use 0 or 4"
+                )
         if not self.epsilon > 0:
             raise ConfigError(f"epsilon: expected above 0, got {self.epsilon}", "use 0.05")
         if self.gradient == "implicit" and self.assignment != "ot":
@@ -140,10 +159,10 @@ class LossConfig:
     """The training loss (`pirn_jax.decoder.loss`)."""
 
     form: str = "flattened"
-    """flattened: INP-Former's soft mining; per_token: the same weights on per-token distances;
-    cosine: the mean distance, no mining."""
+    """flattened: INP-Former's soft mining on the cosine of whole maps; per_token: the same weights
+    on per-token distances; mean: the mean distance, no mining."""
     exponent: float = 3.0
-    """Power of the mining weights (d / mean d); no part in form cosine."""
+    """Power of the mining weights (d / mean d); no part in form mean."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -158,7 +177,13 @@ class Recipe:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: float = 1e-4
-    """Of Adam, constant."""
+    """Of Adam."""
+    schedule: str = "constant"
+    """constant, or cosine: up from 0 over a fifth of the steps (20 at most), then down to a
+    hundredth."""
+    dropout: float = 0.0
+    """Share of the input's values set to 0 (its mean) at each step; the target stays whole, so that
+    what is odd in a token is rebuilt from what is not."""
     epochs: int = 60
     """Passes over the shots (8 with all of them)."""
     batch_size: int = 4
@@ -167,6 +192,14 @@ class Recipe:
     """Photometric copies of each shot to learn from as well."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout: expected a share in [0, 1), got {self.dropout}", "use 0.3")
+        if self.loss.form == "flattened" and self.decoder.distance != "cosine":
+            raise ConfigError(
+                f"form flattened compares cosines, and the distance is {self.decoder.distance}",
+                "use form per_token or mean",
+            )
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: expected above 0, got {getattr(self, name)}")
@@ -177,27 +210,31 @@ class Recipe:
 AnyRecipe = Recipe | MemoryRecipe | SubspaceRecipe | InpFormerRecipe
 
 
-# The reasons in `default` are first trials on real data (ViT-Ti/16, 10 shots, one or two seeds);
-# the ablation study measures each again.
+# The reasons in `default` are measured: experiments/RECIPE.md.
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(),
     "default": Recipe(
         decoder=DecoderConfig(
-            # Raw ViT outputs share a strong mean and a few outlier channels, so raw cosines say
-            # little: standardised tokens and prototypes found among them are where learning starts.
-            token_scale="standardise",
+            # Each image on its own mean (its light is not its defect), each channel at its own
+            # scale: raw ViT outputs share a strong mean and a few outlier channels.
+            token_scale="standardise_image",
+            # The length of a token says much of what is odd: cosines lose it.
+            distance="squared",
             prototype_init="kmeans++",
-            # P-AUROC 0.59 → 0.86 on tire with 6 heads; softmax in their place loses 0.005-0.14.
             attention=True,
+            heads=0,
             mlp_ratio=4,
-            # Starting closed beats starting half open by 0.04 I-AUROC over five sets.
             update_bias=2.0,
-            # With it the literal recipe localises nothing: P-AUROC 0.60 on tire.
-            mnc_residual="none",
+            # The whole of Z' copies anomalies through; none of it rebuilds too little.
+            mnc_residual="bottleneck",
         ),
-        # Per token beats flattened by 0.08 I-AUROC on tire; exponent 1 beats 3 over five sets.
-        loss=LossConfig(form="per_token", exponent=1.0),
-        learning_rate=1e-3,
+        loss=LossConfig(form="mean", exponent=0.0),
+        learning_rate=2e-3,
+        schedule="cosine",
+        dropout=0.3,
+        batch_size=8,
+        # Another light is no defect: seen while learning, it costs less when met later.
+        copies=2,
     ),
 }
 
@@ -258,7 +295,8 @@ class Config:
     """How normals and background are computed: grid, or open3d as in the paper (slow)."""
     top: float | None = None
     """Image score: mean of this share of the map's largest values; 0: the largest. None: as the
-    method's authors do: 0.01 for inp_former and subspace, 0 for the others."""
+    method's authors do: 0.01 for inp_former and subspace, 0 for memory and recipe paper; 0.01 for
+    recipe default."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
     seed: Annotated[int, tyro.conf.Suppress] = 0  # a run has seeds
@@ -293,6 +331,8 @@ class Config:
         """`top`, with None decided by the method."""
         if self.top is not None:
             return self.top
+        if self.method == "pirn":
+            return 0.0 if self.recipe == "paper" else 0.01
         return 0.01 if self.method in ("inp_former", "subspace") else 0.0
 
     def resolved_recipe(self) -> AnyRecipe:

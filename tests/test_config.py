@@ -65,7 +65,8 @@ def test_changes_reach_the_recipe_of_the_method():
 
 
 def test_the_share_of_the_map_that_is_the_score_is_the_methods_own_unless_given():
-    assert [Config(method=name).top_share for name in ("pirn", "memory")] == [0.0, 0.0]
+    assert [Config(method=name).top_share for name in ("pirn", "memory")] == [0.01, 0.0]
+    assert Config(recipe="paper").top_share == 0.0
     assert [Config(method=name).top_share for name in ("inp_former", "subspace")] == [0.01, 0.01]
     assert Config(method="inp_former", top=0.0).top_share == 0.0
 

@@ -83,7 +83,7 @@ ROOMS |= {
     "judging": _MODEL | {"baselines", "recipes"},
     "detector": _MODEL | {"judging", "saved"},
     "runs": _MODEL | {"detector", "judging", "report", "saved"},
-    "train": {"command", "config", "runs", "saved"},
+    "train": {"command", "config", "runs", "saved", "training"},
     "evaluate": {"command", "runs", "saved"},
     "predict": {"command", "runs"},
     "doctor": {"command", "config", "encoder", "judging", "runs", "scans"},

@@ -70,23 +70,33 @@ class Decoder(nnx.Module):
         nothing = fit_scale(config.token_scale, jnp.zeros((m, 1, 1, channels)))
         self.statistics = nnx.Dict({name: Statistic(value) for name, value in nothing.items()})
 
-    def __call__(self, tokens: Tokens, valid: Shaped[Array, "B N"] | None = None) -> Reconstruction:
+    def __call__(
+        self,
+        tokens: Tokens,
+        valid: Shaped[Array, "B N"] | None = None,
+        keep: Float[Array, "M B N C"] | None = None,
+    ) -> Reconstruction:
         """Rebuild the tokens of each image.
 
         Args:
             tokens: (B, N, C) per modality of the config; what else it holds is not looked at.
             valid: (B, N), 0 or False for padding and background: they take no part in any
                 prototype's context or balance. None: all count.
+            keep: (M, B, N, C), what the input is multiplied by, the target is not: dropout while
+                training. None: 1.
         """
         names = self.config.modalities
-        target, rebuilt, prototypes, diagnostics = self.rebuild(stack(tokens, names), valid)
+        target, rebuilt, prototypes, diagnostics = self.rebuild(stack(tokens, names), valid, keep)
         streams = unstack(rebuilt, names)
         return Reconstruction(
             streams.rgb, streams.normals, unstack(target, names), prototypes, diagnostics
         )
 
     def rebuild(
-        self, tokens: Float[Array, "M B N C"], valid: Shaped[Array, "B N"] | None = None
+        self,
+        tokens: Float[Array, "M B N C"],
+        valid: Shaped[Array, "B N"] | None = None,
+        keep: Float[Array, "M B N C"] | None = None,
     ) -> tuple[
         Float[Array, "M B N C"], Float[Array, "M B N C"], Float[Array, "M B K C"], Diagnostics
     ]:
@@ -97,7 +107,7 @@ class Decoder(nnx.Module):
         learned = self.prototypes[...]
         m, k, c = learned.shape
         prototypes = jnp.broadcast_to(learned[:, None], (m, tokens.shape[1], k, c))
-        current, done = target, []
+        current, done = target if keep is None else target * keep, []
         for layer in self.layers:
             current, prototypes, diagnostics = layer(current, prototypes, target, mass)
             done.append(diagnostics)

@@ -31,10 +31,10 @@ class Diagnostics(NamedTuple):
         row_error: (M, B) largest relative error of the plan's rows.
         column_error: (M, B) largest relative error of its columns against N/K.
         gates: (M,) tanh γ; zeros where there is no cross-attention.
-        residual_share: (M, B) share of Z' in the lengths of the three summands Z_bpa, Z', g·CA,
-            mean over tokens.
-        residual_distance: (M, B, N) 1 − cos(E, Z'): the anomaly map of the path that could copy an
-            anomaly through, alone; 1 where the path is closed.
+        residual_share: (M, B) share of Z', as it is added, in the lengths of the three summands
+            Z_bpa, Z', g·CA, mean over tokens.
+        residual_distance: (M, B, N) 1 − cos(E, Z'), Z' as it is added: the anomaly map of the path
+            that could copy an anomaly through, alone; 1 where the path is closed.
     """
 
     usage: Float[Array, "*layers M B K"]
@@ -63,6 +63,32 @@ def cosine_distance(
     return 1.0 - jnp.where(
         there, (a * b).sum(-1) * jax.lax.rsqrt(jnp.where(there, product, 1.0)), 0.0
     )
+
+
+def squared_distance(
+    a: Float[Array, "*batch C"], b: Float[Array, "*batch C"]
+) -> Float[Array, "*batch"]:
+    """Mean over channels of (a − b)²."""
+    difference = a - b
+    return (difference * difference).mean(-1)
+
+
+DISTANCES = {"cosine": cosine_distance, "squared": squared_distance}
+
+
+class Bottleneck(nnx.Module):
+    """x A B with A, B of rank C/3, one per modality."""
+
+    def __init__(self, config: DecoderConfig, channels: int, rngs: nnx.Rngs):
+        m, rank = len(config.modalities), max(1, channels // 3)
+        self.down = nnx.Param(stacked_normal(rngs.params(), (m, channels, rank)))
+        # Small, so that the prototypes come first.
+        self.up = nnx.Param(0.1 * stacked_normal(rngs.params(), (m, rank, channels)))
+
+    def __call__(self, x: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
+        """The map on every token."""
+        narrow = jnp.einsum("mbnc,mcr->mbnr", x, self.down[...])
+        return jnp.einsum("mbnr,mrc->mbnc", narrow, self.up[...])
 
 
 class FeedForward(nnx.Module):
@@ -94,6 +120,8 @@ class Layer(nnx.Module):
         self.assign = Assignment(config, channels, rngs)
         self.align = GraphAttention(config, channels, rngs) if talks else None
         self.attend = CrossAttention(config, channels, rngs) if talks else None
+        narrow = config.communicate and config.mnc_residual == "bottleneck"
+        self.narrow = Bottleneck(config, channels, rngs) if narrow else None
         self.feed_forward = FeedForward(config, channels, rngs) if config.mlp_ratio else None
 
     def __call__(
@@ -123,8 +151,8 @@ class Layer(nnx.Module):
                 heard = self.attend(queries, self.align(prototypes))
                 gates = self.attend.gates()
                 result = result + heard
-            if self.config.mnc_residual == "purified":
-                purified = queries
+            if self.config.mnc_residual != "none":
+                purified = queries if self.narrow is None else self.narrow(queries)
                 result = result + purified
         if self.feed_forward is not None:
             result = self.feed_forward(result)

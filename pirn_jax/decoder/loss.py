@@ -3,7 +3,7 @@
 INP-Former's soft mining, which the paper names, is not a per-token loss. Its value is one minus the
 cosine of the whole flattened map of an image; the mining scales the gradient of each location by
 (d / mean d)^3, d the distance there, the mean taken over batch and places. `per_token` uses the
-same weights on the distances themselves; `cosine` uses none.
+same weights on the distances themselves; `mean` uses none.
 
 Dimension letters: B batch, N tokens, C channels.
 Source: Luo et al. 2025 (INP-Former), its released loss; paper, "Training and Inference".
@@ -20,7 +20,7 @@ from jaxtyping import Float, Shaped
 
 from pirn_jax.config import LossConfig
 from pirn_jax.decoder.decoder import Reconstruction
-from pirn_jax.decoder.layer import cosine_distance
+from pirn_jax.decoder.layer import DISTANCES, cosine_distance
 
 
 def reconstruction_loss(
@@ -28,10 +28,11 @@ def reconstruction_loss(
     config: LossConfig,
     weight: Shaped[Array, "B N"] | None = None,
     axis_name: str | None = None,
+    distance: str = "cosine",
 ) -> Float[Array, ""]:
     """Sum over modalities of their loss; see `stream_loss`."""
     losses = [
-        stream_loss(target, rebuilt, config, weight, axis_name)
+        stream_loss(target, rebuilt, config, weight, axis_name, distance)
         for target, rebuilt in zip(
             reconstruction.target, (reconstruction.rgb, reconstruction.normals), strict=True
         )
@@ -46,6 +47,7 @@ def stream_loss(
     config: LossConfig,
     weight: Shaped[Array, "B N"] | None = None,
     axis_name: str | None = None,
+    distance: str = "cosine",
 ) -> Float[Array, ""]:
     """The loss of one modality; no gradient goes to the target.
 
@@ -57,12 +59,13 @@ def stream_loss(
         axis_name: of a mapped axis of devices. The mean distance is then that of all devices, and
             the mean over devices of the returned losses, and of their gradients, is the loss, and
             the gradient, of the whole batch, however unevenly it was split.
+        distance: of a token to its target, see DecoderConfig; form flattened has cosines only.
     """
     target = jax.lax.stop_gradient(target)
     token = jnp.ones(target.shape[:2], target.dtype) if weight is None else weight
     token = token.astype(target.dtype)
-    distance = cosine_distance(target, rebuilt)
-    held = jax.lax.stop_gradient(distance)
+    each = DISTANCES[distance](target, rebuilt)
+    held = jax.lax.stop_gradient(each)
 
     def mean_total(x: Array) -> Array:
         """The total, per device."""
@@ -73,7 +76,7 @@ def stream_loss(
     # A distance may be rounded below 0; a mean of 0 leaves nothing to weigh.
     factor = (jnp.maximum(held, 0.0) / jnp.maximum(mean, 1e-12)) ** config.exponent
     if config.form != "flattened":
-        weighed = distance if config.form == "cosine" else factor * distance
+        weighed = each if config.form == "mean" else factor * each
         return (token * weighed).sum() / jnp.maximum(mean_total(token), 1e-12)
     constant = jax.lax.stop_gradient(rebuilt)
     scaled = constant + factor[..., None] * (rebuilt - constant)  # value of rebuilt, mined gradient

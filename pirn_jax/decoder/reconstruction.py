@@ -24,7 +24,8 @@ from pirn_jax.transport import Plan, assign, cosine_cost
 
 
 def head_count(most: int, channels: int) -> int:
-    """The largest divisor of the channels that is at most `most`."""
+    """The largest divisor of the channels that is at most `most`; 0: one for every 32 channels."""
+    most = most or max(1, channels // 32)
     return max(h for h in range(1, most + 1) if channels % h == 0)
 
 

@@ -77,18 +77,20 @@ def fit_scale(
         mass: (B, N); tokens of mass 0 do not count. None: all do.
 
     Returns:
-        "mean" (M, C) for centre, standardise and whiten; "factor" (M, C) for standardise;
-        "matrix" (M, C, C) for whiten; nothing for the others.
+        "mean" (M, C) for centre, whiten and both ways to standardise; "factor" (M, C) for these
+        two; "matrix" (M, C, C) for whiten; nothing for the others.
     """
-    if kind not in ("centre", "standardise", "whiten"):
+    if kind not in ("centre", "standardise", "standardise_image", "whiten"):
         return {}
+    if kind == "standardise_image":
+        tokens = _centre_image(tokens, mass)
     weight = jnp.ones(tokens.shape[1:3], tokens.dtype) if mass is None else mass
     weight = (weight / jnp.maximum(weight.sum(), 1e-12)).astype(tokens.dtype)
     mean = jnp.einsum("mbnc,bn->mc", tokens, weight, precision=jax.lax.Precision.HIGHEST)
     if kind == "centre":
         return {"mean": mean}
     centred = tokens - mean[:, None, None, :]
-    if kind == "standardise":
+    if kind.startswith("standardise"):
         deviation = jnp.sqrt(jnp.einsum("mbnc,mbnc,bn->mc", centred, centred, weight))
         floor = SMALLEST * deviation.max(-1, keepdims=True)
         return {"mean": mean, "factor": 1.0 / jnp.maximum(deviation, jnp.maximum(floor, 1e-12))}
@@ -114,14 +116,23 @@ def apply_scale(
         return tokens
     if kind == "layernorm":
         return normalised(tokens)
+    if kind.endswith("_image"):
+        tokens = _centre_image(tokens, mass)
     if kind == "centre_image":
-        if mass is None:
-            return tokens - tokens.mean(-2, keepdims=True)
-        share = mass / jnp.maximum(mass.sum(-1, keepdims=True), 1e-12)
-        return tokens - jnp.einsum("mbnc,bn->mbc", tokens, share)[..., None, :]
+        return tokens
     centred = tokens - statistics["mean"][:, None, None, :]
-    if kind == "standardise":
+    if kind.startswith("standardise"):
         return centred * statistics["factor"][:, None, None, :]
     if kind == "whiten":
         return jnp.einsum("mbnc,mcd->mbnd", centred, statistics["matrix"])
     return centred
+
+
+def _centre_image(
+    tokens: Float[Array, "M B N C"], mass: Float[Array, "B N"] | None
+) -> Float[Array, "M B N C"]:
+    """Each image's tokens from their own mean."""
+    if mass is None:
+        return tokens - tokens.mean(-2, keepdims=True)
+    share = mass / jnp.maximum(mass.sum(-1, keepdims=True), 1e-12)
+    return tokens - jnp.einsum("mbnc,bn->mbc", tokens, share)[..., None, :]

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from pirn_jax.baselines import InpFormer, Memory, Subspace, inp_former
 from pirn_jax.config import Config, DecoderConfig, Recipe
 from pirn_jax.decoder import Tokens, merge
+from pirn_jax.decoder.layer import squared_distance
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError
 from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
@@ -87,12 +88,13 @@ class Prototypes:
         tokens: Float[Array, "M B N C"],
         valid: Bool[Array, "B N"],
     ) -> tuple[Float[Array, "M B N"], Float[Array, "M B K"]]:
-        """1 - cos of each token and what the decoder makes of it."""
+        """The decoder's distance of each token to what it makes of it."""
         graph, _, _ = skeleton(self.decoder, self.channels)
         names = self.decoder.modalities
         given = Tokens(**{name: tokens[place] for place, name in enumerate(names)})
         rebuilt = merge(graph, parameters, statistics)(given, valid)
-        each = [token_distance(getattr(rebuilt.target, n), getattr(rebuilt, n)) for n in names]
+        compare = token_distance if self.decoder.distance == "cosine" else squared_distance
+        each = [compare(getattr(rebuilt.target, n), getattr(rebuilt, n)) for n in names]
         return jnp.stack(each), rebuilt.diagnostics.usage[-1]
 
     def skeleton(self) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ no scan weighs four times another's.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ def _train_group(
     for start, stop in stretches(recipe.epochs):
         if stop <= begin:
             continue
-        batches = _batches(padded, start, stop, recipe.batch_size, layout.padded_scans)
+        batches = _batches(padded, start, stop, recipe, layout.padded_scans)
         state, losses = program.run(state, batches)
         steps = len(losses) // (stop - start)
         _check_losses(losses[:, : len(jobs)], jobs, start * steps)
@@ -217,26 +218,49 @@ def epoch_order(seed: int, epoch: int, scans: int, batch_size: int) -> list[Int[
     return np.array_split(order, -(-scans // batch_size))
 
 
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The rate of a step, counted from 0, of a training of so many."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    warm_up, least = max(1, min(20, steps // 5)), 0.01
+    if step < warm_up:
+        return recipe.learning_rate * step / warm_up
+    done = (step - warm_up) / max(1, steps - warm_up)
+    return recipe.learning_rate * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
 def _batches(
-    jobs: list[Job], start: int, stop: int, batch_size: int, padded: Callable[[int], int]
+    jobs: list[Job], start: int, stop: int, recipe: Recipe, padded: Callable[[int], int]
 ) -> Batches:
     """The steps of some epochs, (T, J, B); padding repeats a step's first scan with weight 0."""
-    scans = jobs[0].shots.valid.shape[0]
-    most = len(epoch_order(0, 0, scans, batch_size)[0])
-    size = padded(most)
-    indices, weights = [], []
+    scans, batch_size = jobs[0].shots.valid.shape[0], recipe.batch_size
+    first = epoch_order(0, 0, scans, batch_size)
+    each, size = len(first), padded(len(first[0]))
+    indices, weights, rates, seeds = [], [], [], []
     for epoch in range(start, stop):
-        for parts in zip(
-            *(epoch_order(j.seed, epoch, scans, batch_size) for j in jobs), strict=True
-        ):
+        # A scan loses what it loses whatever step, device or stack it is in.
+        own = [
+            np.random.default_rng((j.seed, epoch, 1)).integers(2**32, size=scans, dtype=np.uint32)
+            for j in jobs
+        ]
+        orders = (epoch_order(j.seed, epoch, scans, batch_size) for j in jobs)
+        for step, parts in enumerate(zip(*orders, strict=True)):
+            rate = learning_rate(recipe, epoch * each + step, recipe.epochs * each)
+            rates.append(np.full((len(jobs), size), rate))
             full = [np.resize(part, size) for part in parts]
             for row, part in zip(full, parts, strict=True):
                 row[len(part) :] = part[0]
             indices.append(full)
+            seeds.append([mine[row] for mine, row in zip(own, full, strict=True)])
             weights.append([np.arange(size) < len(part) for part in parts])
     counts = np.array(weights)
     dtype = jnp.zeros(()).dtype
-    return Batches(np.array(indices, np.int32), None if counts.all() else counts.astype(dtype))
+    return Batches(
+        np.array(indices, np.int32),
+        None if counts.all() else counts.astype(dtype),
+        np.array(rates, dtype),
+        np.array(seeds, np.uint32) if recipe.dropout else None,
+    )
 
 
 def _stack(jobs: list[Job], recipe: Recipe) -> Shots:

@@ -109,8 +109,9 @@ class Program:
             self._batches = layout.sharding(*([None, AXIS] if jobs else [None, None, AXIS]))
         self._stacked = pmap and jobs
         channels = next(x.shape[-1] for x in shots.tokens if x is not None)
-        # Neither the epochs nor the batch size is part of the program.
-        self.graph, self._run = _compiled(layout, replace(recipe, epochs=1, batch_size=1), channels)
+        # Neither epochs, nor batch size, nor rate is part of the program.
+        same = replace(recipe, epochs=1, batch_size=1, learning_rate=1.0, schedule="constant")
+        self.graph, self._run = _compiled(layout, same, channels)
         self._shots = self._place(self._cut(shots), self._state)
 
     def place(self, state: State) -> State:

@@ -5,7 +5,7 @@ stretch of epochs are one `lax.scan`. Which scans make up a step is decided outs
 comes in as indices, so the same program serves every epoch and every order.
 
 Dimension letters: J jobs, S shots, N tokens, C channels, T steps, B scans of a step.
-Source: paper, "Training and Inference"; DECISIONS 14 (Adam at a constant rate).
+Source: paper, "Training and Inference"; DECISIONS 14 (Adam).
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ class Batches(NamedTuple):
     Attributes:
         indices: (T, J, B), into the shots.
         weights: (T, J, B), 1, or 0 for padding; None where nothing is padded.
+        rates: (T, J, B), the learning rate, the same for all scans of a step.
+        seeds: (T, J, B), of the values each scan's input loses; None without dropout.
     """
 
     indices: Int[Arrays, "T J B"]
     weights: Float[Arrays, "T J B"] | None
+    rates: Float[Arrays, "T J B"]
+    seeds: UInt32[Arrays, "T J B"] | None
 
 
 def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -79,24 +83,35 @@ def create_states(recipe: Recipe, shots: Shots, seeds: UInt32[Arrays, " J"]) -> 
     """The jobs before their first step.
 
     Args:
-        recipe: decoder and learning rate.
+        recipe: the decoder.
         shots: of the stacked jobs.
         seeds: a job starts from its own, whatever it is stacked with.
     """
 
-    def create(tokens: tuple, valid: Any, seed: Array) -> State:
+    def create(tokens: tuple, valid: Any, seed: Any) -> State:
         decoder = create_decoder(recipe.decoder, Tokens(*tokens), jax.random.key(seed), valid)
         _, parameters, statistics = split(decoder)
-        state = State(parameters, optimizer_of(recipe).init(parameters), statistics)
+        state = State(parameters, OPTIMIZER.init(parameters), statistics)
         # Strongly typed, as the steps return them: the first step's program is that of the others.
         return jax.tree.map(lambda x: x.astype(x.dtype), state)
 
     return jax.vmap(create)(shots.tokens, shots.valid, seeds)
 
 
-def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam at the recipe's constant rate."""
-    return optax.adam(recipe.learning_rate)
+OPTIMIZER = optax.scale_by_adam()
+"""Adam but for its rate, which comes with each step."""
+
+
+def kept(
+    seeds: UInt32[Arrays, " B"], dropout: float, shape: tuple[int, int, int], dtype: Any
+) -> Float[Array, "M B N C"]:
+    """Dropout's factors, 0 or 1/(1 - dropout), of each scan by its own seed."""
+
+    def draw(seed: Any) -> Array:
+        stays = jax.random.bernoulli(jax.random.key(seed), 1.0 - dropout, shape)
+        return stays.astype(dtype) / (1.0 - dropout)
+
+    return jax.vmap(draw, out_axes=1)(seeds)
 
 
 def run_steps(
@@ -125,10 +140,14 @@ def run_steps(
     Returns:
         The state after, and the loss of each step and job before its update.
     """
-    optimizer = optimizer_of(recipe)
 
-    def update(state: State, tokens: tuple, valid: Array | None, weight: Array | None) -> Any:
-        counted = valid
+    def update(state: State, tokens: tuple, valid: Any, batch: Any) -> Any:
+        counted, weight = valid, batch.weights
+        keep = None
+        if batch.seeds is not None:
+            streams = [x for x in tokens if x is not None]
+            shape = (len(streams), *streams[0].shape[1:])
+            keep = kept(batch.seeds, recipe.dropout, shape, streams[0].dtype)
         if weight is not None:
             everywhere = jnp.ones(_leading(tokens), weight.dtype)
             counted = weight[:, None] * (
@@ -137,22 +156,24 @@ def run_steps(
 
         def objective(parameters: dict[str, Any]) -> Array:
             # Padding repeats a scan: the decoder sees it whole, and the loss leaves it out.
-            rebuilt = merge(graph, parameters, state.statistics)(Tokens(*tokens), valid)
-            return reconstruction_loss(rebuilt, recipe.loss, counted, axis_name)
+            rebuilt = merge(graph, parameters, state.statistics)(Tokens(*tokens), valid, keep)
+            return reconstruction_loss(
+                rebuilt, recipe.loss, counted, axis_name, recipe.decoder.distance
+            )
 
         loss, gradient = jax.value_and_grad(objective)(state.parameters)
         if axis_name is not None:
             loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
-            change, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+            change, moments = OPTIMIZER.update(gradient, state.optimizer, state.parameters)
+            change = jax.tree.map(lambda x: -batch.rates[0] * x, change)
         parameters: Any = optax.apply_updates(state.parameters, change)
         return State(parameters, moments, state.statistics), loss
 
     def step(state: State, batch: Batches) -> tuple[State, Array]:
         taken = jax.vmap(lambda x, index: x[index])
         tokens, valid = jax.tree.map(lambda x: constrain(taken(x, batch.indices)), tuple(shots))
-        weights = jax.tree.map(constrain, batch.weights)
-        return jax.vmap(update)(state, tokens, valid, weights)
+        return jax.vmap(update)(state, tokens, valid, jax.tree.map(constrain, batch))
 
     return jax.lax.scan(step, state, batches)
 

@@ -106,7 +106,9 @@ def per_token_loss(target, rebuilt, exponent):
     return (factor * distance).mean()
 
 
-def decode(streams, weights, *, heads=0, graph_heads=4, neighbours=3, residual=True, masses=None):
+def decode(
+    streams, weights, *, heads=0, graph_heads=4, neighbours=3, residual="purified", masses=None
+):
     """A whole decoder of the given layers' weights on one image, one or two modalities."""
     first = list(streams)
     z, p = list(first), list(weights["prototypes"])
@@ -117,12 +119,14 @@ def decode(streams, weights, *, heads=0, graph_heads=4, neighbours=3, residual=T
             bpa = [attention(z[m], p[m], layer[m], heads, mass) for m in range(len(z))]
         else:
             bpa = [plan(cosine(z[m], p[m]), mass=mass) @ p[m] for m in range(len(z))]
-        purified = [z[m] * torch.sigmoid(bpa[m]) for m in range(len(z))]
+        queries = [z[m] * torch.sigmoid(bpa[m]) for m in range(len(z))]
         new = list(bpa)
         if len(z) == 2:
             aligned = graph(p[0], p[1], layer[0], graph_heads, neighbours)
-            new = [new[m] + cross(purified[m], aligned[1 - m], layer[m]) for m in range(2)]
-        if residual:
-            new = [new[m] + purified[m] for m in range(len(z))]
+            new = [new[m] + cross(queries[m], aligned[1 - m], layer[m]) for m in range(2)]
+        if residual == "purified":
+            new = [new[m] + queries[m] for m in range(len(z))]
+        if residual == "bottleneck":
+            new = [new[m] + queries[m] @ layer[m]["down"] @ layer[m]["up"] for m in range(len(z))]
         z = [mlp(new[m], layer[m]) if "m1" in layer[m] else new[m] for m in range(len(z))]
     return z, p

@@ -11,8 +11,8 @@ from flax import nnx
 from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Decoder, Tokens, merge, split
 from pirn_jax.decoder.communication import CrossAttention, GraphAttention
-from pirn_jax.decoder.layer import FeedForward
-from pirn_jax.decoder.reconstruction import Assignment
+from pirn_jax.decoder.layer import Bottleneck, FeedForward
+from pirn_jax.decoder.reconstruction import Assignment, head_count
 from pirn_jax.decoder.refinement import Refinement
 
 torch = pytest.importorskip("torch")
@@ -62,6 +62,8 @@ def module_weights(module, m):
     if isinstance(module, CrossAttention):
         names = {"cq": "query", "ck": "key", "cv": "value", "gamma": "gate"}
         return {a: t(getattr(module, b)[m]) for a, b in names.items()}
+    if isinstance(module, Bottleneck):
+        return {"down": t(module.down[m]), "up": t(module.up[m])}
     if isinstance(module, FeedForward):
         names = {"m1": "first", "mb1": "first_bias", "m2": "second", "mb2": "second_bias"}
         return {a: t(getattr(module, b)[m]) for a, b in names.items()}
@@ -200,6 +202,7 @@ def test_whole_decoder(recipe, modalities, masked):
                         layer.assign,
                         layer.align,
                         layer.attend,
+                        layer.narrow,
                         layer.feed_forward,
                     )
                     for name, value in module_weights(module, i).items()
@@ -221,8 +224,8 @@ def test_whole_decoder(recipe, modalities, masked):
         expected, prototypes = oracle.decode(
             [t(TOKENS[i, b, :kept]) for i in range(m)],
             weights,
-            heads=6 if config.attention else 0,
-            residual=config.mnc_residual == "purified",
+            heads=head_count(config.heads, C) if config.attention else 0,
+            residual=config.mnc_residual,
         )
         for i, name in enumerate(modalities):
             np.testing.assert_allclose(

@@ -150,7 +150,8 @@ def test_every_ablation_trains(changes):
     @jax.jit
     def step(parameters):
         result = merge(graph, parameters, statistics)(tokens())
-        return reconstruction_loss(result, RECIPES["default"].loss), result
+        loss = reconstruction_loss(result, RECIPES["default"].loss, distance=settings.distance)
+        return loss, result
 
     (loss, result), gradient = jax.value_and_grad(step, has_aux=True)(parameters)
     assert jnp.isfinite(loss)
@@ -178,6 +179,9 @@ def test_diagnostics(recipe):
     if settings.mnc_residual == "purified":
         assert (told.residual_share > 0).all()
         assert (told.residual_distance[0] < 1).all()  # Z' leaks E in the first layer
+    elif settings.mnc_residual == "bottleneck":
+        assert (told.residual_share > 0).all()
+        assert told.residual_distance.mean() > 0.8  # and the bottleneck does not, untrained
     else:
         np.testing.assert_array_equal(told.residual_share, 0.0)
         np.testing.assert_array_equal(told.residual_distance, 1.0)

@@ -12,10 +12,10 @@ SCANS, TOKENS, CHANNELS = 5, 16, 24
 
 
 def recipe(epochs: int = 4, name: str = "default", **changes) -> Recipe:
-    """A recipe with a decoder of one layer and few transport iterations."""
+    """A recipe with a decoder of one layer, few transport iterations, and uneven batches."""
     found = RECIPES[name]
     small = {"layers": 1, "prototypes": 4, "iterations": 6, **changes}
-    return replace(found, epochs=epochs, decoder=replace(found.decoder, **small))
+    return replace(found, epochs=epochs, batch_size=4, decoder=replace(found.decoder, **small))
 
 
 def job(seed: int = 0, scans: int = SCANS, masked: bool = False, dtype=np.float32) -> Job:

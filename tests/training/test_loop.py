@@ -10,9 +10,9 @@ import pytest
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training import Features, Job, loop, train
-from pirn_jax.training.loop import epoch_order, job_bytes, stretches
+from pirn_jax.training.loop import epoch_order, job_bytes, learning_rate, stretches
 from pirn_jax.training.parallel import Program, choose_layout
-from pirn_jax.training.step import Batches, create_states, skeleton
+from pirn_jax.training.step import Batches, create_states, kept, skeleton
 from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
@@ -29,29 +29,38 @@ def plain_loop(job, recipe):
     parameters, statistics = create(jax.random.key(job.seed))
 
     @jax.jit
-    def gradient(parameters, tokens, valid):
+    def gradient(parameters, tokens, valid, keep):
         def loss(parameters):
-            rebuilt = merge(graph, parameters, statistics)(tokens, valid)
-            return reconstruction_loss(rebuilt, recipe.loss, valid)
+            rebuilt = merge(graph, parameters, statistics)(tokens, valid, keep)
+            return reconstruction_loss(
+                rebuilt, recipe.loss, valid, distance=recipe.decoder.distance
+            )
 
         return jax.value_and_grad(loss)(parameters)
 
     leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, parameters))
     first, second = [np.zeros_like(x) for x in leaves], [np.zeros_like(x) for x in leaves]
-    losses, t = [], 0
+    losses, t, scans = [], 0, len(job.shots.valid)
+    steps = recipe.epochs * len(epoch_order(0, 0, scans, recipe.batch_size))
     for epoch in range(recipe.epochs):
-        for part in epoch_order(job.seed, epoch, len(job.shots.valid), recipe.batch_size):
+        random = np.random.default_rng((job.seed, epoch, 1))
+        seeds = random.integers(2**32, size=scans, dtype=np.uint32)
+        for part in epoch_order(job.seed, epoch, scans, recipe.batch_size):
             some = Tokens(tokens.rgb[part], tokens.normals[part])
             loss, slopes = gradient(
-                jax.tree.unflatten(tree, leaves), some, None if valid is None else valid[part]
+                jax.tree.unflatten(tree, leaves),
+                some,
+                None if valid is None else valid[part],
+                kept(seeds[part], recipe.dropout, (2, TOKENS, CHANNELS), np.float32),
             )
+            rate = learning_rate(recipe, t, steps)
             losses.append(float(loss))
             t += 1
             for i, slope in enumerate(jax.tree.leaves(slopes)):
                 first[i] = 0.9 * first[i] + 0.1 * np.asarray(slope)
                 second[i] = 0.999 * second[i] + 0.001 * np.asarray(slope) ** 2
                 change = first[i] / (1 - 0.9**t) / (np.sqrt(second[i] / (1 - 0.999**t)) + 1e-8)
-                leaves[i] = (leaves[i] - recipe.learning_rate * change).astype(np.float32)
+                leaves[i] = (leaves[i] - rate * change).astype(np.float32)
     return jax.tree.unflatten(tree, leaves), losses
 
 
@@ -137,16 +146,43 @@ def test_the_memory_of_a_job_is_estimated_by_what_xla_says():
     layout = choose_layout("none", 1)
     program = Program(layout, settings, shots)
     state = program.place(create_states(settings, shots, np.zeros(1, np.uint32)))
-    batches = Batches(np.zeros((2, 1, 3), np.int32), None)
+    rates = np.full((2, 1, 3), 1e-3, np.float32)
+    batches = Batches(np.zeros((2, 1, 3), np.int32), None, rates, None)
     said = program._run.lower(state, shots, batches).compile().memory_analysis()
     taken = said.argument_size_in_bytes + said.temp_size_in_bytes
     assert 0.5 < job_bytes(settings, (SCANS, 64, 96)) / taken < 2
 
 
 def test_one_program_serves_every_stretch():
-    before = Program(choose_layout("none", 1), recipe(), loop._stack([job(0)], recipe()))._run
-    train([job(0)], recipe(epochs=3), parallel="none")
+    settings = recipe(epochs=3, prototypes=5)  # of no other test
+    before = Program(choose_layout("none", 1), settings, loop._stack([job(0)], settings))._run
+    train([job(0)], settings, parallel="none")
+    train([job(0)], replace(settings, learning_rate=1e-5, epochs=6), parallel="none")
     assert before._cache_size() == 1
+
+
+def test_the_rate_rises_and_falls():
+    settings = replace(recipe(), learning_rate=2.0, schedule="cosine")
+    rates = [learning_rate(settings, step, 120) for step in range(120)]
+    assert rates[0] == 0.0
+    assert rates[10] == 1.0
+    assert max(rates) == rates[20] == 2.0
+    assert rates[70] == pytest.approx(2.0 * 0.505)
+    assert sorted(rates[20:], reverse=True) == rates[20:]
+    assert rates[-1] < 0.025
+    assert learning_rate(settings, 0, 1) == 0.0
+    assert learning_rate(replace(settings, schedule="constant"), 7, 120) == 2.0
+
+
+def test_dropout_keeps_its_share_whatever_the_batch():
+    seeds = np.array([3, 4, 5], np.uint32)
+    factors = np.asarray(kept(seeds, 0.3, (2, 64, 128), np.float32))
+    assert factors.shape == (2, 3, 64, 128)
+    assert np.isin(factors, [0.0, np.float32(1) / np.float32(0.7)]).all()
+    np.testing.assert_allclose((factors > 0).mean((0, 2, 3)), 0.7, atol=0.015)
+    np.testing.assert_allclose(factors.mean(), 1.0, atol=0.015)
+    alone = np.asarray(kept(seeds[1:2], 0.3, (2, 64, 128), np.float32))
+    np.testing.assert_array_equal(alone[:, 0], factors[:, 1])
 
 
 def test_one_modality():
@@ -160,7 +196,7 @@ def test_one_modality():
 
 
 def test_a_loss_that_is_not_finite_names_job_and_step():
-    settings = replace(recipe(epochs=2), learning_rate=1e38)
+    settings = replace(recipe(epochs=2), learning_rate=1e38, schedule="constant")
     with pytest.raises(PirnError, match=r"job0: the loss of step 2 is (nan|inf); the step before"):
         train([job(0)], settings, parallel="none")
 
