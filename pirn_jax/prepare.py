@@ -247,7 +247,7 @@ class Command:
     """Point clouds → cached normal maps and object masks, for a whole dataset.
 
     Finished scans are kept: the command may be stopped, or killed, and given again. It ends with
-    status 0 if all is well, 3 if bad files were left out, 1 if it could not go on.
+    status 0 if all is well, 3 if bad files were left out, 2 if it could not go on.
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
@@ -281,9 +281,6 @@ def main(command: Command) -> int:
     try:
         with _sole_writer(command.out):
             return _run(command)
-    except PirnError as error:
-        _say(f"error: {error}")
-        return 1
     except KeyboardInterrupt:
         _say("stopped; give the same command again to go on")
         raise

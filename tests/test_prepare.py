@@ -179,13 +179,14 @@ def test_contradicting_options(tmp_path, capsys):
     root = write_dataset(tmp_path / "data", 1)
     arguments = ["mvtec3d", str(root), "--out", str(tmp_path / "cache")]
 
-    def status(arguments):
-        return run_command(prepare.main, prepare.Command, arguments)
+    def refused(arguments):
+        with pytest.raises(SystemExit) as stopped:
+            run_command(prepare.main, prepare.Command, arguments)
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
 
-    assert status([*arguments, "--background", "mask"]) == 1
-    assert "come together" in capsys.readouterr().err
-    assert status(["mvtec4d", *arguments[1:]]) == 1
-    assert "did you mean" in capsys.readouterr().err
+    assert "come together" in refused([*arguments, "--background", "mask"])
+    assert "did you mean" in refused(["mvtec4d", *arguments[1:]])
 
 
 def test_one_run_per_cache(tmp_path):
