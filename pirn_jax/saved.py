@@ -68,7 +68,8 @@ def flatten(prefix: str, tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     """The arrays of a tree of dicts by their path, "prefix.layers.0.kernel"."""
     leaves = jax.tree.leaves_with_path(dict(tree))
     return {
-        ".".join([prefix, *(str(entry.key) for entry in path)]): np.array(leaf)
+        # In C order: safetensors writes the memory as it lies.
+        ".".join([prefix, *(str(entry.key) for entry in path)]): np.array(leaf, order="C")
         for path, leaf in leaves
     }
 

@@ -320,3 +320,30 @@ def test_the_doctor_finds_a_file_without_its_partner(tmp_path):
     assert ill.returncode == 1
     assert "wrong" in ill.stdout
     assert "000" in ill.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["memory", "inp_former"])
+def test_the_baselines_train_evaluate_and_predict_by_the_same_commands(method, scans, tmp_path):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    changes = {"memory": ["copies=1"], "inp_former": ["epochs=2", "augment=False"]}[method]
+    flags = ("--config", "debug", "--method", method, "--change", *changes, "--out", run)
+    done = command("train", *flags, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert method in (run / "report.html").read_text()
+    trained = json.loads((run / "metrics.json").read_text())["mean"]
+    done = command("evaluate", run, "--out", tmp_path / "again", cache=cache)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())["mean"]
+    assert again == pytest.approx(trained, abs=1e-4)
+    done = command("predict", run, scans, "--out", tmp_path / "predictions", cache=cache)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert len(lines) == 3
+    assert all(np.isfinite(line["score"]) for line in lines)
+
+
+def test_flags_that_contradict_the_method_are_refused(tmp_path):
+    done = command("train", "--method", "memory", "--recipe", "paper", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "recipe paper is pirn's" in done.stderr

@@ -39,6 +39,8 @@ def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, met
     model.save(tmp_path)
     loaded = PIRN.load(tmp_path, encoder=model.encoder)
     assert loaded.encoder is model.encoder
+    jax.tree.map(np.testing.assert_array_equal, loaded._parameters, model._parameters)
+    jax.tree.map(np.testing.assert_array_equal, loaded._statistics, model._statistics)
     again = [judged.outcome.score for judged in loaded.judge(scans)]
     np.testing.assert_allclose(again, scores, rtol=1e-6)
     assert loaded.calibration == model.calibration
