@@ -45,7 +45,7 @@ def write_report(record: Record, protocol: str, file: Path, folder: Path) -> Non
         _wanted(record),
         "## Default against the others",
         *(_picture(pictures, name, file) for name in ("systems", "shifts")),
-        *(_comparison(name, found) for name, found in record["main"].items()),
+        *(_comparison(record, name, found) for name, found in record["main"].items()),
         "## Questions",
         _picture(pictures, "questions", file),
         _questions(record),
@@ -145,12 +145,17 @@ def _wanted(record: Record) -> str:
 
 def _said(found: Sequence[float]) -> tuple[str, str]:
     """An interval in points, and what it shows."""
-    value, low, high = (100 * x for x in found)
+    value, low, high = _points(found)
     shows = "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", shows
 
 
-def _comparison(title: str, found: Record) -> str:
+def _points(found: Sequence[float]) -> list[float]:
+    """In percentage points, to a tenth; no minus before 0."""
+    return [round(100 * x, 1) + 0.0 for x in found]
+
+
+def _comparison(record: Record, title: str, found: Record) -> str:
     """Figures by set, then by how much default is ahead."""
     figures, ahead = found["figures"], found["default ahead by"]
     systems = [s for s in ("default", "ours, chosen", "paper", *BASELINES)
@@ -158,13 +163,14 @@ def _comparison(title: str, found: Record) -> str:
     parts = [f"### {title}", "I-AUROC / P-AUROC / AUPRO, clean → shifted; (n): draws of the shots."]
     rows = [["", *systems]]
     for name, one in figures.items():
+        shown = _set_name(record, name)
         cells = [
             f"{_figures(one[s].get('clean'))}{_arrow(one[s].get('shifted'))} ({one[s]['draws']})"
             if s in one
             else ""
             for s in systems
         ]
-        rows.append([f"*{name}*" if name in POOLS else name, *cells])
+        rows.append([shown, *cells])
     parts.append(table(rows))
     for kind, said in (
         ("clean", "Default ahead, clean"),
@@ -175,7 +181,7 @@ def _comparison(title: str, found: Record) -> str:
         for name, one in ahead.items():
             cells = [_differences(one.get(s, {}).get(kind)) for s in systems[1:]]
             if any(cells):
-                rows.append([f"*{name}*" if name in POOLS else name, *cells])
+                rows.append([_set_name(record, name), *cells])
         if len(rows) > 1:
             parts.append(table(rows))
     return "\n\n".join(parts)
@@ -218,7 +224,7 @@ def _selection(record: Record) -> str:
             parts.append(f"**{system}**: {', '.join(rows_)}, the only option of this grid.")
             continue
         names = list(dict.fromkeys(name for row in rows_.values() for name in row))
-        rows = [["option", *names, "chosen for"]]
+        rows = [["option", *(_set_name(record, name) for name in names), "chosen for"]]
         for option, found in rows_.items():
             chosen = [n for n, row in record["chosen"][system].items() if row == option]
             rows.append([option, *(_number(found.get(n)) for n in names), ", ".join(chosen)])
@@ -231,13 +237,16 @@ def _spread(record: Record) -> str:
     for name, found in record["spread"].items():
         if "draws" in found and "seeds" in found:
             cells = [_number(found[k].get(m)) for k in ("draws", "seeds") for m in METRICS]
-            rows.append([name, *cells])
+            rows.append([_set_name(record, name), *cells])
     if len(rows) == 1:
         return ""
     return "Standard deviation of default's figures.\n\n" + table(rows)
 
 
 def _set_name(record: Record, name: str) -> str:
+    """A pool in italics; generated sets marked as such."""
+    if name in POOLS:
+        return f"*{name}*"
     return f"{name} (generated)" if record["sets"][name]["generated"] else name
 
 
@@ -266,7 +275,7 @@ def _differences(found: Record | None) -> str:
     said = []
     for m in METRICS:
         if m in found:
-            value, low, high = (100 * x for x in found[m])
+            value, low, high = _points(found[m])
             text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
             said.append(f"**{text}**" if low > 0 or high < 0 else text)
         else:
@@ -328,7 +337,7 @@ def _draw_systems(record: Record) -> Any:
         axes.set_xlabel(f"{SHORT[m]} (● clean, × shifted)")
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
-    figure.axes[0].legend(fontsize=7, loc="best")
+    _legend(figure, 0.02)
     return figure
 
 
@@ -348,10 +357,18 @@ def _draw_shifts(record: Record) -> Any:
                     _bar(axes, x + 0.14 * (number - len(systems) / 2), found, f"C{number}",
                          system if x == 0 else None)  # fmt: skip
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_xticks(range(len(pools)), pools, fontsize=7)
+        names = [name.replace(" + ", " +\n").replace(" RGB", "\nRGB") for name in pools]
+        axes.set_xticks(range(len(pools)), names, fontsize=7)
         axes.set_title(f"drop of {SHORT[m]} under shift", fontsize=8)
-    figure.axes[-1].legend(fontsize=6)
+    _legend(figure, -0.1)
     return figure
+
+
+def _legend(figure: Any, height: float) -> None:
+    """Below the panels, once for all of them."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, height)}
+    figure.legend(handles, labels, ncols=len(labels), fontsize=8, frameon=False, **place)
 
 
 def _bar(axes: Any, x: float, found: Sequence[float], colour: str, label: str | None) -> None:
