@@ -4,8 +4,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from pirn_jax.config import RECIPES, DecoderConfig, LossConfig, find_recipe
+from pirn_jax.config import RECIPES, Config, DecoderConfig, LossConfig, find_recipe
 from pirn_jax.errors import ConfigError
+from pirn_jax.recipes import BASELINES, MemoryRecipe
 
 
 def test_paper_recipe_is_literal():
@@ -54,3 +55,34 @@ def test_bad_loss():
         LossConfig(exponent=-1.0)
     with pytest.raises(ConfigError, match="flattened"):
         LossConfig(form="flat")
+
+
+def test_changes_reach_the_recipe_of_the_method():
+    config = Config(method="memory", change=("distance=euclidean", "pool=True", "copies=3"))
+    assert config.resolved_recipe() == MemoryRecipe(distance="euclidean", pool=True, copies=3)
+    for name, recipe in BASELINES.items():
+        assert Config(method=name).resolved_recipe() == recipe
+
+
+def test_the_share_of_the_map_that_is_the_score_is_the_methods_own_unless_given():
+    assert [Config(method=name).top_share for name in ("pirn", "memory")] == [0.0, 0.0]
+    assert [Config(method=name).top_share for name in ("inp_former", "subspace")] == [0.01, 0.01]
+    assert Config(method="inp_former", top=0.0).top_share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "memroy"}, "did you mean 'memory'"),
+        ({"method": "memory", "recipe": "paper"}, "recipe paper is pirn's"),
+        ({"method": "subspace", "solver": "ott"}, "solver ott is pirn's"),
+        ({"method": "memory", "change": ("prototypes=3",)}, "change: expected one of copies"),
+        ({"method": "pirn", "change": ("pool=True",)}, "change: expected one of"),
+        ({"method": "memory", "modalities": ("xyz",)}, "modalities"),
+        ({"method": "memory", "change": ("copies=-1",)}, "copies: expected 0 or more"),
+        ({"change": ("copies=-1",)}, "copies: expected 0 or more"),
+    ],
+)
+def test_what_contradicts_the_method_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**fields)

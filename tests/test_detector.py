@@ -173,18 +173,23 @@ def test_trained_alone_it_is_the_same(data, encoder, predictions):
     assert score == pytest.approx(predictions[0].pred_score, abs=1e-4)
 
 
-def test_a_shot_is_never_scored_by_a_model_trained_on_it():
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_shot_is_never_scored_by_a_model_trained_on_it_or_on_a_copy_of_it(copies):
     for count in (2, 5, FOLDS + 3):
-        tokens = np.arange(count, dtype=np.float32)[:, None, None] * np.ones((1, 4, 2), np.float32)
-        shots = Features(tokens, None, np.ones((count, 4), bool))
-        jobs, parts = left_out("x", shots, 7)
+        shot = np.repeat(np.arange(count, dtype=np.float32), 1 + copies)
+        tokens = shot[:, None, None] * np.ones((1, 4, 2), np.float32)
+        shots = Features(tokens, None, np.ones((len(shot), 4), bool))
+        jobs, parts = left_out("x", shots, 7, copies)
         assert len(jobs) == len(parts) == min(count, FOLDS)
-        scored = [place for _, places in parts for place in places]
+        places_scored = [place for _, places in parts for place in places]
+        assert all(place % (1 + copies) == 0 for place in places_scored)  # no copy is scored
+        scored = [int(shot[place]) for place in places_scored]
         assert sorted(scored) == list(range(count))
         assert len({job.name for job in jobs}) == len(jobs)
         for job, (_, places) in zip(jobs, parts, strict=True):
-            learned = set(job.shots.rgb[:, 0, 0].astype(int))
-            assert learned == set(range(count)) - set(places)
+            learned = job.shots.rgb[:, 0, 0].astype(int).tolist()
+            without = set(range(count)) - {int(shot[place]) for place in places}
+            assert sorted(learned) == sorted(list(without) * (1 + copies))
             assert job.seed == 7
     with pytest.raises(BadInputError, match="one shot"):
         left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)

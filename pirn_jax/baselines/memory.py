@@ -27,6 +27,7 @@ Dimension letters: M modalities, B images, N tokens, C channels, T tokens of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,7 @@ class Memory:
             places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
             return (jnp.where(closer, value, best[0]), places), None
 
-        size = min(CHUNK, len(bank))
+        size = math.gcd(CHUNK, len(bank))  # CHUNK, for a bank of our making
         chunks = right.reshape(-1, size, right.shape[-1])
         starts = jnp.arange(len(chunks), dtype=jnp.int32) * size
         count = len(queries)

@@ -1,0 +1,79 @@
+"""The baselines as detectors: through the public methods, with the demo encoder."""
+
+import jax
+import numpy as np
+import pytest
+
+from pirn_jax.config import Config
+from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans import open_dataset
+
+SMALL = {"encoder": "demo", "image_size": 42}
+INP_FORMER = ("epochs=2", "warm_up=1", "blocks=2", "augment=False")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset("synthetic", None, "biscuit", size=64, train=3, validation=2, test=4)
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("memory", ("copies=1", "centre_image=True", "scale=standardise")),
+        pytest.param("subspace", ("rotations=2", "variance=0.9"), marks=pytest.mark.slow),
+        pytest.param("inp_former", INP_FORMER, marks=pytest.mark.slow),
+    ],
+)
+def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
+    config = Config(**SMALL, method=method, change=change)
+    model = PIRN(config).fit(data.train).calibrate()
+    assert model.calibration.leave_one_out
+    assert model.calibration.scans == 3
+    scans = list(data.test)
+    scores = [judged.outcome.score for judged in model.judge(scans)]
+    assert all(judged.outcome.usage is None for judged in model.judge(scans[:1]))
+    turned = [judged.outcome.score for judged in model.judge(scans[::-1])]
+    np.testing.assert_allclose(scores, turned[::-1], rtol=1e-4)
+    model.save(tmp_path)
+    loaded = PIRN.load(tmp_path, encoder=model.encoder)
+    assert loaded.encoder is model.encoder
+    again = [judged.outcome.score for judged in loaded.judge(scans)]
+    np.testing.assert_allclose(again, scores, rtol=1e-6)
+    assert loaded.calibration == model.calibration
+    # Without its first shot: what leave-one-out scored that shot with.
+    without = PIRN(config, encoder=model.encoder).fit(list(data.train)[1:])
+    (judged,) = without.judge([data.train[0]], batch=8)
+    assert model.calibration.threshold >= judged.outcome.score * (1 - 1e-3)
+
+
+def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
+    from safetensors.numpy import load_file, save_file
+
+    encoder = open_encoder(Config(**SMALL))
+    config = Config(**SMALL, method="memory", modalities=("rgb",))
+    folder = PIRN(config, encoder=encoder).fit(list(data.train)[:1]).save(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    bank = tensors["parameters.bank"]
+    save_file({"parameters.bank": bank[:, :7].copy()}, folder / "model.safetensors")
+    assert PIRN.load(folder, encoder=encoder)._parameters["bank"].shape == (1, 7, 384)
+    for damaged in (bank[:, :0], bank[:, :, 1:], bank[0]):
+        save_file({"parameters.bank": damaged.copy()}, folder / "model.safetensors")
+        with pytest.raises(BadInputError, match=r"parameters\.bank: expected"):
+            PIRN.load(folder, encoder=encoder)
+
+
+def test_inp_former_asks_for_layers_in_two_groups(data):
+    encoder = open_encoder(Config(**SMALL, method="inp_former"))
+    assert (encoder.layers, encoder.groups) == (tuple(range(3, 11)), 2)
+    assert encoder.channels == 2 * 384
+    pictures = np.random.default_rng(0).random((1, 42, 42, 3), np.float32)
+    states = encoder.hidden_states(pictures, encoder.layers)
+    expected = np.concatenate([np.mean(states[:4], 0), np.mean(states[4:], 0)], -1)
+    np.testing.assert_allclose(encoder(pictures), expected, atol=1e-4)
+    with pytest.raises(ConfigError, match="2 groups of layers"):
+        PIRN(Config(**SMALL, method="memory"), encoder=encoder).fit(data.train)
+    with pytest.raises(ConfigError, match="do not make 2 groups"):
+        open_encoder(Config(**SMALL, method="inp_former", layers=(1, 2, 3)))
+    jax.clear_caches()
