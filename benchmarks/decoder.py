@@ -16,8 +16,6 @@ projection into values). XLA's own count takes a loop once, whatever its trips.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 
 from benchmarks.measure import RESULTS, environment, interleaved, write
+from benchmarks.peers import decoder_peers
 from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Tokens, create_decoder, merge, split
 
 N, C = 256, 768
 
 
-def flops(config: DecoderConfig, executed: bool) -> dict[str, float]:
+def flops(config: DecoderConfig, executed: bool, N: int = N, C: int = C) -> dict[str, float]:
     """GFLOPs per image pair, by part; the graph's edges and element-wise work are left out."""
     k, m, layers, h = config.prototypes, 2, config.layers, 6 if config.attention else 1
     plan = 2 * 2 * config.iterations * N * k  # two products a Sinkhorn iteration
@@ -98,34 +97,12 @@ def ours(recipe: str, batch: int) -> tuple[Any, dict[str, float]]:
 
 def torch_decoders(batch: int) -> dict[str, Any]:
     """The PyTorch peers, by name; empty where PyTorch is missing."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    from benchmarks import reference_torch
-
-    torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # what XLA uses too
-    models = {f"torch {r}": reference_torch.Decoder(r).eval() for r in RECIPES}
-    root = Path(os.environ.get("PIRN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    shared = root / "reference" / "torch_pirn.py"
-    if shared.is_file():
-        spec = importlib.util.spec_from_file_location("torch_pirn", shared)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        models["torch_pirn.py (paper)"] = module.Decoder().eval()
-    rgb, normals = torch.randn(2, batch, N, C)
-
-    def forward(model: Any) -> Any:
-        def run() -> None:
-            with torch.inference_mode():
-                model(rgb, normals)
-
-        return run
-
-    return {name: forward(model) for name, model in models.items()}
+    return {
+        name.replace("torch decoder paper torch_pirn.py", "torch_pirn.py (paper)").replace(
+            "torch decoder", "torch"
+        ): run
+        for name, run in decoder_peers(C, batch).items()
+    }
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,7 +26,7 @@ def environment() -> dict[str, Any]:
         names = [n for n in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in n]
         processor = names[0].split(":")[1].strip() if names else processor
     versions = {}
-    for name in ("jax", "jaxlib", "flax", "ott-jax", "jraph", "torch"):
+    for name in ("jax", "jaxlib", "flax", "ott-jax", "jraph", "openvino", "torch"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -68,7 +70,8 @@ def interleaved(
         name: {
             "median_ms": sorted(found)[len(found) // 2],
             "min_ms": min(found),
-            "p95_ms": sorted(found)[int(0.95 * (len(found) - 1))],
+            "p95_ms": float(np.percentile(found, 95)),
+            "p99_ms": float(np.percentile(found, 99)),
             "cpu_ms": sorted(processor[name])[len(found) // 2],
             "runs": len(found),
         }
@@ -76,8 +79,49 @@ def interleaved(
     }
 
 
+def show(times: dict[str, dict[str, float]], title: str) -> None:
+    """Print a table of what `interleaved` found."""
+    print(f"\n{title}: ms of {max(t['runs'] for t in times.values())} runs")
+    print(f"  {'':44} {'p50':>9} {'p95':>9} {'p99':>9} {'min':>9}")
+    for name, found in times.items():
+        values = (found[key] for key in ("median_ms", "p95_ms", "p99_ms", "min_ms"))
+        print(f"  {name:44} " + " ".join(f"{value:9.2f}" for value in values))
+
+
 def write(path: Path, result: dict[str, Any]) -> None:
     """The result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {path}")
+
+
+def bars(path: Path, values: dict[str, float], unit: str, title: str) -> None:
+    """Horizontal bars beside the JSON, as a small PNG of the same name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1 + 0.28 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.barh(list(values), list(values.values()), color="#4878a8")
+    axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel(unit, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path.with_suffix(".png"), dpi=90)
+
+
+def lines(
+    path: Path, curves: dict[str, dict[float, float]], labels: tuple[str, str], title: str
+) -> None:
+    """Curves over logarithmic axes beside the JSON, as a small PNG of the same name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(list(points), list(points.values()), "o-", markersize=3, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3, which="both")
+    figure.savefig(path.with_suffix(".png"), dpi=90)

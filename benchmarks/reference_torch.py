@@ -1,4 +1,4 @@
-"""The decoder in plain PyTorch, both recipes: the peer our timings stand beside.
+"""The model in plain PyTorch, decoder in both recipes: the peer our timings stand beside.
 
 Eager modules, log-domain Sinkhorn with both modalities in one call (which halves its share), one
 `nn.Linear` per projection. Nothing of pirn_jax is used here.
@@ -167,3 +167,80 @@ class Decoder(nn.Module):
         for layer in self.layers:
             zs, ps = layer(zs, ps)
         return zs
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with LayerScale, attention by PyTorch's fused function."""
+
+    def __init__(self, c: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = (nn.LayerNorm(c, eps=1e-6) for _ in range(2))
+        self.qkv, self.out = nn.Linear(c, 3 * c), nn.Linear(c, c)
+        self.enter, self.leave = nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+        self.scale1, self.scale2 = (nn.Parameter(torch.ones(c)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens of the same shape (B, T, C)."""
+        parts = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2])
+        x = x + self.scale1 * self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.scale2 * self.leave(F.gelu(self.enter(self.norm2(x))))
+
+
+class Pair(nn.Module):
+    """The whole model: pictures to heatmap and score.
+
+    Args:
+        c: channels of the DINOv2 encoder.
+        heads: its attention heads.
+        blocks: how many of its blocks are run: all, or up to the last of `layers`.
+        layers: 1-based blocks that are averaged.
+        recipe: of the decoder.
+    """
+
+    def __init__(
+        self, c: int, heads: int, blocks: int, layers: tuple[int, ...], recipe: str = "default"
+    ):
+        super().__init__()
+        self.patches = nn.Conv2d(3, c, 14, 14)
+        self.first = nn.Parameter(torch.zeros(1, 1, c))
+        self.positions = nn.Parameter(torch.randn(1, 257, c) * 0.02)
+        self.blocks = nn.ModuleList(Block(c, heads) for _ in range(blocks))
+        self.layers = layers
+        self.decoder = Decoder(recipe, c)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        reach = torch.arange(-16, 17)
+        kernel = torch.exp(-0.5 * (reach / 4) ** 2)
+        self.register_buffer("kernel", (kernel / kernel.sum()).view(1, 1, 1, -1))
+
+    def tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean patch tokens (B, N, C) of colours in [0, 1], (B, 3, 224, 224)."""
+        x = self.patches((x - self.mean) / self.std).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.positions
+        total = torch.zeros((), dtype=x.dtype)
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if number in self.layers:
+                total = total + x[:, 1:]
+        return total / len(self.layers)
+
+    def forward(
+        self, rgb: torch.Tensor, normals: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps (B, 224, 224) and scores (B,)."""
+        tokens = self.tokens(torch.cat([rgb, normals])).float()
+        tokens = (tokens - tokens.mean((0, 1))) / tokens.std((0, 1))
+        given = tokens.chunk(2)
+        rebuilt = self.decoder(*given)
+        distance = sum(
+            1 - F.cosine_similarity(e, z, dim=-1) for e, z in zip(given, rebuilt, strict=True)
+        )
+        maps = F.interpolate(
+            distance.view(-1, 1, 16, 16), size=224, mode="bilinear", align_corners=False
+        )
+        maps = F.conv2d(F.pad(maps, (16, 16, 0, 0), mode="reflect"), self.kernel)
+        across = self.kernel.transpose(2, 3)
+        maps = F.conv2d(F.pad(maps, (0, 0, 16, 16), mode="reflect"), across)[:, 0]
+        return maps, maps.flatten(1).amax(1)

@@ -34,6 +34,7 @@ CHOICES = {
     "form": ("flattened", "per_token", "cosine"),
     "method": ("pirn", *BASELINES),
     "dtype": ("float32", "bfloat16"),
+    "runtime": ("jax", "openvino"),
     "background": ("auto", "plane", "none"),
     "geometry": ("grid", "open3d"),
 }
@@ -232,6 +233,9 @@ class Config:
     """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
     dtype: str = "float32"
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
+    runtime: str = "jax"
+    """What the encoder runs on: jax, or openvino, which is faster on a CPU, most of all with dtype
+    bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
     method: str = "pirn"
@@ -247,9 +251,9 @@ class Config:
     """Of the transport problems: ott, scan, kernel; auto: the fastest that equals ott to 1e-5."""
     background: str = "auto"
     """plane: the plane the part lies on is found in the points and removed; none: all is kept.
-    auto: plane for mvtec3d and synthetic, none for other datasets (Eyecandies and Real-IAD D3 mark
-    their background themselves; your own files may show a plane that is the part). In Python, where
-    scans come without a dataset, auto is plane. Scans without points keep everything."""
+    auto: decided by the shots: none where that plane goes on through the middle, as it does where
+    the part itself is the plane; none also for Eyecandies and Real-IAD D3, which mark their
+    background themselves. Scans without points keep everything."""
     geometry: str = "grid"
     """How normals and background are computed: grid, or open3d as in the paper (slow)."""
     top: float | None = None
@@ -376,7 +380,19 @@ class TrainConfig:
     resume: bool = False
     """Go on with an interrupted run; ends at the same parameters."""
     parallel: str = "auto"
-    """Over local devices: pmap, sharding, none; auto: pmap where there is more than one."""
+    """Over devices: pmap (the local ones), sharding (also those of several processes), none; auto:
+    pmap where there is more than one, sharding with a coordinator."""
+    coordinator: str | None = None
+    """Several processes train together: HOST:PORT where the first of them is to listen. Every
+    process gets the same flags but for --process, and the first alone writes. Not needed in a step
+    of Slurm with --parallel sharding."""
+    processes: int | None = None
+    """How many processes there are; known without in a step of Slurm."""
+    process: int | None = None
+    """Which of them this is, from 0; known without in a step of Slurm."""
+    save_seconds: float = 60.0
+    """Least time between two checkpoints: what an interruption costs at most, and why a short run
+    keeps none."""
     cache: str | None = None
     """Folder for features of the shots and compiled programs; without it the variable PIRN_CACHE,
     else ~/.cache/pirn_jax. Treat it as you treat programs."""
@@ -413,9 +429,36 @@ class TrainConfig:
             raise ConfigError(f"seeds: expected different numbers from 0, got {self.seeds}")
         if "all" in self.category and len(self.category) > 1:
             raise ConfigError("category all beside others", "give all, or the others")
+        self._check_processes()
+        if not self.save_seconds >= 0:
+            raise ConfigError(f"save_seconds: expected 0 or more, got {self.save_seconds}")
         if self.detector.seed != 0:
             raise ConfigError(
                 "a run's models are seeded by seeds", f"use --seeds {self.detector.seed}"
+            )
+
+    def _check_processes(self) -> None:
+        if self.coordinator is None:
+            if self.processes is not None or self.process is not None:
+                raise ConfigError(
+                    "processes and process count what meets at a coordinator: add --coordinator "
+                    "HOST:PORT"
+                )
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) < 65536):
+            raise ConfigError(f"coordinator: expected HOST:PORT, got {self.coordinator!r}")
+        if self.parallel not in ("auto", "sharding"):
+            raise ConfigError(
+                f"parallel {self.parallel} stays within a process, but a coordinator was given: "
+                "use --parallel sharding"
+            )
+        if (self.processes is None) != (self.process is None):
+            raise ConfigError("give both --processes and --process, or neither (in a Slurm step)")
+        if self.processes is not None and not 0 <= (self.process or 0) < self.processes:
+            raise ConfigError(
+                f"process: expected 0 to {self.processes - 1}, of {self.processes}; got "
+                f"{self.process}"
             )
 
     @property
@@ -426,10 +469,9 @@ class TrainConfig:
 
     @property
     def background(self) -> str:
-        """The detector's background, with auto decided by the dataset."""
-        if self.detector.background != "auto":
-            return self.detector.background
-        return "plane" if self.dataset in ("mvtec3d", "synthetic") else "none"
+        """The detector's background; auto is none where the dataset marks its own."""
+        marked = self.dataset in ("eyecandies", "real_iad_d3")
+        return "none" if marked and self.detector.background == "auto" else self.detector.background
 
 
 PRESETS: dict[str, TrainConfig] = {

@@ -42,6 +42,7 @@ from pirn_jax.judging import (
     Method,
     Outcome,
     check_good,
+    decide_background,
     find_method,
     layers_of,
     left_out,
@@ -59,7 +60,7 @@ from pirn_jax.saved import (
     read_tensors,
     write_json,
 )
-from pirn_jax.scans import Scan
+from pirn_jax.scans import Scan, Split
 from pirn_jax.scans.writing import write_whole
 from pirn_jax.scoring import (
     Calibration,
@@ -104,7 +105,7 @@ class PIRN:
             one share its memory and its compiled program.
 
     Attributes:
-        config: as given.
+        config: as given; `fit` decides what background "auto" is.
         calibration: the threshold and its promise; None before `calibrate`.
         origin: where the shots came from, kept with the model: plain JSON values.
     """
@@ -301,6 +302,7 @@ class PIRN:
         *,
         weights: str | None = None,
         encoder: Encoder | None = None,
+        runtime: str | None = None,
     ) -> PIRN:
         """The detector that `save` wrote.
 
@@ -308,6 +310,7 @@ class PIRN:
             folder: with `config.json` and `model.safetensors`.
             weights: the encoder's file, where it has moved.
             encoder: an encoder at hand; used if it is the right one.
+            runtime: of the encoder, as in `Config`, where it is to differ from training.
 
         Raises:
             BadInputError: not such a folder, or damaged.
@@ -331,6 +334,8 @@ class PIRN:
         except (KeyError, TypeError) as error:
             raise BadInputError(f"not what was written: {error}", "train again", path) from error
         config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
+        if runtime is not None:
+            config = replace(config, runtime=runtime)
         if encoder is None or not _same(encoder, config, digest):
             encoder = _find_encoder(config, digest, named=weights is not None)
         model = cls(config, encoder=encoder)
@@ -391,7 +396,13 @@ def open_encoder(config: Config) -> Encoder:
     """
     layers, groups = layers_of(config)
     encoder = load_encoder(
-        config.encoder, config.weights, config.image_size, layers, dtype=config.dtype, groups=groups
+        config.encoder,
+        config.weights,
+        config.image_size,
+        layers,
+        dtype=config.dtype,
+        runtime=config.runtime,
+        groups=groups,
     )
     if config.require_weights and not encoder.source.path:
         raise WeightsError(
@@ -411,6 +422,7 @@ def fit_models(
     parallel: str = "auto",
     checkpoints: Path | None = None,
     resume: bool = False,
+    save_seconds: float = 60.0,
     encoded: Callable[[int], None] | None = None,
     progress: Callable[[int, int, dict[str, Any]], None] | None = None,
 ) -> list[Trained]:
@@ -425,6 +437,7 @@ def fit_models(
         parallel: see `pirn_jax.training`.
         checkpoints: folder for them; None: none are kept.
         resume: go on from the last one.
+        save_seconds: least time between two of them.
         encoded: called with the number of shots just encoded.
         progress: see `pirn_jax.training`.
 
@@ -435,6 +448,15 @@ def fit_models(
     jobs: list[Job] = []
     extra: list[tuple[PIRN, int, list[tuple[Features, list[int]]]]] = []
     for model, scans, name in zip(models, shots, names, strict=True):
+        if model.config.background == "auto":
+            scans = scans if isinstance(scans, Split) else list(scans)
+            model.config = replace(model.config, background=decide_background(scans, model.config))
+            if model.config.background == "none":
+                _log.warning(
+                    "%s: the plane at the border goes on through the middle, so it is taken for "
+                    "the part and nothing is removed; background plane removes it",
+                    name,
+                )
         model._shots = shot_features(scans, model.config, model.encoder, cache, encoded)
         jobs.append(Job(name, model._shots, model.config.seed))
     for model, name, uncalibrated in zip(models, names, wanted, strict=True):
@@ -445,7 +467,12 @@ def fit_models(
             jobs += more
     method = models[0]._method()
     trained = method.learn(
-        jobs, parallel=parallel, checkpoints=checkpoints, resume=resume, progress=progress
+        jobs,
+        parallel=parallel,
+        checkpoints=checkpoints,
+        resume=resume,
+        save_seconds=save_seconds,
+        progress=progress,
     )
     for model, result in zip(models, trained, strict=False):
         model._take(result)
@@ -479,6 +506,7 @@ def _same(encoder: Encoder, config: Config, digest: str) -> bool:
         and encoder.image_size == (config.image_size, config.image_size)
         and (encoder.layers, encoder.groups) == layers_of(config)
         and encoder.dtype.name == config.dtype
+        and encoder.runtime == config.runtime
     )
 
 

@@ -35,6 +35,8 @@ class Arguments:
     """Of point files: m, mm, or auto."""
     weights: str | None = None
     """The encoder's file, where it has moved."""
+    runtime: str | None = None
+    """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
     out: Path | None = None
     """Folder for the results; without it RUN-evaluated. It must not be there yet."""
     cache: str | None = None
@@ -66,6 +68,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             {name: getattr(arguments, name) for name in names},
             categories=arguments.category,
             weights=arguments.weights,
+            runtime=arguments.runtime,
             progress=progress,
             command=command,
         )

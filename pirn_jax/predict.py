@@ -27,6 +27,7 @@ from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
 from pirn_jax.errors import PirnError
 
 DEFECT_FOUND = 1
+_PASSED = ("category", "seed", "weights", "runtime", "unit", "batch", "overwrite", "cache")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Arguments:
     """Which seed's model; without it the first."""
     weights: str | None = None
     """The encoder's file, where it has moved."""
+    runtime: str | None = None
+    """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
     unit: Literal["auto", "m", "mm"] = "auto"
     """Of points."""
     batch: int = 4
@@ -91,10 +94,7 @@ def predict(arguments: Arguments) -> int:
         arguments.files,
         {role: file for role, file in files.items() if file is not None},
         arguments.out,
-        **{
-            name: getattr(arguments, name)
-            for name in ("category", "seed", "weights", "unit", "batch", "overwrite", "cache")
-        },
+        **{name: getattr(arguments, name) for name in _PASSED},
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad = defective = 0

@@ -81,6 +81,7 @@ def train(arguments: Arguments, command: Sequence[str]) -> None:
     """Do what the flags say."""
     from pirn_jax.runs import flat, train_run
     from pirn_jax.saved import read_object
+    from pirn_jax.training import is_first
 
     console = Console()
     if arguments.print_config:
@@ -88,6 +89,8 @@ def train(arguments: Arguments, command: Sequence[str]) -> None:
         return
     with progress_bars() as progress:
         folder = train_run(arguments.run, progress, command)
+    if not is_first():
+        return
     console.print(results_table(read_object(folder / "metrics.json")))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 

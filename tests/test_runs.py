@@ -115,10 +115,10 @@ def test_changes_reach_the_recipe():
 
 
 def test_the_background_follows_the_dataset_unless_said():
-    assert TrainConfig().background == "plane"
-    assert TrainConfig(dataset="mvtec3d").background == "plane"
-    assert TrainConfig(dataset="folder").background == "none"
-    assert TrainConfig(dataset="folder", detector=Config(background="plane")).background == "plane"
+    assert TrainConfig().background == "auto"
+    assert TrainConfig(dataset="eyecandies").background == "none"
+    marked = TrainConfig(dataset="eyecandies", detector=Config(background="plane"))
+    assert marked.background == "plane"
 
 
 # Folders

@@ -64,7 +64,9 @@ class Decoder(nnx.Module):
         self.prototypes = nnx.Param(
             jax.random.normal(rngs.params(), (m, config.prototypes, channels))
         )
-        self.layers = nnx.List([Layer(config, channels, rngs) for _ in range(config.layers)])
+        # As a compiled function, which is traced once however many layers there are.
+        draw = jax.jit(lambda key: Layer(config, channels, nnx.Rngs(key)))
+        self.layers = nnx.List([draw(rngs.params()) for _ in range(config.layers)])
         nothing = fit_scale(config.token_scale, jnp.zeros((m, 1, 1, channels)))
         self.statistics = nnx.Dict({name: Statistic(value) for name, value in nothing.items()})
 

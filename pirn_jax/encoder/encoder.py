@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from pirn_jax.encoder import hub
 from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
+from pirn_jax.encoder.openvino import compile_encoder
 from pirn_jax.encoder.positions import position_rule as resolve_rule
 from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.encoder.vit import ViT
@@ -33,6 +34,7 @@ from pirn_jax.encoder.weights import (
 from pirn_jax.errors import BadInputError, ConfigError
 
 _log = logging.getLogger("pirn_jax")
+RUNTIMES = ("jax", "openvino")
 Images = Array | np.ndarray  # (B, h, w, 3); checked here, with better words than a type's
 
 
@@ -51,6 +53,7 @@ class Encoder:
         groups: of the layers, averaged apart; their means lie side by side on the channel axis.
         channels: C of the tokens, those of all groups.
         dtype: of the matrix products.
+        runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
         parameters: the pure dict that `tokens` takes.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
@@ -64,10 +67,11 @@ class Encoder:
         dtype: jnp.dtype,
         source: Source,
         groups: int = 1,
+        runtime: str = "jax",
     ):
         self.config, self.image_size, self.layers = config, image_size, layers
         self.groups, self.channels = groups, groups * config.width
-        self.dtype, self.source = dtype, source
+        self.dtype, self.source, self.runtime = dtype, source, runtime
         self.grid = grid_of(config, image_size)
         self.blocks = _blocks(parameters)
         self._graph, abstract = _skeleton(config, self.grid, self.blocks, dtype)
@@ -76,7 +80,7 @@ class Encoder:
             lambda path, leaf: jnp.asarray(parameters.pop(_path(path)), leaf.dtype),
             abstract,
         )
-        self._run = jax.jit(self.tokens)
+        self._run = jax.jit(self.tokens) if runtime == "jax" else self._on_cpu()
         self._states = jax.jit(self._hidden_states, static_argnums=2)
 
     def __call__(self, images: Images) -> Float[Array, "B N C"]:
@@ -90,6 +94,12 @@ class Encoder:
             BadInputError: another shape or type, or colours outside [0, 1].
         """
         return self._run(self.parameters, self._checked(images))
+
+    def _on_cpu(self) -> Callable[[dict[str, Any], Images], Array]:
+        run = compile_encoder(
+            self.config, self.parameters, self.image_size, self.layers, self.dtype.name
+        )
+        return lambda _, images: jnp.asarray(run(np.asarray(images, np.float32)))
 
     def tokens(self, parameters: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
         """What a call computes, as a pure function of parameters and pictures."""
@@ -164,9 +174,10 @@ class Encoder:
 
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
+        where = "" if self.runtime == "jax" else f", {self.runtime}"
         return (
             f"Encoder({self.config.name}, {self.image_size[0]}×{self.image_size[1]}, "
-            f"layers {layers}, {self.dtype.name}, {self.source.path or 'seeded weights'})"
+            f"layers {layers}, {self.dtype.name}{where}, {self.source.path or 'seeded weights'})"
         )
 
 
@@ -179,6 +190,7 @@ def load_encoder(
     *,
     dtype: str = "float32",
     groups: int = 1,
+    runtime: str = "jax",
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -200,9 +212,12 @@ def load_encoder(
             worst.
         groups: the layers fall into so many groups of equal size, the first ones first, which are
             averaged apart and lie side by side on the channel axis.
+        runtime: what calls run on: "jax", or "openvino", faster on a CPU and nearly equal (see
+            `openvino.py`).
 
     Raises:
-        ConfigError: an unknown name, size, layer or rule.
+        ConfigError: an unknown name, size, layer, rule, dtype or runtime.
+        MissingDependencyError: runtime "openvino" without the package.
         WeightsError: weights missing, damaged, or of another network. A file may lack the blocks
             after the last of `layers` where these are given.
     """
@@ -224,6 +239,13 @@ def load_encoder(
     rule = resolve_rule(config, position_rule)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if runtime != "jax" and groups > 1:
+        raise ConfigError(
+            f"runtime {runtime} averages all layers together, and {groups} groups were asked for",
+            "use runtime jax",
+        )
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
     if config.name == "demo" and weights not in (None, "random"):
@@ -234,7 +256,7 @@ def load_encoder(
         if config.name == "demo":
             _log.warning("DEMO ENCODER: random weights, which know nothing; results mean little")
         parameters = _seeded(config, grid, rule, compute)
-        return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups)
+        return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups, runtime)
 
     if weights is None:
         source = source or hub.cached_weights(config) or hub.download_weights(config)
@@ -245,7 +267,7 @@ def load_encoder(
     least = config.depth if layers is None else max(wanted)
     parameters = read_weights(path, config, grid, rule, least)
     source = source or Source(str(path), sha256_of(path))
-    return Encoder(config, parameters, size, wanted, compute, source, groups)
+    return Encoder(config, parameters, size, wanted, compute, source, groups, runtime)
 
 
 def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, int]:

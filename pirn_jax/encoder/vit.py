@@ -28,7 +28,7 @@ from pirn_jax.encoder.catalog import EncoderConfig
 
 # In bfloat16 the first block still computes in float32: its rounding is what the later blocks
 # amplify. On real weights the worst token's cosine to float32 rises from 0.9989 to 0.9997.
-_EXACT_BLOCKS = 1
+EXACT_BLOCKS = 1
 
 
 def attention(
@@ -149,7 +149,7 @@ class ViT(nnx.Module):
         self.positions = nnx.Param(jnp.zeros((grid[0] * grid[1], config.width)))
         exact = jnp.dtype("float32")
         self.blocks = nnx.List(
-            [Block(config, exact if i < _EXACT_BLOCKS else dtype, rngs) for i in range(blocks)]
+            [Block(config, exact if i < EXACT_BLOCKS else dtype, rngs) for i in range(blocks)]
         )
 
     def embed(self, images: Float[Array, "B h w 3"]) -> Float[Array, "B T C"]:

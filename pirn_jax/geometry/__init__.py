@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         choose_object,
         find_object,
         remove_background,
+        stands_on_plane,
     )
     from pirn_jax.geometry.normals import grid_normals, surface_normals
     from pirn_jax.geometry.points import GeometryWarning, measured
@@ -26,6 +27,7 @@ _HOME = {
     "choose_object": "background",
     "find_object": "background",
     "remove_background": "background",
+    "stands_on_plane": "background",
     "grid_normals": "normals",
     "measured": "points",
     "surface_normals": "normals",
@@ -44,6 +46,7 @@ __all__ = [
     "make_views",
     "measured",
     "remove_background",
+    "stands_on_plane",
     "surface_normals",
 ]
 

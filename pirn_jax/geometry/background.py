@@ -39,6 +39,11 @@ CLUSTER_POINTS = 30
 coarse that a plane facing the sensor has fewer than twice as many: half of what it has ("grid")."""
 PLANE_SHARE = 0.5
 """A plane holds at least this share of the border's points, or there is no plane."""
+GOES_ON = 0.5
+"""The part itself is the plane where points off it are at least half as common at the border as
+inside: what stands on a plane leaves the border clean. Measured: 0 on every generated category,
+0.11-0.13 on structured-light scans of bins, 0.42 and 0.49 on noisy RGB-D scans of tables; 0.64-1.35
+on good squares of road."""
 
 _RANSAC_SAMPLE, _RANSAC_TRIALS = 50, 1000  # M3DM's, for Open3D's RANSAC
 _TRIALS, _REFITS, _JURY = 500, 200, 4000  # ours: planes through three points, fits, judges
@@ -159,28 +164,63 @@ def find_object(
         )
     if method not in ("grid", "open3d"):
         raise ConfigError(f"no method {method!r} for the background", 'choose "grid" or "open3d"')
-    valid = measured(xyz)
-    xyz = np.where(valid[..., None], xyz, 0).astype(np.float32)
-    border = valid.copy()
-    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    xyz, valid, border = _border(xyz)
     everything = np.ones(valid.shape, bool)
-
-    points = xyz[border].astype(np.float64)
-    if len(points) < _RANSAC_SAMPLE:
-        what = f"the {BORDER}-pixel border has only {len(points)} measured points"
-        return Background(everything, None, f"{what}: no plane, nothing removed")
-    plane = (_grid_plane if method == "grid" else _open3d_plane)(points, seed)
-    share = float(np.mean(np.abs(points @ plane[:3] + plane[3]) < PLANE_TOLERANCE))
-    if share < PLANE_SHARE:
-        what = f"the best plane holds {share:.0%} of the border's points, not {PLANE_SHARE:.0%}"
-        return Background(everything, None, f"{what}: no plane, nothing removed")
-
+    plane, reason = _border_plane(xyz[border], seed, method)
+    if plane is None:
+        return Background(everything, None, reason)
     height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
     rising = valid & (np.abs(height) >= PLANE_CLEARANCE)
     kept = (_grid_cluster if method == "grid" else _open3d_cluster)(xyz, rising)
     if not kept.any():
         return Background(everything, plane, "nothing rises above the plane: nothing removed")
     return Background(kept | _enclosed(kept, valid), plane, "")
+
+
+def stands_on_plane(xyz: Float[np.ndarray, " ..."], *, seed: int = 0, method: str = "grid") -> bool:
+    """Whether a scan shows a part that stands on a plane, and not one that is a plane.
+
+    A part that fills the picture, such as a sheet or a floor, has a plane at the border too; but
+    that plane goes on through the middle, and what leaves it does so everywhere alike.
+
+    Args:
+        xyz: as for `find_object`.
+        seed: of the random choices.
+        method: "grid" or "open3d".
+    """
+    xyz, valid, border = _border(xyz)
+    plane, _ = _border_plane(xyz[border], seed, method)
+    if plane is None:
+        return False
+    off = np.abs(xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])) >= PLANE_CLEARANCE
+    inside = off[valid & ~border]
+    return bool(inside.any() and off[border].mean() < GOES_ON * inside.mean())
+
+
+def _border(
+    xyz: Float[np.ndarray, "H W 3"],
+) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """Points with zeros where none was measured, those that were, and those of the border."""
+    valid = measured(xyz)
+    border = valid.copy()
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    return np.where(valid[..., None], xyz, 0).astype(np.float32), valid, border
+
+
+def _border_plane(
+    points: Float32[np.ndarray, "n 3"], seed: int, method: str
+) -> tuple[Float[np.ndarray, " 4"] | None, str]:
+    """The plane most of the border's points are near to; or None, and why there is none."""
+    if len(points) < _RANSAC_SAMPLE:
+        what = f"the {BORDER}-pixel border has only {len(points)} measured points"
+        return None, f"{what}: no plane, nothing removed"
+    points = points.astype(np.float64)
+    plane = (_grid_plane if method == "grid" else _open3d_plane)(points, seed)
+    share = float(np.mean(np.abs(points @ plane[:3] + plane[3]) < PLANE_TOLERANCE))
+    if share < PLANE_SHARE:
+        what = f"the best plane holds {share:.0%} of the border's points, not {PLANE_SHARE:.0%}"
+        return None, f"{what}: no plane, nothing removed"
+    return plane, ""
 
 
 def _grid_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarray, " 4"]:

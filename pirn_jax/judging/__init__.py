@@ -3,7 +3,7 @@
 from pirn_jax.judging.measurement import Judged, Measurement, Outcome
 from pirn_jax.judging.methods import Method, find_method, layers_of, plan_of
 from pirn_jax.judging.program import programs
-from pirn_jax.judging.reading import BATCH, read_ahead, view_scan
+from pirn_jax.judging.reading import BATCH, decide_background, read_ahead, view_scan
 from pirn_jax.judging.shots import FOLDS, check_good, left_out, shot_features, some_of
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Method",
     "Outcome",
     "check_good",
+    "decide_background",
     "find_method",
     "layers_of",
     "left_out",

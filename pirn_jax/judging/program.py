@@ -1,4 +1,4 @@
-"""Pictures to score in one compiled program.
+"""Pictures to score in one compiled program; with another runtime for the encoder, in two.
 
 Dimension letters: M modalities, B batch, h w model pixels, N tokens, C channels, K prototypes.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -52,4 +53,19 @@ def programs(
         tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])
         return from_tokens(parameters, statistics, tokens, valid)
 
-    return jax.jit(from_pictures), jax.jit(from_tokens)
+    scored = jax.jit(from_tokens)
+    if encoder.runtime == "jax":
+        return jax.jit(from_pictures), scored
+
+    def in_two(
+        _: Any,
+        parameters: Any,
+        statistics: Any,
+        pictures: Float[Array | np.ndarray, "M B h w 3"],
+        valid: Bool[Array | np.ndarray, "B N"],
+    ) -> tuple[Array, dict[str, Array], Array, Array]:
+        tokens = encoder(pictures.reshape(-1, *pictures.shape[2:]))
+        tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])
+        return scored(parameters, statistics, tokens, valid)
+
+    return in_two, scored

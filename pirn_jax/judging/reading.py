@@ -8,17 +8,43 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.errors import BadInputError, PirnError
-from pirn_jax.geometry import Views, choose_object, make_views, surface_normals
+from pirn_jax.geometry import (
+    Views,
+    choose_object,
+    make_views,
+    stands_on_plane,
+    surface_normals,
+)
 from pirn_jax.scans import Scan, Split
 
 _log = logging.getLogger("pirn_jax")
 BATCH = 8
 """Scans a call, where there are many; the last batch is padded, never compiled anew."""
+WITNESSES = 10
+"""Shots that are asked whether the part stands on a plane."""
+
+
+def decide_background(scans: Iterable[Scan], config: Config) -> str:
+    """What `--background auto` is for a model: "plane" or "none", by its shots.
+
+    Args:
+        scans: the shots; the first `WITNESSES` with points have a vote each.
+        config: of the detector.
+
+    Returns:
+        "none" where most of them show a part that itself is the plane at the border.
+    """
+    votes = [
+        stands_on_plane(np.where(scan.valid[..., None], scan.xyz, 0), method=config.geometry)
+        for scan in islice((scan for scan in scans if scan.xyz is not None), WITNESSES)
+    ]
+    return "plane" if 2 * sum(votes) >= len(votes) else "none"
 
 
 def view_scan(scan: Scan, config: Config) -> Views:

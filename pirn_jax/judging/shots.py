@@ -64,6 +64,7 @@ def shot_features(
         "size": str(encoder.image_size),
         "layers": str(encoder.layers),
         "dtype": encoder.dtype.name,
+        "runtime": encoder.runtime,
         "modalities": str(config.modalities),
         "pictures": digest.hexdigest(),
     }

@@ -52,14 +52,17 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
-_NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel")
+_NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_seconds")
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:
-    """The config as one JSON object, the detector's fields beside the run's."""
+    """The config as one JSON object, the detector's fields beside the run's.
+
+    Without those that say which of several processes this is.
+    """
     document = asdict(config)
     detector = document.pop("detector")
-    del detector["seed"]
+    del detector["seed"], document["coordinator"], document["processes"], document["process"]
     return document | detector
 
 
@@ -155,7 +158,7 @@ def contents(folder: Path) -> list[Path]:
 def write_shots(
     folder: Path, config: TrainConfig, part: Part, keys: Sequence[str]
 ) -> dict[str, Any]:
-    """Write a model's `split.json`, and return what it holds."""
+    """Write a model's `split.json`, its shots with SHA-256 of their files, and return it."""
     place = folder / part.name
     place.mkdir(parents=True, exist_ok=True)
     write_split(

@@ -44,6 +44,7 @@ class Request:
     batch: int = 4
     overwrite: bool = False
     cache: str | None = None
+    runtime: str | None = None
 
 
 def predict_scans(
@@ -81,7 +82,7 @@ def predict_scans(
         )
     place = _model_folder(request)
     start_caches(request.cache)
-    model = PIRN.load(place, weights=request.weights)
+    model = PIRN.load(place, weights=request.weights, runtime=request.runtime)
     request.out.mkdir(parents=True, exist_ok=True)
     done = 0
     with target.open("w", encoding="utf-8") as lines:

@@ -27,7 +27,7 @@ from pirn_jax.runs.parts import Part, generator_of, list_parts, open_category, s
 from pirn_jax.runs.results import Row, scores_table, write_results
 from pirn_jax.saved import write_json
 from pirn_jax.scans.writing import write_whole
-from pirn_jax.training import FeatureCache
+from pirn_jax.training import FeatureCache, from_first, is_first, join_processes
 
 _log = logging.getLogger("pirn_jax")
 
@@ -48,12 +48,14 @@ def train_run(
     Raises:
         PirnError: whatever keeps it from being done as asked.
     """
-    tell = progress or (lambda stage, done, total, note: None)
     parts = list_parts(config)  # before any folder is made
     shots = [shots_of(config, part) for part in parts]
     detector = replace(config.detector, background=config.background)
-    folder, finished = claim_folder(config)
-    if finished:
+    if config.parallel in ("auto", "sharding"):
+        join_processes(config.coordinator, config.processes, config.process)
+    first, folder = is_first(), Path(config.folder)
+    tell = progress if progress and first else (lambda stage, done, total, note: None)
+    if from_first(lambda: claim_folder(config)[1]):
         return folder
     cache = start_caches(config.cache)
     encoder = open_encoder(detector)
@@ -62,13 +64,8 @@ def train_run(
         "data": "generated" if config.dataset == "synthetic" else "real",
         "demo_encoder": models[0].demo,
     }
-    write_json(folder / "config.json", {**flat(config), "background": config.background})
-    write_json(folder / "environment.json", {**environment(command), **marks})
-    splits: dict[str, Any] = {}
-    for part, keys in zip(parts, shots, strict=True):
-        document = write_shots(folder, config, part, keys)
-        splits.setdefault(part.category, {})[f"seed{part.seed}"] = document
-    write_json(folder / "split.json", {**splits, **marks} | generator_of(config))
+    if first:
+        _write_plan(folder, config, parts, shots, marks, command)
 
     encoded, total = 0, sum(map(len, shots))
 
@@ -90,9 +87,12 @@ def train_run(
         parallel=config.parallel,
         checkpoints=folder.resolve() / "checkpoints",
         resume=config.resume,
+        save_seconds=config.save_seconds,
         encoded=count,
         progress=trained_so_far,
     )
+    if not first:
+        return folder
     lines = [json.dumps({**line, **marks}) for result in trained for line in result.history]
     write_whole(folder / "history.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
@@ -113,6 +113,24 @@ def train_run(
     return folder
 
 
+def _write_plan(
+    folder: Path,
+    config: TrainConfig,
+    parts: Sequence[Part],
+    shots: Sequence[Sequence[str]],
+    marks: Mapping[str, Any],
+    command: Sequence[str],
+) -> None:
+    """What is known before training."""
+    write_json(folder / "config.json", {**flat(config), "background": config.background})
+    write_json(folder / "environment.json", {**environment(command), **marks})
+    splits: dict[str, Any] = {}
+    for part, keys in zip(parts, shots, strict=True):
+        document = write_shots(folder, config, part, keys)
+        splits.setdefault(part.category, {})[f"seed{part.seed}"] = document
+    write_json(folder / "split.json", {**splits, **marks} | generator_of(config))
+
+
 def evaluate_run(
     run: Path,
     out: Path,
@@ -120,6 +138,7 @@ def evaluate_run(
     *,
     categories: Sequence[str] = (),
     weights: str | None = None,
+    runtime: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -131,6 +150,7 @@ def evaluate_run(
         changes: fields of the run's config about its data that differ: dataset, data_root, ….
         categories: only these.
         weights: the encoder's file, where it has moved.
+        runtime: of the encoder, where it is to differ from training.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
@@ -148,7 +168,7 @@ def evaluate_run(
         data = open_category(config, category)
         encoder = models[-1].encoder if models else None
         parts.append(Part(category, seed, data))
-        models.append(PIRN.load(place / "model", weights=weights, encoder=encoder))
+        models.append(PIRN.load(place / "model", weights=weights, encoder=encoder, runtime=runtime))
     marks = {
         "data": "generated" if config.dataset == "synthetic" else "real",
         "demo_encoder": models[0].demo,

@@ -20,6 +20,7 @@ import numpy as np
 
 from pirn_jax.config import Recipe
 from pirn_jax.errors import ConfigError
+from pirn_jax.training.processes import broadcast, from_first
 from pirn_jax.training.step import Shots
 
 
@@ -37,7 +38,7 @@ class Checkpoints:
     """The checkpoints of one stack of jobs; leaving the context waits for the last to be written.
 
     Args:
-        folder: made when needed; every process must reach the same one.
+        folder: made when needed. Of several processes the first alone reads and writes it.
         run: from `identity`.
         keep: so many, the newest.
         resume: whether checkpoints that are there already may be gone on from.
@@ -47,15 +48,23 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, run: str, keep: int, resume: bool):
+        self.folder, self.run = folder, run
+        self._manager: Any = None
+        from_first(lambda: self._open(keep, resume))
+
+    def _open(self, keep: int, resume: bool) -> None:
         import orbax.checkpoint as ocp
 
-        self.folder, self.run = folder, run
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=False, multiprocessing_options=alone
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)  # a manager of one of several does not
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
         if not resume and self._manager.latest_step() is not None:
             self._manager.close()
             raise ConfigError(
-                f"{folder} holds checkpoints of an earlier run",
+                f"{self.folder} holds checkpoints of an earlier run",
                 "resume it, or give another folder",
             )
 
@@ -69,6 +78,8 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
+        if self._manager is None:
+            return
         about = {"run": self.run, "history": history}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(_flat(state)), about=ocp.args.JsonSave(about)
@@ -79,11 +90,22 @@ class Checkpoints:
         """The newest checkpoint: epochs done, state, history; None where there is none.
 
         Args:
-            state: a tree of arrays of the shapes and types expected.
+            state: a tree of arrays or shapes, of the shapes and types expected.
 
         Raises:
             ConfigError: it belongs to another run.
         """
+        found = from_first(self._newest)
+        if found is None:
+            return None
+        epoch, history = found
+        wanted = {name: np.zeros(x.shape, x.dtype) for name, x in _flat(state).items()}
+        flat = broadcast(wanted if self._manager is None else self._arrays(epoch, wanted))
+        leaves = [np.asarray(flat[name]) for name in wanted]
+        return epoch, jax.tree.unflatten(jax.tree.structure(state), leaves), history
+
+    def _newest(self) -> tuple[int, list[Any]] | None:
+        """Its epoch and history."""
         import orbax.checkpoint as ocp
 
         epoch = self._manager.latest_step()
@@ -96,18 +118,21 @@ class Checkpoints:
                 f"{self.folder} holds checkpoints of another run: other shots, seeds or recipe",
                 "resume with what that run was started with, or give another folder",
             )
-        wanted = {name: np.zeros(x.shape, x.dtype) for name, x in _flat(state).items()}
+        return epoch, about["history"]
+
+    def _arrays(self, epoch: int, wanted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import orbax.checkpoint as ocp
+
         args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-        flat = self._manager.restore(epoch, args=args)["state"]
-        leaves = [np.asarray(flat[name]) for name in _flat(state)]
-        return epoch, jax.tree.unflatten(jax.tree.structure(state), leaves), about["history"]
+        return self._manager.restore(epoch, args=args)["state"]
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def _flat(tree: Any) -> dict[str, Any]:

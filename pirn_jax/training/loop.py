@@ -1,9 +1,10 @@
 """Training: jobs in, trained decoders out.
 
 A job is one decoder to train: the frozen features of k shots, and a seed. Jobs whose features have
-the same shape are stacked and trained by one program (`step.py`), on one device or several
-(`parallel.py`). The program runs a stretch of epochs; between stretches progress is reported, the
-losses are looked at, and a checkpoint is kept (`checkpoint.py`).
+the same shape are stacked, as many as `STACK_BYTES` of memory hold, and trained by one program
+(`step.py`), on one device or several (`parallel.py`). The program runs a stretch of epochs; between
+stretches progress is reported, the losses are looked at, and a checkpoint is kept
+(`checkpoint.py`).
 
 Dimension letters: S shots, N tokens, C channels, J jobs, T steps, B scans of a step.
 Source: paper, "Training and Inference".
@@ -28,11 +29,18 @@ from jaxtyping import Float, Int
 from pirn_jax.config import Recipe
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training.checkpoint import Checkpoints, identity
+from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features
-from pirn_jax.training.parallel import Layout, Program, agreed, choose_layout
-from pirn_jax.training.step import Batches, Shots, State, create_states
+from pirn_jax.training.parallel import Layout, Program, choose_layout
+from pirn_jax.training.processes import check_same, from_first
+from pirn_jax.training.step import Batches, Shots, State, create_states, skeleton
 
 STRETCHES = 10  # at least so many times a run is progress reported, if it has the epochs
+# Jobs are stacked until they are estimated to take this much memory, all devices together; the rest
+# is trained after them. A constant, so that a run may be resumed on another machine.
+STACK_BYTES = 8 * 2**30
+# Of the size of a step's tokens: arrays that a layer keeps for its backward pass. An estimate.
+KEPT_ARRAYS = 20
 
 
 class Job(NamedTuple):
@@ -41,7 +49,7 @@ class Job(NamedTuple):
     Attributes:
         name: unique among the jobs of a run, such as "flange/seed0".
         shots: features of the training scans.
-        seed: at least 0; decides initial weights, prototypes and the order of scans.
+        seed: 0 to 2**32 - 1; decides initial weights, prototypes and the order of scans.
     """
 
     name: str
@@ -103,9 +111,9 @@ def train(
     """
     _check(jobs, recipe)
     total, done, trained = recipe.epochs * len(jobs), 0, {}
-    for index, group in enumerate(_groups(jobs, recipe)):
-        layout = choose_layout(parallel, len(group))
-        padded = group + [group[-1]] * (layout.padded_jobs(len(group)) - len(group))
+    for index, (group, size) in enumerate(_groups(jobs, recipe)):
+        layout = choose_layout(parallel, size)
+        padded = group + [group[-1]] * (layout.padded_jobs(size) - len(group))
         shots = _stack(padded, recipe)
 
         def report(epochs: int, last: dict[str, Any], before: int = done) -> None:
@@ -113,9 +121,10 @@ def train(
                 progress(before + epochs, total, last)
 
         with contextlib.ExitStack() as stack:
+            run = identity([j.name for j in group], [j.seed for j in group], recipe, shots)
+            check_same("jobs or features", run)
             kept = None
             if checkpoints is not None:
-                run = identity([j.name for j in group], [j.seed for j in group], recipe, shots)
                 kept = stack.enter_context(Checkpoints(checkpoints / str(index), run, keep, resume))
             results = _train_group(group, padded, shots, recipe, layout, kept, save_seconds, report)
         trained |= {result.name: result for result in results}
@@ -135,12 +144,12 @@ def _train_group(
 ) -> list[Trained]:
     """Jobs of one shape; `padded` repeats the last until they divide among the devices."""
     program = Program(layout, recipe, shots)
-    keys = jnp.stack([jax.random.key(job.seed) for job in padded])
-    state = create_states(recipe, shots, keys)
+    with collector_paused():
+        state = create_states(recipe, shots, np.array([job.seed for job in padded], np.uint32))
     history: list[list[dict[str, Any]]] = [[] for _ in jobs]
     begin = 0
     if checkpoints is not None:
-        found = checkpoints.restore(_first(state, len(jobs)))
+        found = checkpoints.restore(_shapes(state, len(jobs)))
         if found is not None:
             begin, state, history = found
             state = _padded(state, len(padded))
@@ -159,19 +168,27 @@ def _train_group(
             for job, lines, loss in zip(jobs, history, means[epoch - start], strict=False):
                 line = {"job": job.name, "epoch": epoch + 1, "step": (epoch + 1) * steps}
                 lines.append({**line, "loss": float(loss)})
-        if checkpoints is not None and agreed(time.monotonic() - saved >= save_seconds):
+        if checkpoints is not None and from_first(lambda s=saved: _due(s, save_seconds)):
             # Copies: both are written while training goes on.
             so_far = [list(lines) for lines in history]
             checkpoints.save(stop, _first(program.fetch(state), len(jobs)), so_far)
             saved = time.monotonic()
         report(stop * len(jobs), {lines[-1]["job"]: lines[-1] for lines in history})
 
-    final = program.fetch(state)
+    final = program.fetch(state._replace(optimizer=()))
     trained = []
     for i, job in enumerate(jobs):
-        own = jax.tree.map(lambda x, i=i: np.array(x[i]), final)
+        own = jax.tree.map(lambda x, i=i: x[i], final)
         trained.append(Trained(job.name, program.graph, own.parameters, own.statistics, history[i]))
     return trained
+
+
+def _due(saved: float, save_seconds: float) -> bool:
+    return time.monotonic() - saved >= save_seconds
+
+
+def _shapes(state: State, jobs: int) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((jobs, *x.shape[1:]), x.dtype), state)
 
 
 def _first(state: State, jobs: int) -> State:
@@ -234,12 +251,40 @@ def _stack(jobs: list[Job], recipe: Recipe) -> Shots:
     return Shots((streams[0], streams[1]), None if valid.all() else valid)
 
 
-def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[list[Job]]:
-    """Jobs whose features have the same shape, in order of first appearance."""
+def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[tuple[list[Job], int]]:
+    """Jobs whose features have the same shape, in order of first appearance, and to how many.
+
+    A group that would not fit into `STACK_BYTES` is cut into as few as do, all filled up to the
+    same number, so that one program serves all of them.
+    """
     groups: dict[tuple[int, ...], list[Job]] = {}
     for job in jobs:
         groups.setdefault(_features(job, recipe).shape, []).append(job)
-    return list(groups.values())
+    cut = []
+    for shape, group in groups.items():
+        most = max(1, STACK_BYTES // job_bytes(recipe, shape))
+        size = -(-len(group) // -(-len(group) // most))
+        cut += [(group[i : i + size], size) for i in range(0, len(group), size)]
+    return cut
+
+
+def job_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """An estimate of the memory a job takes while it trains.
+
+    Its parameters five times (themselves, Adam's two moments, the gradient, the change), its
+    features, and what a step keeps for the backward pass.
+
+    Args:
+        recipe: decoder and batch size.
+        shape: (S, N, C) of a stream.
+    """
+    scans, tokens, channels = shape
+    _, parameters, _ = skeleton(recipe.decoder, channels)
+    numbers = 5 * sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    picture = len(recipe.decoder.modalities) * tokens * channels
+    numbers += scans * picture
+    numbers += min(recipe.batch_size, scans) * recipe.decoder.layers * KEPT_ARRAYS * picture
+    return numbers * jnp.zeros(()).dtype.itemsize
 
 
 def _features(job: Job, recipe: Recipe) -> Float[np.ndarray, "S N C"]:
@@ -251,8 +296,8 @@ def _check(jobs: Sequence[Job], recipe: Recipe) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two jobs are called {twice[0]}", "give every job a name of its own")
     for job in jobs:
-        if job.seed < 0:
-            raise ConfigError(f"{job.name}: seed {job.seed}", "use 0 or more")
+        if not 0 <= job.seed < 2**32:
+            raise ConfigError(f"{job.name}: seed {job.seed}", "use 0 or more, below 2**32")
         shapes = {}
         for name in recipe.decoder.modalities:
             stream = getattr(job.shots, name)

@@ -11,7 +11,7 @@ device: what does not divide evenly is padded, and the padding does not count.
     auto      pmap where there is more than one local device, sharding where there are several
               processes, else none
 
-Several processes hold the same shots each; `jax.distributed.initialize` comes before.
+Several processes hold the same shots each; see `processes.py`.
 
 Dimension letters: D devices, J jobs, T steps, B scans of a step.
 """
@@ -29,6 +29,7 @@ from jaxtyping import Float
 
 from pirn_jax.config import Recipe
 from pirn_jax.errors import ConfigError
+from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.step import Batches, Shots, State, run_steps, skeleton
 
 PARALLEL = ("none", "pmap", "sharding", "auto")
@@ -140,7 +141,8 @@ class Program:
         if self.layout.kind == "pmap":
             axis, count = (1 if self._stacked else 2), len(self.layout.devices)
             batches = jax.tree.map(lambda x: np.stack(np.split(x, count, axis)), batches)
-        state, losses = self._run(state, self._shots, self._place(batches, self._batches))
+        with collector_paused():
+            state, losses = self._run(state, self._shots, self._place(batches, self._batches))
         losses = np.asarray(losses)
         if self._stacked:  # (D, T, J/D)
             losses = np.moveaxis(losses, 0, 1).reshape(losses.shape[1], -1)
@@ -151,10 +153,13 @@ class Program:
         if not self._stacked:
             return tree
         count = len(self.layout.devices)
-        return jax.tree.map(lambda x: np.reshape(x, (count, -1, *np.shape(x)[1:])), tree)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(count, -1, *x.shape[1:]), tree)
 
     @staticmethod
     def _place(tree: Any, sharding: NamedSharding) -> Any:
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+
         def put(x: Any) -> jax.Array:
             x = np.asarray(x)
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
@@ -187,15 +192,6 @@ def _compiled(layout: Layout, recipe: Recipe, channels: int) -> tuple[Any, Any]:
         out_shardings=(layout.sharding(AXIS) if jobs else whole, whole),
         donate_argnums=0,
     )
-
-
-def agreed(decision: bool) -> bool:
-    """The first process's decision, on all of them: what depends on a clock must not differ."""
-    if jax.process_count() == 1:
-        return decision
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def _up(count: int, multiple: int) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, UInt32
 
 from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.decoder import Decoder, Tokens, create_decoder, merge, reconstruction_loss, split
@@ -71,31 +71,27 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
 
     With arrays of those shapes `pirn_jax.decoder.merge` makes the decoder.
     """
-
-    def create() -> Decoder:
-        shots = jnp.zeros((1, config.prototypes, channels))
-        tokens = Tokens(**dict.fromkeys(config.modalities, shots))
-        return create_decoder(config, tokens, jax.random.key(0))
-
-    return split(nnx.eval_shape(create))
+    return split(nnx.eval_shape(lambda: Decoder(config, channels, nnx.Rngs(0))))
 
 
 @partial(jax.jit, static_argnums=0)
-def create_states(recipe: Recipe, shots: Shots, keys: PRNGKeyArray | Array) -> State:
+def create_states(recipe: Recipe, shots: Shots, seeds: UInt32[Arrays, " J"]) -> State:
     """The jobs before their first step.
 
     Args:
         recipe: decoder and learning rate.
         shots: of the stacked jobs.
-        keys: (J,) random keys; a job starts from its own, whatever it is stacked with.
+        seeds: a job starts from its own, whatever it is stacked with.
     """
 
-    def create(tokens: tuple, valid: Any, key: Array) -> State:
-        decoder = create_decoder(recipe.decoder, Tokens(*tokens), key, valid)
+    def create(tokens: tuple, valid: Any, seed: Array) -> State:
+        decoder = create_decoder(recipe.decoder, Tokens(*tokens), jax.random.key(seed), valid)
         _, parameters, statistics = split(decoder)
-        return State(parameters, optimizer_of(recipe).init(parameters), statistics)
+        state = State(parameters, optimizer_of(recipe).init(parameters), statistics)
+        # Strongly typed, as the steps return them: the first step's program is that of the others.
+        return jax.tree.map(lambda x: x.astype(x.dtype), state)
 
-    return jax.vmap(create)(shots.tokens, shots.valid, keys)
+    return jax.vmap(create)(shots.tokens, shots.valid, seeds)
 
 
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:

@@ -8,17 +8,39 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(name: str, *arguments: object, cache: Path | None = None, seconds: int = 600):
-    """Run a command; it knows no network and one device, whatever the test session has."""
+def start(
+    name: str, *arguments: object, cache: Path | None = None, devices: int = 1
+) -> subprocess.Popen:
+    """Start a command; it knows no network and so many devices, whatever the test session has."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("XLA_FLAGS", "PIRN_DATA", "PIRN_CACHE")
     }
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    if devices > 1:
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     if cache is not None:
         environment["PIRN_CACHE"] = str(cache)
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", f"pirn_jax.{name}", *map(str, arguments)],
-        capture_output=True, text=True, timeout=seconds, env=environment, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, seconds: float = 600) -> subprocess.CompletedProcess:
+    """Its output once it has ended; killed, with `subprocess.TimeoutExpired`, if it does not."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def command(
+    name: str, *arguments: object, cache: Path | None = None, seconds: float = 600
+) -> subprocess.CompletedProcess:
+    """Run a command to its end."""
+    return finish(start(name, *arguments, cache=cache), seconds)

@@ -4,7 +4,9 @@ One small run (`--config debug`) is trained once and then used by everything.
 """
 
 import json
+import random
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from pirn_jax import train
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic import write_mvtec3d
-from tests.e2e.commands import command
+from tests.e2e.commands import command, finish, start
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,9 @@ def test_the_run_folder_is_whole(run):
     files = ("config", "environment", "split", "metrics")
     documents = {name: json.loads((run / f"{name}.json").read_text()) for name in files}
     assert documents["config"]["shots"] == 2
-    assert documents["config"]["background"] == "plane"
+    assert documents["config"]["background"] == "auto"
+    stored = json.loads((run / "flange" / "seed0" / "model" / "config.json").read_text())
+    assert stored["config"]["background"] == "plane"
     assert documents["environment"]["command"][:3] == ["python", "-m", "pirn_jax.train"]
     shots = documents["split"]["flange"]["seed0"]["shots"]
     assert len(shots) == 2
@@ -142,6 +146,27 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(run, place):
     assert seconds > 1, "it was never killed"
     for name in ("split.json", "flange/seed0/model/model.safetensors", "flange/seed0/scores.csv"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
+    """SIGKILL while it starts, trains, or writes one of its checkpoints, one every epoch."""
+    flags = ("--config", "debug", "--change", "epochs=211", "--save-seconds", "0", "--out")
+    began = time.monotonic()
+    done = command("train", *flags, place / "whole", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    # So short that twenty of them do not reach the end.
+    longest, moments = (time.monotonic() - began) / 6, random.Random(0)
+    for kill in range(20):
+        process = start("train", *flags, place / "broken", "--resume", cache=place / "cache")
+        with pytest.raises(subprocess.TimeoutExpired):
+            finish(process, moments.uniform(0, longest))
+        assert process.returncode == -9, kill
+    done = command("train", *flags, place / "broken", "--resume", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    for name in ("split.json", "flange/seed0/model/model.safetensors", "flange/seed0/scores.csv",
+                 "history.jsonl"):  # fmt: skip
+        assert (place / "broken" / name).read_bytes() == (place / "whole" / name).read_bytes(), name
 
 
 # Flags

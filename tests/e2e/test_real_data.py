@@ -36,8 +36,9 @@ def test_tire_by_photographs_alone(shared, tmp_path):
 def test_road_by_photographs_and_geometry(shared, tmp_path):
     if not (shared / "data" / "mvtec3d_rgbxyz" / "road").is_dir():
         pytest.skip("road is not at hand")
-    document = train(shared, tmp_path / "run", "mvtec3d_rgbxyz", "--background", "none",
-                     "--shots", "10")  # fmt: skip
+    document = train(shared, tmp_path / "run", "mvtec3d_rgbxyz", "--shots", "10")
+    stored = json.loads((tmp_path / "run/road/seed0/model/config.json").read_text())
+    assert stored["config"]["background"] == "none"  # the part is the plane
     figures = document["categories"]["road"]["seed0"]
     assert figures["scans"] == 40
     assert figures["i_auroc"] > 0.75  # chance is 0.5

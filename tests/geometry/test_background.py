@@ -10,7 +10,10 @@ from pirn_jax.geometry import (
     find_object,
     measured,
     remove_background,
+    stands_on_plane,
 )
+from pirn_jax.scans import open_dataset
+from pirn_jax.scans.synthetic import CATEGORIES
 from tests.geometry import surfaces
 
 
@@ -126,6 +129,44 @@ def test_the_plane_is_found_under_a_crowded_border():
     expected = np.array([-0.1, 0.05, 1.0, -surfaces.DISTANCE])
     expected /= np.linalg.norm(expected[:3])
     np.testing.assert_allclose(np.abs(found.plane), np.abs(expected), atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["dome", "ring", "box"])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_a_part_on_a_table_stands_on_a_plane(kind, noise):
+    xyz, _ = surfaces.part_on_table(kind, size=120, holes=0.05, noise=noise)
+    assert stands_on_plane(xyz)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_every_generated_part_stands_on_a_plane(category):
+    (scan,) = open_dataset(
+        "synthetic", None, category, size=96, train=1, validation=1, test=1
+    ).train
+    assert stands_on_plane(scan.xyz)
+
+
+@pytest.mark.parametrize("height", [0.0, 0.006, 0.012])
+def test_a_part_that_is_the_plane_does_not(height):
+    """A sheet that fills the picture: waves of that height in metres, and a dent in the middle."""
+    xyz = surfaces.plane(120, (0.1, 0.1, -1))[0].astype(np.float32)
+    rows, columns = np.mgrid[:120, :120] / 120
+    waves = height * np.sin(17 * rows + 3) * np.cos(13 * columns)
+    dent = 0.03 * np.exp(-((rows - 0.5) ** 2 + (columns - 0.4) ** 2) / 0.003)
+    xyz[..., 2] += waves + (dent if height else 0)
+    assert not stands_on_plane(xyz)
+
+
+def test_real_parts_stand_on_a_plane(real_scan):
+    assert stands_on_plane(real_scan)
+
+
+def test_a_road_is_the_plane_itself(shared):
+    root = shared / "data" / "mvtec3d_rgbxyz"
+    if not (root / "road").is_dir():
+        pytest.skip("road is not at hand")
+    data = open_dataset("mvtec3d", root, "road")
+    assert not any(stands_on_plane(scan.xyz) for scan in data.train)
 
 
 def test_three_ways_to_say_what_the_object_is():

@@ -2,7 +2,8 @@
 
     python -m tests.training.agreement OUT KIND DTYPE JOBS [FULL] [--process I N ADDRESS]
 
-KIND is none, pmap or sharding. The number of devices comes with XLA_FLAGS.
+KIND is none, pmap, sharding, or alone: one job after the other on one device. The number of devices
+comes with XLA_FLAGS.
 """
 
 import argparse
@@ -42,7 +43,11 @@ def main() -> None:
     for kind in arguments.kinds:
         for count in arguments.jobs:
             jobs = [job(i, masked=i > 0, dtype=arguments.dtype) for i in range(count)]
-            for found, one in zip(train(jobs, settings, parallel=kind), jobs, strict=True):
+            if kind == "alone":
+                results = [train([one], settings, parallel="none")[0] for one in jobs]
+            else:
+                results = train(jobs, settings, parallel=kind)
+            for found, one in zip(results, jobs, strict=True):
                 name = f"{kind}/{count}/{found.name}"
                 for path, leaf in jax.tree.leaves_with_path(found.parameters):
                     key = jax.tree_util.keystr(path, simple=True, separator=".")

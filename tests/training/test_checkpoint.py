@@ -61,8 +61,19 @@ def test_resumed_on_other_devices_or_refused(tmp_path):
 
 
 def test_a_short_run_keeps_no_checkpoint(tmp_path):
-    train([job(0)], recipe(epochs=2), parallel="none", checkpoints=tmp_path)
+    short = {"checkpoints": tmp_path, "save_seconds": 3600.0}
+    train([job(0)], recipe(epochs=2), parallel="none", **short)
     assert not list((tmp_path / "0").iterdir())
+
+
+def test_interrupted_and_resumed_it_ends_the_same(tmp_path):
+    kept = {"parallel": "none", "checkpoints": tmp_path, "save_seconds": 0.0}
+    (whole,) = train([job(0)], recipe(epochs=4), parallel="none")
+    with pytest.raises(Stopped):
+        train([job(0)], recipe(epochs=4), progress=stop_at(2), **kept)
+    (resumed,) = train([job(0)], recipe(epochs=4), resume=True, **kept)
+    assert largest_difference(whole.parameters, resumed.parameters) == 0
+    assert whole.history == resumed.history
 
 
 def start(folder: Path, out: Path, epochs: int) -> subprocess.Popen:

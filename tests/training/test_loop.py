@@ -9,9 +9,10 @@ import pytest
 
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.training import Features, Job, train
-from pirn_jax.training.loop import epoch_order, stretches
-from pirn_jax.training.step import skeleton
+from pirn_jax.training import Features, Job, loop, train
+from pirn_jax.training.loop import epoch_order, job_bytes, stretches
+from pirn_jax.training.parallel import Program, choose_layout
+from pirn_jax.training.step import Batches, create_states, skeleton
 from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
@@ -108,6 +109,44 @@ def test_jobs_of_several_shapes_and_their_progress():
     assert seen[-1][2]["job1"] == results[1].history[-1]
     assert results[1].history[-1]["step"] == 2
     assert results[0].history[-1]["step"] == 4
+
+
+def test_what_does_not_fit_into_memory_is_trained_in_turns(monkeypatch):
+    """Three jobs where two fit: stacks of two, the last filled up; each as it is alone."""
+    jobs, settings = [job(0), job(1), job(2)], recipe(epochs=2)
+    (alone,) = train([jobs[2]], settings, parallel="none")
+    size = job_bytes(settings, (SCANS, TOKENS, CHANNELS))
+    monkeypatch.setattr(loop, "STACK_BYTES", 2 * size)
+    groups = [([one.name for one in group], size) for group, size in loop._groups(jobs, settings)]
+    assert groups == [(["job0", "job1"], 2), (["job2"], 2)]
+    seen = []
+    results = train(jobs, settings, parallel="none", progress=lambda *x: seen.append(x[:2]))
+    assert [result.name for result in results] == ["job0", "job1", "job2"]
+    assert largest_difference(results[2].parameters, alone.parameters) < 1e-5
+    assert seen[-1] == (6, 6)
+    monkeypatch.setattr(loop, "STACK_BYTES", 1)  # nothing fits: one at a time
+    assert [size for _, size in loop._groups(jobs, settings)] == [1, 1, 1]
+
+
+def test_the_memory_of_a_job_is_estimated_by_what_xla_says():
+    """Arguments and temporary buffers of the compiled steps, at a size where parameters matter."""
+    settings = recipe(prototypes=10, layers=2)
+    random = np.random.default_rng(0)
+    tokens = random.standard_normal((2, SCANS, 64, 96)).astype(np.float32)
+    shots = loop._stack([Job("one", Features(*tokens, np.ones((SCANS, 64), bool)), 0)], settings)
+    layout = choose_layout("none", 1)
+    program = Program(layout, settings, shots)
+    state = program.place(create_states(settings, shots, np.zeros(1, np.uint32)))
+    batches = Batches(np.zeros((2, 1, 3), np.int32), None)
+    said = program._run.lower(state, shots, batches).compile().memory_analysis()
+    taken = said.argument_size_in_bytes + said.temp_size_in_bytes
+    assert 0.5 < job_bytes(settings, (SCANS, 64, 96)) / taken < 2
+
+
+def test_one_program_serves_every_stretch():
+    before = Program(choose_layout("none", 1), recipe(), loop._stack([job(0)], recipe()))._run
+    train([job(0)], recipe(epochs=3), parallel="none")
+    assert before._cache_size() == 1
 
 
 def test_one_modality():

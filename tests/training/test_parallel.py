@@ -55,17 +55,22 @@ def test_pmap_and_sharding_on_four_devices_equal_one_device_in_float64(tmp_path)
 
 @pytest.mark.slow
 def test_jobs_spread_over_four_devices_equal_each_alone_in_float64(tmp_path):
-    """Five jobs of other seeds and masks, padded to eight, and the first of them alone."""
+    """Five jobs of other seeds and masks, padded to eight."""
     out = tmp_path / "out.npz"
-    finish(start(4, out, "none", "pmap", "sharding", "--jobs", 1, 5))
+    finish(start(4, out, "none", "pmap", "sharding", "--jobs", 5))
     found = dict(np.load(out))
     for kind in ("pmap", "sharding"):
         for i in range(5):
             assert max(differences(found, found, f"5/job{i}", ("none", kind)).values()) < 1e-8
-    alone = {k.replace("none/1/", "alone/"): v for k, v in found.items() if "none/1/" in k}
-    stacked = {k.replace("none/5/", "stacked/"): v for k, v in found.items() if "none/5/" in k}
-    both = alone | stacked
-    assert max(differences(both, both, "job0", ("alone", "stacked")).values()) < 1e-8
+
+
+@pytest.mark.slow
+def test_six_jobs_together_equal_each_alone_in_float64(tmp_path):
+    out = tmp_path / "out.npz"
+    finish(start(1, out, "none", "alone", "--jobs", 6))
+    found = dict(np.load(out))
+    for i in range(6):
+        assert max(differences(found, found, f"6/job{i}", ("none", "alone")).values()) < 1e-8
 
 
 def address() -> str:
@@ -93,12 +98,15 @@ def test_the_default_recipe_in_float32(tmp_path):
     Where a gradient is zero but for rounding (a bias the loss cannot see), Adam turns the rounding
     into steps of the learning rate.
     """
-    out = tmp_path / "out.npz"
-    finish(start(4, out, "none", "pmap", "sharding", "--dtype", "float32", "--full"))
-    found = dict(np.load(out))
-    for kind in ("pmap", "sharding"):
+    flags = ("--dtype", "float32", "--full")
+    one, two, meet = tmp_path / "one.npz", tmp_path / "two.npz", address()
+    finish(start(4, one, "none", "pmap", "sharding", *flags))
+    finish(*(start(2, two, "sharding", *flags, "--process", i, 2, meet) for i in range(2)))
+    found = dict(np.load(one))
+    found |= {f"processes{k.removeprefix('sharding')}": v for k, v in np.load(two).items()}
+    for kind in ("pmap", "sharding", "processes"):
         compared = differences(found, found, "1/job0", ("none", kind))
         drift = sorted(((v, k) for k, v in compared.items() if "parameters" in k), reverse=True)
-        print(kind, compared["losses"], compared["scores"], drift[:6])
+        print(kind, compared["losses"], compared["scores"], drift[:8])
         assert compared["losses"] < 1e-5
         assert compared["scores"] < 1e-4

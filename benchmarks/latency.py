@@ -1,0 +1,293 @@
+"""Batch-1 latency at 224²: a pair of pictures → heatmap and score, beside plain PyTorch.
+
+    python benchmarks/latency.py [--encoders S B L] [--quick] [--json FILE]
+        [--no-compile] [--no-training] [--no-others]
+
+Encoders S, B, L are DINOv2 ViT-S/14, B/14, L/14, with random weights. Ours starts from pictures on
+the device, from numpy arrays, or from files (photograph and points of a generated scan of 400×400:
+decoding, background, normals, resizing, heatmap back at 400×400). Every run waits for its result;
+all methods of an encoder take turns in one loop, after two runs each to warm up.
+
+PyTorch runs the same model: `reference_torch.py`, all blocks ("all") or up to the last one needed
+("needed": 10 of 12), eager and by `torch.compile`; and `torch_pirn.py` where PIRN_SHARED holds it.
+The ratios divide by the faster of the eager float32 models with all blocks. CFM and the two-stream
+INP-Former (`other_systems.py`) take turns in a loop of their own with ours. `training` in the
+ratios is measured by `training.py`, started from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+
+from benchmarks import other_systems
+from benchmarks.flops import PAPER_G, by_formula, by_xla, xla_flops
+from benchmarks.measure import RESULTS, bars, environment, interleaved, show, write
+from benchmarks.pair import Pair, build
+from benchmarks.peers import decoder_peers, pair_peers
+from pirn_jax.decoder import Tokens, merge
+from pirn_jax.encoder import encoder_config
+from pirn_jax.errors import MissingDependencyError
+from pirn_jax.geometry import choose_object, make_views, surface_normals
+from pirn_jax.scans import Scan
+from pirn_jax.scans.files import File
+from pirn_jax.scans.options import Options
+from pirn_jax.scans.reading import read_scan
+from pirn_jax.scans.synthetic import render
+from pirn_jax.scoring import score_tokens
+from pirn_jax.training.step import skeleton
+
+ENCODERS = {"S": "dinov2-small", "B": "dinov2-base", "L": "dinov2-large"}
+PUBLISHED = {  # Table 4: GFLOPs, ms
+    "M3DM": (263.27, 21.61),
+    "CFM": (552.53, 60.57),
+    "FIND": (728.46, 76.09),
+    "PIRN": (PAPER_G, 17.49),
+}
+
+
+def our_pairs(name: str) -> dict[str, Pair]:
+    """Ours in every dtype and runtime there is here, by name of the row."""
+    found = {}
+    for runtime in ("jax", "openvino"):
+        for dtype in ("float32", "bfloat16"):
+            try:
+                found[f"ours {runtime} {dtype}"] = build(name, dtype=dtype, runtime=runtime)
+            except MissingDependencyError as error:
+                print(f"left out, {runtime}: {error}")
+                break
+    first = found["ours jax float32"]
+    found["ours jax float32 recipe paper"] = build(name, "paper", known=first.encoder)
+    return found
+
+
+def write_files(folder: Path) -> dict[str, File]:
+    """A generated scan as a PNG and a TIFF."""
+    import tifffile
+    from PIL import Image
+
+    scan = render("flange", "train/good/000", size=400)
+    Image.fromarray(scan.rgb).save(folder / "scan.png")
+    tifffile.imwrite(folder / "scan.tiff", scan.xyz, photometric="rgb", metadata=None)
+    return {"rgb": File(folder / "scan.png"), "xyz": File(folder / "scan.tiff")}
+
+
+def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
+    """Each part of the way alone, from what the part before it leaves."""
+    scan = read_scan(files, Options())
+    found = choose_object(scan.xyz, scan.valid, "plane")
+
+    def normals() -> Scan:
+        part = choose_object(scan.xyz, scan.valid, "plane").object
+        made = surface_normals(scan.xyz, part & scan.valid)
+        return scan._replace(normals=np.asarray(made))
+
+    whole, network = normals(), pair.encoder
+    _, parameters, statistics = pair.given
+    stacked = jax.device_put(pair.pictures().reshape(-1, *network.image_size, 3))
+    tokens = jax.block_until_ready(network(stacked))
+    given = Tokens(tokens[:1], tokens[1:])
+    graph, _, _ = skeleton(pair.model.config.resolved_recipe().decoder, network.config.width)
+    decode = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
+    rebuilt = decode(parameters, statistics, given)
+
+    @jax.jit
+    def heatmap(target: Tokens, rgb: jax.Array, depth: jax.Array) -> Any:
+        before = {"rgb": target.rgb, "normals": target.normals}
+        after = {"rgb": rgb, "normals": depth}
+        return score_tokens(before, after, network.image_size, grid=network.grid)
+
+    return {
+        "read": lambda: read_scan(files, Options()),
+        "background and normals": normals,
+        "resize": lambda: make_views(whole, network.image_size, found.object),
+        "encoder": lambda: jax.block_until_ready(network(stacked)),
+        "decoder": lambda: jax.block_until_ready(decode(parameters, statistics, given)),
+        "map": lambda: jax.block_until_ready(heatmap(rebuilt.target, rebuilt.rgb, rebuilt.normals)),
+    }
+
+
+def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]:
+    """Our decoder alone in both recipes, tokens on the device."""
+    raw = jax.random.normal(jax.random.key(3), (2, 1, 256, width))
+    tokens, found = Tokens(raw[0], raw[1]), {}
+    for row in ("ours jax float32", "ours jax float32 recipe paper"):
+        pair = pairs[row]
+        config = pair.model.config.resolved_recipe().decoder
+        graph, _, _ = skeleton(config, width)
+        run = jax.jit(lambda p, s, t, graph=graph: merge(graph, p, s)(t))
+        found[f"decoder ours {pair.model.config.recipe}"] = lambda run=run, pair=pair: (
+            jax.block_until_ready(run(pair.given[1], pair.given[2], tokens))
+        )
+    return found
+
+
+def others(ours: Pair, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Times of the other systems with ours beside them, and their FLOPs."""
+    tasks: dict[str, Callable[[], Any]] = {"ours jax float32": ours.on_device()}
+    flops = {}
+    for name in ("inp_former", "cfm"):
+        function, given = getattr(other_systems, name)()
+        parts = getattr(other_systems, f"{name}_flops")()
+        flops[name] = {"formula_g": parts, "xla_g": xla_flops(function, *given) / 1e9}
+        run = jax.jit(function)
+        tasks[name] = lambda run=run, given=given: jax.block_until_ready(run(*given))
+    return interleaved(tasks, 3 if quick else 100, seconds=60 if quick else 300), flops
+
+
+def ratios(times: dict[str, Any]) -> dict[str, float]:
+    """Our medians over those of plain PyTorch; empty without it."""
+    median = {name: found["median_ms"] for name, found in times.items()}
+    whole = [v for n, v in median.items() if n.startswith("torch pair") and "all eager f" in n]
+    if not whole:
+        return {}
+    fastest = min(whole)
+    found = {"pair_fp32": median["ours jax float32, device"] / fastest}
+    stopped = median["torch pair needed eager float32"]
+    found["pair_fp32_against_early_exit"] = median["ours jax float32, device"] / stopped
+    exact = ("ours jax", "ours openvino")  # cosine to float32 at least 0.999, tested
+    best = min(v for n, v in median.items() if n.startswith(exact) and n.endswith("host"))
+    found["pair_best"] = best / fastest
+    half = [v for n, v in median.items() if n.startswith("torch pair") and "bfloat16" in n]
+    if half:
+        found["pair_bf16"] = median["ours jax bfloat16, device"] / min(half)
+    compiled = [v for n, v in median.items() if n.startswith("torch pair") and "compile" in n]
+    if compiled:
+        found["pair_fp32_against_compile"] = median["ours jax float32, device"] / min(compiled)
+    for recipe in ("default", "paper"):
+        peers = [v for n, v in median.items() if n.startswith("torch decoder") and recipe in n]
+        found[f"decoder_fp32_{recipe}"] = median[f"decoder ours {recipe}"] / min(peers)
+    found["decoder_fp32"] = found["decoder_fp32_default"]
+    return found
+
+
+def training_ratios(quick: bool) -> dict[str, float]:
+    """What `training.py` finds, under its own names, and `training`: recipe default."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "training.json"
+        script = Path(__file__).with_name("training.py")
+        command = [sys.executable, str(script), "--json", str(target)]
+        subprocess.run(command + (["--quick"] if quick else []), check=True)
+        found = json.loads(target.read_text())["ratio_to_torch"]
+    default = [v for name, v in found.items() if name.startswith("training_default")]
+    return {"training": max(default), **found} if default else found
+
+
+def measure(letter: str, quick: bool, compiled: bool, folder: Path) -> dict[str, Any]:
+    """All rows of one encoder."""
+    name = ENCODERS[letter]
+    pairs, files = our_pairs(name), write_files(folder)
+    tasks: dict[str, Callable[[], Any]] = {}
+    for row, pair in pairs.items():
+        tasks[f"{row}, device"] = pair.on_device()
+        if "paper" not in row:
+            tasks[f"{row}, host"] = pair.from_host()
+            tasks[f"{row}, files"] = lambda pair=pair: pair.model.predict(
+                read_scan(files, Options())
+            )
+    tasks |= decoders(pairs, encoder_config(name).width)
+    peers, missing = pair_peers(name, compiled)
+    tasks |= peers | decoder_peers(encoder_config(name).width)
+    runs, seconds = (5, 30) if quick else (100, 600)
+    times = interleaved(tasks, runs, seconds)
+    show(times, f"{name}, a pair at 224²")
+    first = pairs["ours jax float32"]
+    parts = interleaved(stages(first, files), runs, seconds / 5)
+    show(parts, f"{name}, stages, float32")
+    recipe = {r: by_formula(name, r) for r in ("default", "paper")}
+    return {
+        "encoder": name,
+        "times": times,
+        "stages": parts,
+        "left_out": missing,
+        "ratio_to_torch": ratios(times),
+        "flops_g": {
+            "formula": {r: sum(parts.values()) for r, parts in recipe.items()},
+            "modules": recipe,
+            "xla": by_xla(name, "default", known=first),
+        },
+    }
+
+
+def table(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Table 4: the paper's rows as cited, ours and those of the other systems as measured."""
+    rows = [
+        {"system": f"{name} (paper, cited)", "gflops": flops, "ms": ms, "measured": False}
+        for name, (flops, ms) in PUBLISHED.items()
+    ]
+    for name, flops in result.get("other_flops", {}).items():
+        total = sum(flops["formula_g"].values())
+        ms = result["other_systems"][name]["median_ms"]
+        rows.append({"system": f"{name} (JAX)", "gflops": total, "ms": ms, "measured": True})
+    for found in result["encoders"].values():
+        for row, times in found["times"].items():
+            if row.endswith(", device") or row.startswith("torch pair"):
+                gflops = None
+                if row.startswith("ours"):
+                    recipe = "paper" if "paper" in row else "default"
+                    gflops = found["flops_g"]["formula"][recipe]
+                label = f"{found['encoder']}: {row}"
+                rows.append(
+                    {"system": label, "gflops": gflops, "ms": times["median_ms"], "measured": True}
+                )
+    return rows
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
+    parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-training", action="store_true", help="leave training.py out")
+    parser.add_argument("--no-others", action="store_true", help="leave the other systems out")
+    parser.add_argument("--json", type=Path, default=RESULTS / "latency.json")
+    arguments = parser.parse_args()
+    letters = arguments.encoders or (["B"] if arguments.quick else list(ENCODERS))
+    result: dict[str, Any] = {
+        "environment": environment(),
+        "threads": len(os.sched_getaffinity(0)),
+        "conventions": "1 multiply-add is 2 FLOPs; medians of synchronised runs in turn",
+        "encoders": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for letter in letters:
+            compiled = not (arguments.quick or arguments.no_compile)
+            result["encoders"][letter] = measure(letter, arguments.quick, compiled, Path(folder))
+            jax.clear_caches()
+    main_letter = "B" if "B" in letters else letters[0]
+    result["ratio_to_torch"] = dict(result["encoders"][main_letter]["ratio_to_torch"])
+    if not result["ratio_to_torch"]:
+        print("PyTorch is missing: its rows and ratios are left out")
+    elif not arguments.no_training:
+        result["ratio_to_torch"] |= training_ratios(arguments.quick)
+    if not arguments.no_others:
+        ours = build(ENCODERS[main_letter])
+        result["other_systems"], result["other_flops"] = others(ours, arguments.quick)
+        show(result["other_systems"], "other systems, float32")
+    result["table_4"] = table(result)
+    print(f"\nTable 4 on {result['environment']['device']} ({result['environment']['processor']})")
+    for row in result["table_4"]:
+        gflops = f"{row['gflops']:9.2f} G" if row["gflops"] else f"{'':11}"
+        print(f"  {row['system']:56} {gflops} {row['ms']:10.2f} ms")
+    for name, value in result["ratio_to_torch"].items():
+        print(f"  {name}: {value:.3f} of PyTorch")
+    write(arguments.json, result)
+    medians = {row["system"]: row["ms"] for row in result["table_4"] if row["measured"]}
+    bars(arguments.json, medians, "ms", "Batch 1, 224²: pair → heatmap and score, median")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Rewrite the tables of `benchmarks/README.md` from the JSON in `benchmarks/results/`.
+
+    python benchmarks/tables.py [--check]
+
+Only what lies between the two marks changes. What no file holds is said to be not measured, with
+the command that measures it; files named `…_gpu.json` are those of a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def latency(found: dict[str, Any]) -> Iterator[str]:
+    """Table 4, the ratios, and how the stages compare."""
+    yield from _table(
+        ("system", "GFLOPs", "median ms"),
+        [(row["system"], _number(row["gflops"]), _number(row["ms"])) for row in found["table_4"]],
+    )
+    yield "FLOPs by formula, 2 per multiply-add; rows marked cited are the paper's own."
+    yield ""
+    rows = []
+    for one in found["encoders"].values():
+        for name, times in one["times"].items():
+            if name.startswith("ours"):
+                values = (times[key] for key in ("median_ms", "p95_ms", "p99_ms"))
+                rows.append((one["encoder"], name, *map(_number, values), str(times["runs"])))
+    yield from _table(("encoder", "row", "p50", "p95", "p99", "runs"), rows)
+    rows = [
+        (one["encoder"], name, _number(times["median_ms"]), _number(times["p95_ms"]))
+        for one in found["encoders"].values()
+        for name, times in one["stages"].items()
+    ]
+    yield from _table(("encoder", "stage, float32", "p50 ms", "p95 ms"), rows)
+    ratios = found["ratio_to_torch"]
+    if not ratios:
+        yield "PyTorch was not there; no ratios."
+    else:
+        rows = [(name, f"{value:.2f}") for name, value in ratios.items()]
+        yield from _table(("ours over plain PyTorch", "ratio"), rows)
+    for one in found["encoders"].values():
+        for what, why in one["left_out"].items():
+            yield f"{one['encoder']}: {what} did not run here: {why}"
+
+
+def flops(found: dict[str, Any]) -> Iterator[str]:
+    """Totals by method."""
+    rows = []
+    for name, row in found["pairs"].items():
+        values = (
+            row["encoder_formula_g"],
+            row["encoder_all_blocks_formula_g"],
+            row["xla_g"]["encoder"],
+            row["total_executed_g"],
+            row["total_equations_all_blocks_g"],
+            row["xla_g"]["total"],
+        )
+        rows.append((name, *map(_number, values)))
+    heads = ("encoder, formula", "all blocks", "encoder, XLA", "pair executed")
+    yield from _table(("pair", *heads, "equations, all blocks", "pair, XLA"), rows)
+    yield f"GFLOPs at 2 per multiply-add; the paper says {found['paper_g']} without saying which."
+    yield ""
+    names = list(found["pairs"])
+    name = "dinov2-base default" if "dinov2-base default" in names else names[0]
+    parts = found["pairs"][name]["formula_executed_g"]
+    rows = [(part, f"{value:.3f}") for part, value in parts.items()]
+    yield from _table((f"part of {name}, executed", "GFLOPs"), rows)
+
+
+def throughput(found: dict[str, Any]) -> Iterator[str]:
+    """Rows by dtype and batch, and the floor of the arithmetic."""
+    rows = [
+        (
+            dtype,
+            batch,
+            _number(row["pairs_per_second"]),
+            _number(row["temporary_mb"]),
+            _number(row["peak_tflops"]),
+            f"{100 * row['share_of_peak']:.0f} %",
+        )
+        for dtype, batches in found["rows"].items()
+        for batch, row in batches.items()
+    ]
+    heads = ("dtype", "batch", "pairs/s", "MB beside weights", "peak TFLOP/s", "encoder's share")
+    yield from _table(heads, rows)
+    for dtype, batches in found["rows"].items():
+        one = batches["1"]
+        floor = found["gflops_of_a_pair"] / one["peak_tflops"]
+        yield (
+            f"{dtype}, batch 1: at that peak the arithmetic alone takes {floor:.1f} ms; measured "
+            f"{one['ms']:.1f} ms, {one['ms'] / floor:.1f} times as long."
+        )
+    yield ""
+
+
+def scaling(found: dict[str, Any]) -> Iterator[str]:
+    """Devices, tokens, prototypes."""
+    rows = [
+        (
+            count,
+            _number(row["ms"]),
+            f"{row['efficiency']:.2f}",
+            f"{row['largest_difference']:.0e}",
+        )
+        for count, row in found["devices"].items()
+    ]
+    heads = ("devices", f"ms of {found['pairs']} pairs", "efficiency", "scores differ by at most")
+    yield from _table(heads, rows)
+    if found["environment"]["platform"] == "cpu":
+        yield (
+            f"Host devices on {found['environment']['cores']} cores: they share the cores one "
+            "device already uses, so the time cannot fall; it shows that results stay the same, "
+            "and what spreading costs."
+        )
+        yield ""
+    for part in ("tokens", "prototypes"):
+        rows = [(name, _number(times["median_ms"])) for name, times in found[part].items()]
+        yield from _table((part, "median ms"), rows)
+
+
+def cold_start(found: dict[str, Any]) -> Iterator[str]:
+    """Medians by kind of cache."""
+    kinds = list(found["median"])
+    steps = list(found["median"][kinds[0]])
+    rows = [(step, *(f"{found['median'][kind][step]:.2f}" for kind in kinds)) for step in steps]
+    yield from _table((f"seconds, {found['encoder']}", *(f"cache {k}" for k in kinds)), rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
+    "latency": ("Latency and Table 4", latency),
+    "flops": ("FLOPs", flops),
+    "throughput": ("Throughput", throughput),
+    "scaling": ("Scaling", scaling),
+    "cold_start": ("Cold start", cold_start),
+}
+
+
+def section(results: Path) -> str:
+    """Everything between the marks."""
+    text = []
+    for name, (title, make) in SECTIONS.items():
+        for suffix, device in (("", "CPU"), ("_gpu", "GPU")):
+            if name == "flops" and suffix:
+                continue  # the same on every device
+            text += [f"### {title}{'' if name == 'flops' else f', {device}'}", ""]
+            file = results / f"{name}{suffix}.json"
+            if not file.is_file():
+                text += [f"Not measured; `python benchmarks/{name}.py` does on such a device.", ""]
+                continue
+            found = json.loads(file.read_text())
+            where = found["environment"]
+            versions = where["versions"]
+            text += [
+                f"`results/{file.name}`: {where['processor']}, {where['cores']} cores, device "
+                f"{where['device']}; {where['date'][:10]}; jax {versions['jax']}, torch "
+                f"{versions['torch'] or 'missing'}; load {where['load_at_start'][0]:.1f} at the "
+                "start.",
+                "",
+                *make(found),
+            ]
+    return "\n".join(text).rstrip() + "\n"
+
+
+def rewritten(readme: str, results: Path) -> str:
+    """The text with the part between the marks made anew.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"expected one {BEGIN} and one {END}")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{section(results)}\n{END}", readme)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join("---" for _ in head) + " |"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def main() -> None:
+    """Rewrite, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the tables are not current")
+    arguments = parser.parse_args()
+    readme = FOLDER / "README.md"
+    old = readme.read_text()
+    new = rewritten(old, FOLDER / "results")
+    if arguments.check:
+        sys.exit(int(new != old))
+    readme.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Several processes, one run: each holds some of the devices, all do the same, the first writes.
+
+What depends on a clock or a disk is decided by the first process and told to the others, so that
+all of them take the same collective steps. Nothing but the first process's disk is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from pirn_jax.errors import ConfigError, PirnError
+
+# The others wait while the first evaluates and reports.
+LONGEST_WAIT = 7 * 24 * 3600
+
+
+def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Become one of several processes; to be called before JAX is used.
+
+    Args:
+        coordinator: HOST:PORT at which the first process is to listen. None: nothing is done,
+            unless this is one of several tasks of a Slurm step, whose settings JAX finds itself.
+        processes: how many there are; None where Slurm or the like says.
+        process: which of them this is, from 0; the same.
+
+    Raises:
+        ConfigError: too little is known, or the processes do not find each other.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
+    if (coordinator is None and tasks == "1") or jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, shutdown_timeout_seconds=LONGEST_WAIT
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the processes do not come together at {coordinator or 'what Slurm names'}: {error}",
+            "give every process the same --coordinator HOST:PORT and --processes, and each its "
+            "own --process from 0",
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes; so is a process alone."""
+    return jax.process_index() == 0
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What the first process makes of it, on all of them.
+
+    Args:
+        make: called on the first only; gives what JSON can hold.
+
+    Raises:
+        PirnError: what `make` raised, on all of them.
+    """
+    if jax.process_count() == 1:
+        return make()
+    said, raised = b"", None
+    if is_first():
+        try:
+            said = json.dumps({"value": make()}).encode()
+        except PirnError as error:
+            said, raised = json.dumps({"error": str(error)}).encode(), error
+    length = int(broadcast(np.array(len(said), np.int32)))
+    heard = broadcast(np.frombuffer(said.ljust(length), np.uint8)[:length])
+    if raised is not None:
+        raised.__traceback__ = None
+        raise raised
+    document = json.loads(heard.tobytes())
+    if "error" in document:
+        raise PirnError(f"the first process ended: {document['error']}")
+    return document["value"]
+
+
+def broadcast(tree: Any) -> Any:
+    """The first process's arrays, on all of them; the others give arrays of the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def check_same(what: str, digest: str) -> None:
+    """See to it that all processes hold the same.
+
+    Raises:
+        ConfigError: on each that does not hold what the first does.
+    """
+    if from_first(lambda: digest) != digest:
+        raise ConfigError(
+            f"process {jax.process_index()} has {what} that differ from the first process's",
+            "give all of them the same data, weights and versions",
+        )

@@ -1,0 +1,77 @@
+"""Each benchmark runs and writes what it says. Slow: they measure, if only a little."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(name, folder, *flags):
+    target = folder / f"{name}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", *flags]
+    command += ["--json", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(target.read_text())
+    where = found["environment"]
+    assert where["processor"]
+    assert where["date"]
+    assert where["versions"]["jax"]
+    assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    return found
+
+
+def test_latency_says_how_we_compare_with_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    found = run("latency", tmp_path)
+    ratios = found["ratio_to_torch"]
+    assert {"pair_fp32", "decoder_fp32", "training"} <= ratios.keys()
+    assert all(math.isfinite(value) and value > 0 for value in ratios.values())
+    times = found["encoders"]["B"]["times"]
+    fastest = min(
+        found["median_ms"] for name, found in times.items() if "all eager float32" in name
+    )
+    ours = times["ours jax float32, device"]["median_ms"]
+    assert ratios["pair_fp32"] == pytest.approx(ours / fastest)
+    stages = found["encoders"]["B"]["stages"]
+    assert {"read", "background and normals", "resize", "encoder", "decoder", "map"} == set(stages)
+    measured = {row["system"]: row["measured"] for row in found["table_4"]}
+    assert not measured["PIRN (paper, cited)"]
+    assert measured["cfm (JAX)"]
+    assert measured["inp_former (JAX)"]
+
+
+def test_flops_agree_between_formula_and_xla(tmp_path):
+    row = run("flops", tmp_path)["pairs"]["dinov2-small default"]
+    # XLA counts normalisation, softmax and GELU too.
+    assert 1 < row["xla_g"]["encoder"] / row["encoder_formula_g"] < 1.05
+    assert 1 < row["xla_g"]["total"] / row["total_executed_g"] < 1.05
+
+
+def test_throughput_has_a_row_per_batch(tmp_path):
+    found = run("throughput", tmp_path)
+    for rows in found["rows"].values():
+        assert all(row["pairs_per_second"] > 0 for row in rows.values())
+        assert set(rows) <= {"1", "2"}
+
+
+def test_scaling_gives_the_same_scores_on_every_number_of_devices(tmp_path):
+    found = run("scaling", tmp_path)
+    assert set(found["devices"]) == {"1", "2"}
+    assert all(row["largest_difference"] < 1e-5 for row in found["devices"].values())
+    assert {"encoder N 16", "decoder paper N 64"} <= found["tokens"].keys()
+    assert "decoder default K 5" in found["prototypes"]
+
+
+def test_cold_start_times_every_kind_of_cache(tmp_path):
+    found = run("cold_start", tmp_path)
+    assert set(found["median"]) == {"none", "empty", "filled"}
+    for steps in found["median"].values():
+        parts = sum(s for name, s in steps.items() if name.split()[0] not in ("total", "second"))
+        assert steps["total to the first heatmap"] == pytest.approx(parts)

@@ -1,0 +1,95 @@
+"""Two processes of two devices each, through the command: the results of one device."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pirn_jax import train
+from tests.e2e.commands import command, finish, start
+
+FLAGS = ("--config", "debug", "--shots", "3", "--change", "epochs=4", "--parallel", "sharding")
+
+
+def free_address() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def together(out, *more, cache):
+    """Both processes' results."""
+    flags = (*FLAGS, "--out", out, "--coordinator", free_address(), "--processes", 2, *more)
+    running = [
+        start("train", *flags, "--process", index, cache=cache / str(index), devices=2)
+        for index in range(2)
+    ]
+    return [finish(process) for process in running]
+
+
+@pytest.mark.slow
+def test_two_processes_end_like_one_device(tmp_path):
+    alone = command("train", *FLAGS, "--out", tmp_path / "alone", cache=tmp_path / "0")
+    assert alone.returncode == 0, alone.stderr
+    both = together(tmp_path / "both", "--save-seconds", "0", cache=tmp_path)
+    for done in both:
+        assert done.returncode == 0, done.stderr
+    assert "I-AUROC" in both[0].stdout
+    assert "I-AUROC" not in both[1].stdout  # the first alone speaks, and writes
+    one, other = tmp_path / "alone", tmp_path / "both"
+    model = "flange/seed0/model/model.safetensors"
+    for name in ("split.json", "flange/seed0/split.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    first, second = load_file(one / model), load_file(other / model)
+    assert first.keys() == second.keys()
+    # Adam moves what has no gradient but rounding by its rate, 0.001, a step, in any direction.
+    for name, array in first.items():
+        np.testing.assert_allclose(second[name], array, atol=0.02, err_msg=name)
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
+        for run in (one, other)
+    ]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
+    scores = [
+        np.loadtxt(run / "scores.csv", str, delimiter=",", skiprows=1)[:, 5].astype(float)
+        for run in (one, other)
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
+    assert list((other / "checkpoints" / "0").iterdir())
+
+    # Its results gone, the run goes on from the first process's checkpoints to the same end.
+    for name in ("metrics.json", "report.html", model):
+        (other / name).unlink()
+    for done in together(other, "--resume", cache=tmp_path):
+        assert done.returncode == 0, done.stderr
+    for name, array in load_file(other / model).items():
+        np.testing.assert_array_equal(second[name], array, err_msg=name)
+
+    # What the first refuses ends both.
+    for done in together(other, cache=tmp_path):
+        assert done.returncode == 2
+        assert "--resume" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--process", "0", "--processes", "2"), "--coordinator"),
+        (("--coordinator", "here"), "HOST:PORT"),
+        (("--coordinator", "here:1", "--processes", "2"), "both --processes and --process"),
+        (("--coordinator", "here:1", "--processes", "2", "--process", "2"), "expected 0 to 1"),
+        (("--coordinator", "here:1", "--parallel", "pmap"), "--parallel sharding"),
+        (("--save-seconds", "-1"), "save_seconds"),
+    ],
+)
+def test_flags_that_contradict_are_refused_before_any_work(flags, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--out", str(tmp_path / "run"), *flags])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    said = " ".join((printed.err + printed.out).replace("│", " ").split())
+    assert message in said
+    assert not (tmp_path / "run").exists()
