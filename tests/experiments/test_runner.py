@@ -16,7 +16,7 @@ import pytest
 from experiments import runner
 from experiments.arrays import pack, unpack
 from experiments.bootstrap import figures_of, plain_figures
-from experiments.jobs import Job, grid, identity, name_of, open_job
+from experiments.jobs import Job, describe, grid, identity, name_of, open_job
 from experiments.judgement import evaluation_of
 from pirn_jax.config import Config
 from pirn_jax.detector import PIRN
@@ -232,3 +232,35 @@ def test_a_sweep_killed_ten_times_loses_no_job(tmp_path):
             break
     assert kills
     assert len(list((tmp_path / "out" / "jobs").glob("*.json"))) == 4
+
+
+def test_a_cluster_is_given_every_job_once(jobs, tmp_path, monkeypatch):
+    """Through a stand-in for submitit that runs nothing."""
+    from types import SimpleNamespace
+
+    from experiments import slurm
+
+    given = {}
+
+    class AutoExecutor:
+        def __init__(self, folder):
+            given["folder"] = folder
+
+        def update_parameters(self, **parameters):
+            given.update(parameters)
+
+        def map_array(self, function, *arguments):
+            assert function is slurm.work
+            return list(zip(*arguments, strict=True))
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=AutoExecutor))
+    configs = [CONFIG, dataclasses.replace(CONFIG, modalities=("rgb",))]
+    whole = [*jobs, *grid(configs[1:], ["biscuit"], shots=[2], draws=range(2), options=DATA)]
+    parts = slurm.submit(whole, tmp_path, parts=3, timeout_min=5)
+    assert given == {"folder": str(tmp_path / "slurm"), "timeout_min": 5}
+    assert sorted(describe(job) for part, _, _ in parts for job in part) == sorted(
+        describe(job) for job in whole
+    )
+    assert all(len({job.config.modalities for job in part}) <= 1 for part, _, _ in parts)
+    with pytest.raises(ConfigError, match="parts"):
+        slurm.split(whole, 0)
