@@ -279,8 +279,8 @@ def source_hash(rooms: Sequence[str] = ("",)) -> str:
     return digest.hexdigest()
 
 
-def transform_hash(transform: Transform) -> str:
-    """SHA-256 of the file a transformation is defined in, and of its parameters.
+def transform_hash(transform: Callable[..., Any]) -> str:
+    """SHA-256 of the file a function is defined in, and of its parameters.
 
     A `functools.partial` is told from another by its arguments; a lambda by its text's place alone,
     so give it parameters that way.

@@ -11,22 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from experiments.bank import Truth
+from experiments.bank import Truth, encoder_of
 from experiments.estimate import Estimate, clock
 from experiments.jobs import Job, describe, grid
 from experiments.options import Options
 from experiments.options import command as own_command
 from experiments.runner import Desk, fit
 from pirn_jax import command
-from pirn_jax.config import Config
+from pirn_jax.config import Config, Recipe
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.detector import PIRN
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import Views
-from pirn_jax.judging import Outcome
+from pirn_jax.judging import Outcome, some_of
 from pirn_jax.runs import start_caches
 from pirn_jax.training import Features
 from pirn_jax.training.step import skeleton
@@ -70,8 +71,6 @@ def open_jobs(configs: Iterable[Config], shots: int, options: Options) -> list[l
         For each config the categories' detectors. What is trained is not kept: a figure needs more
         of a model than its result.
     """
-    from experiments.bank import encoder_of
-
     jobs = [grid([c], options.categories, shots=[shots], **options.same) for c in configs]
     if options.dry_run:
         estimate = Estimate([])
@@ -95,11 +94,15 @@ def _open(jobs: list[Job], desk: Desk) -> list[Opened]:
 
 def rebuilt(opened: Opened, places: Sequence[int]) -> Any:
     """What the decoder makes of some test scans: a `pirn_jax.decoder.Reconstruction`."""
-    config = opened.detector.config.resolved_recipe().decoder
+    recipe = opened.detector.config.resolved_recipe()
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"{opened.detector.config.method} rebuilds no tokens", "use pirn")
+    config = recipe.decoder
     parameters, statistics = opened.detector.parameters
     graph, _, _ = skeleton(config, opened.detector.encoder.config.width)
-    streams = {name: getattr(opened.tokens, name)[places] for name in config.modalities}
-    return merge(graph, parameters, statistics)(Tokens(**streams), opened.tokens.valid[places])
+    some = some_of(opened.tokens, list(places))
+    streams = {name: jnp.asarray(getattr(some, name)) for name in config.modalities}
+    return merge(graph, parameters, statistics)(Tokens(**streams), jnp.asarray(some.valid))
 
 
 def defective_tokens(opened: Opened, places: Sequence[int]) -> Bool[np.ndarray, "B N"]:
@@ -107,9 +110,8 @@ def defective_tokens(opened: Opened, places: Sequence[int]) -> Bool[np.ndarray, 
     rows, columns = opened.detector.encoder.grid
     found = []
     for view in opened.views(places):
-        mask = np.zeros(view.valid.shape, bool) if view.mask is None else view.mask
-        height, width = mask.shape[0] // rows, mask.shape[1] // columns
-        share = mask.reshape(rows, height, columns, width).mean((1, 3))
+        mask = np.zeros(view.valid.shape) if view.mask is None else view.mask.astype(float)
+        share = mask.reshape(rows, len(mask) // rows, columns, -1).mean((1, 3))
         found.append(share.reshape(-1) >= 0.2)
     return np.stack(found)
 

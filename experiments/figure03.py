@@ -48,7 +48,8 @@ def draw(options: Options) -> None:
     shown = [(k, place) for k, one in enumerate(ours) for place in typical(one)]
     shown = [shown[k] for k in np.unique(np.linspace(0, len(shown) - 1, _ROWS).astype(int))]
     figure = Figure(figsize=(9, 1.25 * len(shown) + 0.8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.5, 1))
+    both = figure.subfigures(1, 2, width_ratios=(1.5, 1), squeeze=False)
+    left, right = np.asarray(both)[0]
     axes = left.subplots(len(shown), 2 + len(configs), squeeze=False)
     for line, (category, place) in zip(axes, shown, strict=True):
         (view,) = ours[category].views([place])

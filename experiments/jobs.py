@@ -20,6 +20,7 @@ from experiments.bank import Transform, encoder_of, transform_hash
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import Dataset, open_dataset
+from pirn_jax.transport import find_assignment
 
 _GENERATED = {"train": 50, "validation": 0, "test": 60}
 
@@ -149,6 +150,9 @@ def defined(config: Config) -> dict[str, Any]:
         "recipe": asdict(config.resolved_recipe()),
     }
     del document["change"]
+    assignment = document["recipe"].get("decoder", {}).get("assignment", "")
+    if ":" in assignment:  # somebody's own: another text is another detector
+        document["assignment"] = transform_hash(find_assignment(assignment))
     return document
 
 

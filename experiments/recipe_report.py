@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bootstrap import METRICS
+from experiments.recipe_figures import SHORT, draw
 from experiments.recipe_rows import BASELINES, POOLS, QUESTIONS
 from pirn_jax.scans.writing import write_whole
 
 BEGIN = "<!-- conclusions: typed by a person, kept by the command -->"
 END = "<!-- end of conclusions -->"
-SHORT = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_0.3": "AUPRO"}
 PAGE = 100  # characters a line of prose
 Record = dict[str, Any]
 
@@ -45,7 +45,7 @@ def write_report(record: Record, protocol: str, file: Path, folder: Path) -> Non
         _wanted(record),
         "## Default against the others",
         *(_picture(pictures, name, file) for name in ("systems", "shifts")),
-        *(_comparison(name, found) for name, found in record["main"].items()),
+        *(_comparison(record, name, found) for name, found in record["main"].items()),
         "## Questions",
         _picture(pictures, "questions", file),
         _questions(record),
@@ -145,12 +145,17 @@ def _wanted(record: Record) -> str:
 
 def _said(found: Sequence[float]) -> tuple[str, str]:
     """An interval in points, and what it shows."""
-    value, low, high = (100 * x for x in found)
+    value, low, high = _points(found)
     shows = "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", shows
 
 
-def _comparison(title: str, found: Record) -> str:
+def _points(found: Sequence[float]) -> list[float]:
+    """In percentage points, to a tenth; no minus before 0."""
+    return [round(100 * x, 1) + 0.0 for x in found]
+
+
+def _comparison(record: Record, title: str, found: Record) -> str:
     """Figures by set, then by how much default is ahead."""
     figures, ahead = found["figures"], found["default ahead by"]
     systems = [s for s in ("default", "ours, chosen", "paper", *BASELINES)
@@ -158,13 +163,14 @@ def _comparison(title: str, found: Record) -> str:
     parts = [f"### {title}", "I-AUROC / P-AUROC / AUPRO, clean → shifted; (n): draws of the shots."]
     rows = [["", *systems]]
     for name, one in figures.items():
+        shown = _set_name(record, name)
         cells = [
             f"{_figures(one[s].get('clean'))}{_arrow(one[s].get('shifted'))} ({one[s]['draws']})"
             if s in one
             else ""
             for s in systems
         ]
-        rows.append([f"*{name}*" if name in POOLS else name, *cells])
+        rows.append([shown, *cells])
     parts.append(table(rows))
     for kind, said in (
         ("clean", "Default ahead, clean"),
@@ -175,7 +181,7 @@ def _comparison(title: str, found: Record) -> str:
         for name, one in ahead.items():
             cells = [_differences(one.get(s, {}).get(kind)) for s in systems[1:]]
             if any(cells):
-                rows.append([f"*{name}*" if name in POOLS else name, *cells])
+                rows.append([_set_name(record, name), *cells])
         if len(rows) > 1:
             parts.append(table(rows))
     return "\n\n".join(parts)
@@ -218,7 +224,7 @@ def _selection(record: Record) -> str:
             parts.append(f"**{system}**: {', '.join(rows_)}, the only option of this grid.")
             continue
         names = list(dict.fromkeys(name for row in rows_.values() for name in row))
-        rows = [["option", *names, "chosen for"]]
+        rows = [["option", *(_set_name(record, name) for name in names), "chosen for"]]
         for option, found in rows_.items():
             chosen = [n for n, row in record["chosen"][system].items() if row == option]
             rows.append([option, *(_number(found.get(n)) for n in names), ", ".join(chosen)])
@@ -231,13 +237,16 @@ def _spread(record: Record) -> str:
     for name, found in record["spread"].items():
         if "draws" in found and "seeds" in found:
             cells = [_number(found[k].get(m)) for k in ("draws", "seeds") for m in METRICS]
-            rows.append([name, *cells])
+            rows.append([_set_name(record, name), *cells])
     if len(rows) == 1:
         return ""
     return "Standard deviation of default's figures.\n\n" + table(rows)
 
 
 def _set_name(record: Record, name: str) -> str:
+    """A pool in italics; generated sets marked as such."""
+    if name in POOLS:
+        return f"*{name}*"
     return f"{name} (generated)" if record["sets"][name]["generated"] else name
 
 
@@ -266,7 +275,7 @@ def _differences(found: Record | None) -> str:
     said = []
     for m in METRICS:
         if m in found:
-            value, low, high = (100 * x for x in found[m])
+            value, low, high = _points(found[m])
             text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
             said.append(f"**{text}**" if low > 0 or high < 0 else text)
         else:
@@ -278,110 +287,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """As markdown; the first row is its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
-
-
-# --- figures --------------------------------------------------------------------------------------
-
-
-def draw(record: Record, folder: Path) -> dict[str, Path]:
-    """The three figures, as small PNG files."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    found = {
-        "systems": _draw_systems(record),
-        "shifts": _draw_shifts(record),
-        "questions": _draw_questions(record),
-    }
-    files = {}
-    for name, figure in found.items():
-        files[name] = folder / f"recipe_{name}.png"
-        figure.savefig(files[name], dpi=90, bbox_inches="tight", metadata={"Software": None})
-    return files
-
-
-def _first(record: Record) -> Record:
-    return next(iter(record["main"].values()))
-
-
-def _draw_systems(record: Record) -> Any:
-    """Each system's figures, clean and shifted, by pool and set."""
-    from matplotlib.figure import Figure
-
-    figures = _first(record)["figures"]
-    figure = Figure(figsize=(10, 0.35 * len(figures) + 1.5))
-    names = list(figures)
-    systems = [s for s in ("default", "paper", *BASELINES) if any(s in f for f in figures.values())]
-    for place, m in enumerate(("i_auroc", "aupro_0.3")):
-        axes = figure.add_subplot(1, 2, place + 1)
-        for number, system in enumerate(systems):
-            for kind, marker in (("clean", "o"), ("shifted", "x")):
-                points = [
-                    (figures[n][system][kind][m][0], y + 0.12 * (number - len(systems) / 2))
-                    for y, n in enumerate(names)
-                    if m in figures[n].get(system, {}).get(kind, {})
-                ]
-                x, y = zip(*points, strict=True) if points else ((), ())
-                label = system if kind == "clean" else None
-                axes.plot(x, y, marker, color=f"C{number}", markersize=4, label=label)
-        axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names), fontsize=8)
-        axes.set_xlabel(f"{SHORT[m]} (● clean, × shifted)")
-        axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
-    figure.axes[0].legend(fontsize=7, loc="best")
-    return figure
-
-
-def _draw_shifts(record: Record) -> Any:
-    """How much each system drops under shift, pool by pool, with intervals."""
-    from matplotlib.figure import Figure
-
-    figures = _first(record)["figures"]
-    pools = [name for name in POOLS if name in figures]
-    systems = [s for s in ("default", "paper", *BASELINES) if any(s in f for f in figures.values())]
-    figure = Figure(figsize=(10, 2.6))
-    for place, m in enumerate(METRICS):
-        axes = figure.add_subplot(1, 3, place + 1)
-        for number, system in enumerate(systems):
-            for x, pool in enumerate(pools):
-                if found := figures[pool].get(system, {}).get("drop", {}).get(m):
-                    _bar(axes, x + 0.14 * (number - len(systems) / 2), found, f"C{number}",
-                         system if x == 0 else None)  # fmt: skip
-        axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_xticks(range(len(pools)), pools, fontsize=7)
-        axes.set_title(f"drop of {SHORT[m]} under shift", fontsize=8)
-    figure.axes[-1].legend(fontsize=6)
-    return figure
-
-
-def _bar(axes: Any, x: float, found: Sequence[float], colour: str, label: str | None) -> None:
-    value, low, high = found
-    axes.plot([x, x], [low, high], color=colour, linewidth=1)
-    axes.plot([x], [value], "o", color=colour, markersize=4, label=label)
-
-
-def _draw_questions(record: Record) -> Any:
-    """Every row ahead of default by how much, over all sets, or those with both streams."""
-    from matplotlib.figure import Figure
-
-    pools = {row["row"]: row["ahead of default by"] for row in record["questions"]}
-    pools = {name: found.get("all") or found.get("both streams") for name, found in pools.items()}
-    rows = [row for row in record["questions"] if pools[row["row"]] and not row["is default"]]
-    figure = Figure(figsize=(10, 0.25 * len(rows) + 1))
-    for place, m in enumerate(METRICS):
-        axes = figure.add_subplot(1, 3, place + 1)
-        for y, row in enumerate(rows):
-            if found := (pools[row["row"]] or {}).get(m):
-                value, low, high = (100 * x for x in found)
-                colour = "C2" if low > 0 else "C3" if high < 0 else "0.5"
-                axes.plot([low, high], [y, y], color=colour, linewidth=1.5)
-                axes.plot([value], [y], "o", color=colour, markersize=4)
-        axes.axvline(0, color="0.6", linewidth=0.8)
-        names = [row["row"] if place == 0 else "" for row in rows]
-        axes.set_yticks(range(len(rows)), names, fontsize=8)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_title(f"{SHORT[m]}, points ahead of default", fontsize=8)
-    return figure
 
 
 def _picture(files: dict[str, Path], name: str, page: Path) -> str:

@@ -136,7 +136,7 @@ BASELINES: dict[str, tuple[Row, ...]] = {
 
 PAPER = Row("paper", settings=(("recipe", "paper"),))
 
-# --- questions: each row against default ----------------------------------------------------------
+# --- questions: each row against default; a row that is default costs nothing ---------------------
 
 QUESTIONS: dict[str, tuple[Row, ...]] = {
     "Both streams, or one? (paper: both)": (
@@ -202,7 +202,10 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
         Row("no copies", ("copies=0",)),
         Row("4 copies", ("copies=4",), full=True),
     ),
-    "Which image score?": (Row("mean of the top 1 %", settings=(("top", 0.01),)),),
+    "Which image score?": (
+        Row("mean of the top 1 %", settings=(("top", 0.01),)),
+        Row("the highest value alone", settings=(("top", 0.0),)),
+    ),
 }
 
 CANDIDATES = (

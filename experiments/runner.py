@@ -111,13 +111,13 @@ def run(
         say(f"{other} of the results were made by another version of pirn_jax; to make them again, "
             f"remove them from {folder / 'jobs'}")  # fmt: skip
     work = _Work(kept, places, judge, say, cost)
-    for batch in _batches(pending):
+    for batch in batches(pending):
         known |= work.do(batch)
     made = {places[job]: document for job, document in known.items()}
     return [Result(job, made[places[job]]) for job in jobs]
 
 
-def _batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
+def batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     """Jobs → calls of training → models → the jobs that judge one model.
 
     Models of one config are trained together, in calls of equal size as far as that goes; what is

@@ -4,6 +4,7 @@ import json
 import re
 from argparse import Namespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -325,7 +326,17 @@ def test_a_cell_that_was_not_run_is_none(made):
     assert analysis.cell(DEFAULT, road, 99) is None
 
 
+@pytest.fixture
+def _as_a_user():
+    """Promotion as outside the suite, and the compiler's cache as it was before."""
+    before = jax.config.jax_compilation_cache_dir
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_as_a_user")
 def test_the_command_runs_the_study_and_goes_on_where_it_was(tmp_path, capsys):
     """With seeded weights on generated parts: everything is trained, judged and written."""
     words = [
