@@ -193,12 +193,12 @@ def draw_rows(rows: Sequence[Panels], title: str, name: str, options: Options, d
     size = (1.1 * len(heads) + 0.9, 1.12 * len(rows) + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     axes = np.atleast_2d(figure.subplots(len(rows), len(heads), squeeze=False))
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head, fontsize=7)
     for line, row in zip(axes, rows, strict=True):
         for axis, head in zip(line, heads, strict=True):
             axis.imshow(row.pictures[head], interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            if line is axes[0]:
-                axis.set_title(head, fontsize=7)
         line[0].set_ylabel(row.label, fontsize=6)
     save(figure, title, name, options, demo)
 

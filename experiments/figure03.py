@@ -51,6 +51,8 @@ def draw(options: Options) -> None:
     both = figure.subfigures(1, 2, width_ratios=(1.5, 1), squeeze=False)
     left, right = np.asarray(both)[0]
     axes = left.subplots(len(shown), 2 + len(configs), squeeze=False)
+    for axis, name in zip(axes[0], ("RGB", "truth", *configs), strict=True):
+        axis.set_title(name, fontsize=7)
     for line, (category, place) in zip(axes, shown, strict=True):
         (view,) = ours[category].views([place])
         mask = np.zeros(view.valid.shape, bool) if view.mask is None else view.mask
@@ -59,11 +61,9 @@ def draw(options: Options) -> None:
         for name, models in zip(configs, opened, strict=True):
             one = models[category]
             pictures[name] = heat(one.outcomes[place].fused, scales(one)["fused"])
-        for axis, (name, picture) in zip(line, pictures.items(), strict=True):
+        for axis, picture in zip(line, pictures.values(), strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            if line is axes[0]:
-                axis.set_title(name, fontsize=7)
         truth = ours[category].truths[place]
         line[0].set_ylabel(f"{ours[category].job.category}\n{truth.defect}", fontsize=6)
     for axis, name, models in zip(right.subplots(len(configs), 1), configs, opened, strict=True):

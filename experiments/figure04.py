@@ -45,7 +45,7 @@ def draw(options: Options) -> None:
     if opened is None:
         return
     shown = opened[0][:_CATEGORIES]
-    figure = Figure(figsize=(3.6 * len(shown), 5.2), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 3.6 * len(shown)), 5.2), layout="constrained")
     axes = figure.subplots(2, len(shown), height_ratios=(1.4, 1), squeeze=False)
     for above, below, one in zip(*axes, shown, strict=True):
         move(above, below, one)

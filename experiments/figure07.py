@@ -40,7 +40,7 @@ def draw(options: Options) -> None:
     if opened is None:
         return
     rows = rows_of_maps(opened[0], chosen)[:_ROWS]
-    title = "Figure 7: localisation on Eyecandies (5 shots)"
+    title = "Figure 7: localisation with 5 shots (the paper: Eyecandies)"
     draw_rows(rows, title, "figure07", options, opened[0][0].detector.demo)
 
 

@@ -40,7 +40,7 @@ def draw(options: Options) -> None:
     if opened is None:
         return
     rows = rows_of_maps(opened[0], chosen)[:_ROWS]
-    title = "Figure 8: localisation on MVTec 3D-AD (5 shots)"
+    title = "Figure 8: localisation with 5 shots (the paper: MVTec 3D-AD)"
     draw_rows(rows, title, "figure08", options, opened[0][0].detector.demo)
 
 

@@ -1,7 +1,7 @@
 """A sweep over a cluster, through submitit: each part of the jobs runs on a machine of its own.
 
     from experiments.slurm import submit
-    submit(jobs, Path("runs/mine"), parts=8, slurm_partition="gpu", gpus_per_node=1, timeout_min=240)
+    submit(jobs, Path("runs/mine"), parts=8, slurm_partition="gpu", timeout_min=240)
     results = run(jobs, Path("runs/mine"))      # later: reads what is there, makes what is missing
 
 The parts share the folder and the cache, which must lie where all machines see them; every result
