@@ -68,7 +68,7 @@ def interleaved(
             break
     return {
         name: {
-            "median_ms": sorted(found)[len(found) // 2],
+            "median_ms": float(np.median(found)),
             "min_ms": min(found),
             "p95_ms": float(np.percentile(found, 95)),
             "p99_ms": float(np.percentile(found, 99)),
