@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
-from benchmarks.measure import RESULTS, environment, interleaved, write
+from benchmarks.measure import RESULTS, bars, environment, interleaved, write
 from benchmarks.peers import decoder_peers
 from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Tokens, create_decoder, merge, split
@@ -146,6 +146,8 @@ def main() -> None:
                     print(f"  {recipe}: {ratio:.2f} of the fastest PyTorch by {what}")
     result["ratio_to_torch"] = ratios
     write(arguments.json, result)
+    medians = {name: t["median_ms"] for name, t in result["forward"]["batch 1"].items()}
+    bars(arguments.json, medians, "ms", "Decoder, batch 1, median")
 
 
 if __name__ == "__main__":

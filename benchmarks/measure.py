@@ -68,7 +68,7 @@ def interleaved(
             break
     return {
         name: {
-            "median_ms": sorted(found)[len(found) // 2],
+            "median_ms": float(np.median(found)),
             "min_ms": min(found),
             "p95_ms": float(np.percentile(found, 95)),
             "p99_ms": float(np.percentile(found, 99)),
@@ -102,7 +102,8 @@ def bars(path: Path, values: dict[str, float], unit: str, title: str) -> None:
     figure = Figure(figsize=(7, 1 + 0.28 * len(values)), layout="constrained")
     axes = figure.subplots()
     drawn = axes.barh(list(values), list(values.values()), color="#4878a8")
-    axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
+    axes.bar_label(drawn, fmt="%.4g", padding=2, fontsize=7)
+    axes.margins(x=0.12)
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
     axes.set_xlabel(unit, fontsize=8)

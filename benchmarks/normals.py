@@ -29,6 +29,7 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks.measure import bars
 from pirn_jax.geometry import find_object, measured, surface_normals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,6 +222,9 @@ def write(options: Options, start: float, rows: list[dict], backgrounds: list[di
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if rows:
+        shown = {row["scan"]: 1e3 * row["grid_seconds"] for row in rows}
+        bars(options.json, shown, "ms", "Surface normals, ours")
 
 
 def _processor() -> str:

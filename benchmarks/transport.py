@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import RESULTS, environment, interleaved, write
+from benchmarks.measure import RESULTS, bars, environment, interleaved, write
 from pirn_jax.transport import balanced_plan, cosine_cost
 
 N, K, C = 256, 10, 64
@@ -99,6 +99,8 @@ def main() -> None:
         }
         print(f"column error after {iterations}: {result[f'column_error_{iterations}']}")
     write(arguments.json, result)
+    medians = {name: found["median_ms"] for name, found in last.items()}
+    bars(arguments.json, medians, "ms", f"16 transport problems of {N}×{K}, median")
 
 
 if __name__ == "__main__":
