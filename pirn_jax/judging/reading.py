@@ -40,9 +40,10 @@ def decide_background(scans: Iterable[Scan], config: Config) -> str:
     Returns:
         "none" where most of them show a part that itself is the plane at the border.
     """
+    measured = ((scan.xyz, scan.valid) for scan in scans if scan.xyz is not None)
     votes = [
-        stands_on_plane(np.where(scan.valid[..., None], scan.xyz, 0), method=config.geometry)
-        for scan in islice((scan for scan in scans if scan.xyz is not None), WITNESSES)
+        stands_on_plane(np.where(valid[..., None], xyz, 0), method=config.geometry)
+        for xyz, valid in islice(measured, WITNESSES)
     ]
     return "plane" if 2 * sum(votes) >= len(votes) else "none"
 
