@@ -109,6 +109,9 @@ BASELINES: dict[str, tuple[Row, ...]] = {
         _memory("centred, pooled", "centre_image=True", "pool=True"),
         _memory("centred, copies", "centre_image=True", "copies=4"),
         _memory("standardised", "scale=standardise"),
+        _memory("standardised, Euclidean", "scale=standardise", "distance=euclidean"),
+        _memory("standardised, centred, Euclidean", "scale=standardise", "centre_image=True",
+                "distance=euclidean"),
         _memory("standardised, centred", "scale=standardise", "centre_image=True"),
         _memory("whitened, centred", "scale=whiten", "centre_image=True", full=True),
         _memory("pooled", "pool=True", full=True),
@@ -287,6 +290,21 @@ GRIDS = {
         draws_larger=5,
         full=True,
         replicates=2000,
+    ),
+    # Under an hour on two cores: few draws, so wide intervals; says which way, not how far.
+    "brief": Grid(
+        kinds=("flange",),
+        test_scans=30,
+        draws=2,
+        draws_beside=1,
+        draws_shifted=1,
+        draws_selection=1,
+        draws_slow=1,
+        sets_slow=("road",),
+        seeds=1,
+        draws_larger=0,
+        full=False,
+        replicates=1000,
     ),
     # The whole machinery at little cost; its figures mean nothing.
     "tiny": Grid(

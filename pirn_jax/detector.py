@@ -449,7 +449,8 @@ def fit_models(
     extra: list[tuple[PIRN, int, list[tuple[Features, list[int]]]]] = []
     for model, scans, name in zip(models, shots, names, strict=True):
         if model.config.background == "auto":
-            scans = scans if isinstance(scans, Split) else list(scans)
+            if not isinstance(scans, Split):  # read again, as often as is wanted
+                scans = list[Scan](scans)
             model.config = replace(model.config, background=decide_background(scans, model.config))
             if model.config.background == "none":
                 _log.warning(

@@ -41,6 +41,7 @@ class Method(Protocol):
         parallel: str = "none",
         checkpoints: Any = None,
         resume: bool = False,
+        save_seconds: float = 60.0,
         progress: Callable[[int, int, dict[str, Any]], None] | None = None,
     ) -> list[Trained]:
         """Learn every job, each by itself; see `pirn_jax.training.train`.
