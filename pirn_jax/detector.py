@@ -448,7 +448,7 @@ def fit_models(
     jobs: list[Job] = []
     extra: list[tuple[PIRN, int, list[tuple[Features, list[int]]]]] = []
     for model, scans, name in zip(models, shots, names, strict=True):
-        if model.config.background == "auto":
+        if model.config.background == "auto" and not isinstance(scans, Features):
             if not isinstance(scans, Split):  # read again, as often as is wanted
                 scans = list[Scan](scans)
             model.config = replace(model.config, background=decide_background(scans, model.config))
