@@ -136,7 +136,11 @@ def plan(table: Table, options: Options) -> list[tuple[Row, str, list[Job]]]:
             if shots not in table.quick_shots:
                 continue
             shots = table.quick_shots[shots]
-        shown = replace(row, shots=shots)
+        label = row.label
+        if shots != row.shots:  # labels that name the shots name those there are
+            asked = f"{row.shots or 'all'} shots"
+            label = label.replace(asked, f"{shots} shots (for {asked})")
+        shown = replace(row, shots=shots, label=label)
         if row.cited:
             planned.append((shown, "", []))
             continue
