@@ -19,6 +19,7 @@ from typing import Any
 from experiments.bank import Transform, encoder_of, transform_hash
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.judging import decide_background
 from pirn_jax.scans import Dataset, open_dataset
 from pirn_jax.transport import find_assignment
 
@@ -62,10 +63,13 @@ class Job:
 
     @property
     def settled(self) -> Config:
-        """The detector with its background decided by the dataset, and seed 0."""
+        """The detector with its background decided, as a run decides it, and seed 0."""
         config = replace(self.config, seed=0)
-        run = TrainConfig(dataset=self.dataset, detector=config)
-        return replace(config, background=run.background)
+        background = TrainConfig(dataset=self.dataset, detector=config).background
+        if background == "auto":
+            same = (self.dataset, self.data_root, self.category, self.options)
+            background = _decided(*same, config.modalities, config.geometry)
+        return replace(config, background=background)
 
 
 def grid(
@@ -159,6 +163,22 @@ def defined(config: Config) -> dict[str, Any]:
 def open_job(job: Job) -> tuple[Dataset, tuple[str, ...], str]:
     """The category, the streams its scans have, and what they are beyond their files."""
     return _opened(job.dataset, job.data_root, job.category, job.options, job.config.modalities)
+
+
+@functools.lru_cache(maxsize=256)
+def _decided(
+    dataset: str,
+    root: str | None,
+    category: str,
+    options: tuple[tuple[str, Any], ...],
+    modalities: tuple[str, ...],
+    geometry: str,
+) -> str:
+    """What background auto is for a category: by its good scans, whatever the draw of the shots."""
+    data, streams, _ = _opened(dataset, root, category, options, modalities)
+    if "normals" not in streams:
+        return "plane"  # there are no points to look at
+    return decide_background(data.train, Config(geometry=geometry))
 
 
 @functools.lru_cache(maxsize=256)

@@ -22,7 +22,10 @@ from pirn_jax.errors import PirnError
 GOOD, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {GOOD: "green", NOTE: "yellow", WRONG: "bold red"}
 _NEEDED = ("jax", "flax", "optax", "orbax.checkpoint", "ott", "jraph", "safetensors", "tifffile")
-_SPARE = {"open3d": "geometry open3d, as in the paper; the default needs it not"}
+_SPARE = {
+    "open3d": "geometry open3d, as in the paper; the default needs it not",
+    "openvino": "runtime openvino, a faster encoder on CPUs; the default needs it not",
+}
 _FREE_GIB = 2
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "pirn_jax"
-HEAVY = {"torch", "open3d", "ott", "orbax", "jraph", "matplotlib", "transformers", "jax", "flax"}
+HEAVY = {"torch", "open3d", "openvino", "ott", "orbax", "jraph", "matplotlib", "transformers"} | {
+    "jax",
+    "flax",
+}
 
 
 def run(code: str) -> str:

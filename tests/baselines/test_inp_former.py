@@ -144,6 +144,7 @@ def test_what_a_job_becomes_depends_on_itself_alone():
     assert [line["step"] for line in again["b"].history] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_it_learns_and_progress_is_told():
     told = []
     method = replace(METHOD, recipe=replace(RECIPE, epochs=61, warm_up=5))

@@ -102,6 +102,7 @@ def test_a_finished_sweep_trains_nothing(swept, jobs, cache, monkeypatch):
     assert [r.figures for r in again] == [r.figures for r in swept[1]]
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_made_again(swept, jobs, cache):
     folder, results, _, _ = swept
     path = folder / "jobs" / f"{name_of(jobs[0])}.json"
@@ -110,6 +111,7 @@ def test_a_damaged_result_is_made_again(swept, jobs, cache):
     assert again.figures == pytest.approx(results[0].figures, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_detector_itself(swept, jobs):
     """From pictures instead of cached tokens, through fit and evaluate."""
     job, result = jobs[0], swept[1][0]

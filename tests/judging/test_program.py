@@ -8,23 +8,27 @@ from pirn_jax.config import find_recipe
 from pirn_jax.decoder import Tokens, create_decoder, split
 from pirn_jax.encoder import load_encoder
 from pirn_jax.judging import programs
+from pirn_jax.judging.methods import Prototypes
 
 
 @pytest.fixture(scope="module")
 def judge():
     """A program with its arguments, on the device."""
     encoder = load_encoder("vit-tiny-16", "random", 64, (1, 2))
-    decoder = find_recipe("default", iterations=3, layers=1, mlp_ratio=0).decoder
+    recipe = find_recipe("default", iterations=3, layers=1, mlp_ratio=0)
+    decoder = recipe.decoder
     raw = jax.random.normal(jax.random.key(0), (2, 3, 16, 192))
     _, parameters, statistics = split(
         create_decoder(decoder, Tokens(raw[0], raw[1]), jax.random.key(1))
     )
-    program, from_tokens = programs(encoder, decoder, 0.0)
+    method = Prototypes(decoder, encoder.config.width, recipe)
+    program, from_tokens = programs(encoder, method, decoder.modalities, 0.0)
     pictures = np.random.default_rng(0).random((2, 2, 64, 64, 3), np.float32)
     given = (encoder.parameters, parameters, statistics, pictures, np.ones((2, 16), bool))
     return encoder, program, from_tokens, jax.device_put(given)
 
 
+@pytest.mark.slow
 def test_nothing_passes_through_the_host(judge):
     _, program, _, given = judge
     jax.block_until_ready(program(*given))  # compiled; constants are in place
@@ -32,6 +36,7 @@ def test_nothing_passes_through_the_host(judge):
         jax.block_until_ready(program(*given))
 
 
+@pytest.mark.slow
 def test_weights_are_arguments_and_no_part_of_the_program(judge):
     encoder, program, _, given = judge
     lowered = program.lower(*given)
