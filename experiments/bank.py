@@ -33,6 +33,7 @@ from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.judging import BATCH, read_ahead, some_of
 from pirn_jax.judging.copies import Plan, with_copies
+from pirn_jax.judging.methods import layers_of
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
 from pirn_jax.scans.shots import file_hashes
@@ -103,6 +104,7 @@ class Bank:
             "weights": encoder.source.sha256,
             "size": str(encoder.image_size),
             "layers": str(encoder.layers),
+            "groups": str(encoder.groups),
             "dtype": encoder.dtype.name,
             "modalities": str(self.config.modalities),
             "background": config.background,
@@ -294,20 +296,15 @@ def transform_hash(transform: Callable[..., Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(config: Config) -> Encoder:
-    return open_encoder(config)
+_encoders: OrderedDict[Any, Encoder] = OrderedDict()
 
 
 def encoder_of(config: Config) -> Encoder:
-    """The encoder of a config; configs that differ elsewhere share it."""
-    return _opened(
-        Config(
-            encoder=config.encoder,
-            weights=config.weights,
-            require_weights=config.require_weights,
-            image_size=config.image_size,
-            layers=config.layers,
-            dtype=config.dtype,
-        )
-    )
+    """The encoder of a config; configs that differ elsewhere share it. The last four are kept."""
+    own = (config.encoder, config.weights, config.require_weights, config.image_size, config.dtype)
+    key = (*own, layers_of(config))
+    if key not in _encoders:
+        _encoders[key] = open_encoder(config)
+        while len(_encoders) > 4:
+            _encoders.popitem(last=False)
+    return _encoders[key]
