@@ -295,22 +295,15 @@ def transform_hash(transform: Callable[..., Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(config: Config) -> Encoder:
-    return open_encoder(config)
+_encoders: OrderedDict[Any, Encoder] = OrderedDict()
 
 
 def encoder_of(config: Config) -> Encoder:
-    """The encoder of a config; configs that differ elsewhere share it."""
-    grouped = layers_of(config)[1] > 1
-    return _opened(
-        Config(
-            method=config.method if grouped else "pirn",
-            encoder=config.encoder,
-            weights=config.weights,
-            require_weights=config.require_weights,
-            image_size=config.image_size,
-            layers=config.layers,
-            dtype=config.dtype,
-        )
-    )
+    """The encoder of a config; configs that differ elsewhere share it. The last four are kept."""
+    own = (config.encoder, config.weights, config.require_weights, config.image_size, config.dtype)
+    key = (*own, layers_of(config))
+    if key not in _encoders:
+        _encoders[key] = open_encoder(config)
+        while len(_encoders) > 4:
+            _encoders.popitem(last=False)
+    return _encoders[key]

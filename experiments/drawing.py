@@ -99,7 +99,7 @@ def rebuilt(opened: Opened, places: Sequence[int]) -> Any:
         raise ConfigError(f"{opened.detector.config.method} rebuilds no tokens", "use pirn")
     config = recipe.decoder
     parameters, statistics = opened.detector.parameters
-    graph, _, _ = skeleton(config, opened.detector.encoder.config.width)
+    graph, _, _ = skeleton(config, opened.detector.encoder.channels)
     some = some_of(opened.tokens, list(places))
     streams = {name: jnp.asarray(getattr(some, name)) for name in config.modalities}
     return merge(graph, parameters, statistics)(Tokens(**streams), jnp.asarray(some.valid))

@@ -57,7 +57,7 @@ class Estimate:
         if isinstance(recipe, Recipe):  # what the other methods learn takes little
             passes = 3 * recipe.epochs * shots * (1 + recipe.copies) + scans
             tokens = encoder.grid[0] * encoder.grid[1]
-            learning = passes * decoder_flops(recipe.decoder, encoder.config.width, tokens) / speed
+            learning = passes * decoder_flops(recipe.decoder, encoder.channels, tokens) / speed
         return encoding + learning + scans * _JUDGING
 
 

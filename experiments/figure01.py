@@ -22,7 +22,6 @@ import numpy as np
 from experiments.drawing import (
     RED,
     Opened,
-    baseline,
     default,
     few,
     figure_command,
@@ -32,7 +31,9 @@ from experiments.drawing import (
 )
 from experiments.options import Options
 from experiments.paper import OURS, TABLE1
-from experiments.runner import grid, run
+from experiments.runner import Job, run
+from experiments.table import plan
+from experiments.table01 import choose
 
 _TOKENS = 400  # shown of each panel
 _ALL = 200  # where "all shots" stands on the axis
@@ -42,13 +43,13 @@ def draw(options: Options) -> None:
     """Run, train, draw."""
     from matplotlib.figure import Figure
 
-    shots = (2, 5) if options.quick else (5, 10, 50, 0)
-    curves = {f"{name}, ours": options.under(name) for name in options.recipes}
-    curves |= {f"{name}, measured": baseline(options, name) for name in ("memory", "subspace")}
-    found = {}
-    for name, config in curves.items():
-        jobs = grid([config], options.categories, shots=shots, draws=options.seeds, **options.same)
-        found[name] = run(jobs, options.jobs, cache=options.cache, dry=options.dry_run)
+    curves: dict[str, list[Job]] = {}
+    for row, recipe, jobs in plan(choose(options), options):
+        if not row.cited:
+            curves.setdefault(f"{recipe}, measured", []).extend(jobs)
+    every = [job for jobs in curves.values() for job in jobs]
+    results = run(every, options.jobs, cache=options.cache, dry=options.dry_run)
+    accuracy = {result.job: result.figures["i_auroc"] for result in results}
     kinds = {"softmax": "softmax", "balanced transport": "ot"}
     configs = [default(options, (f"assignment={kind}",)) for kind in kinds.values()]
     opened = open_jobs(configs, few(options, 10), options)
@@ -62,12 +63,13 @@ def draw(options: Options) -> None:
         style = {"color": "black"} if method == OURS else {"color": "grey", "alpha": 0.5}
         label = f"{OURS}, paper ({of})" if method == OURS else None
         left.plot(list(points), list(points.values()), "--", linewidth=0.8, label=label, **style)
-    for name, results in found.items():
-        means = [
-            np.mean([r.figures["i_auroc"] for r in results if r.job.shots == k]) for k in shots
-        ]
+    ticks = {5, 10, 50, _ALL}
+    for name, jobs in curves.items():
+        shots = list(dict.fromkeys(job.shots for job in jobs))
+        means = [np.mean([accuracy[job] for job in jobs if job.shots == k]) for k in shots]
         left.plot([k or _ALL for k in shots], means, "o-", markersize=3, label=name)
-    ticks = sorted({2, 5, 10, 50, _ALL} if options.quick else {5, 10, 50, _ALL})
+        ticks |= {k or _ALL for k in shots}
+    ticks = sorted(ticks)
     left.set(xscale="log", xlabel="shots", ylabel="I-AUROC")
     left.set_xticks(ticks, ["all" if k == _ALL else str(k) for k in ticks], minor=False)
     left.set_xticks([], minor=True)
