@@ -50,6 +50,7 @@ def job(images: int = 6, seed: int = 0, name: str = "a") -> Job:
 METHOD = InpFormer(("rgb",), C, HEADS, RECIPE)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_network_losses_and_training_are_those_of_pytorch():
     torch = pytest.importorskip("torch")

@@ -1,5 +1,6 @@
 """What holds whatever the weights: equivariance, independence of the batch, switches."""
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -41,7 +42,11 @@ def run(parts, tokens, valid=None):
     return jax.jit(lambda p, t: merge(graph, p, statistics)(t, valid))(parameters, tokens)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+# The default recipe is looked at every time; compiling the other as well takes a minute more.
+SLOW_PAPER = [pytest.param(name, marks=[pytest.mark.slow] * (name == "paper")) for name in RECIPES]
+
+
+@pytest.fixture(scope="module", params=SLOW_PAPER)
 def recipe(request):
     return request.param
 
@@ -97,7 +102,11 @@ def test_the_batch_does_not_matter(recipe):
 
 @pytest.mark.parametrize(
     ("scale", "context"),
-    [(scale, "ot") for scale in CHOICES["token_scale"]] + [("none", "topk"), ("none", "global")],
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] * (each[0] != "standardise_image"))
+        for each in itertools.product(CHOICES["token_scale"], ["ot"])
+    ]
+    + [("none", "topk"), ("none", "global")],
 )
 def test_padding_does_not_matter(scale, context):
     parts = built(config(token_scale=scale, context=context))

@@ -60,6 +60,7 @@ def test_resumed_on_other_devices_or_refused(tmp_path):
         assert one.history == other.history
 
 
+@pytest.mark.slow
 def test_a_short_run_keeps_no_checkpoint(tmp_path):
     short = {"checkpoints": tmp_path, "save_seconds": 3600.0}
     train([job(0)], recipe(epochs=2), parallel="none", **short)

@@ -64,7 +64,7 @@ def plain_loop(job, recipe):
     return jax.tree.unflatten(tree, leaves), losses
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_equals_a_plain_loop(masked):
     one, settings = job(3, masked=masked), recipe(epochs=3)
     expected, losses = plain_loop(one, settings)
@@ -120,6 +120,7 @@ def test_jobs_of_several_shapes_and_their_progress():
     assert results[0].history[-1]["step"] == 4
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_is_trained_in_turns(monkeypatch):
     """Three jobs where two fit: stacks of two, the last filled up; each as it is alone."""
     jobs, settings = [job(0), job(1), job(2)], recipe(epochs=2)
@@ -137,6 +138,7 @@ def test_what_does_not_fit_into_memory_is_trained_in_turns(monkeypatch):
     assert [size for _, size in loop._groups(jobs, settings)] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_job_is_estimated_by_what_xla_says():
     """Arguments and temporary buffers of the compiled steps, at a size where parameters matter."""
     settings = recipe(prototypes=10, layers=2)
@@ -153,6 +155,7 @@ def test_the_memory_of_a_job_is_estimated_by_what_xla_says():
     assert 0.5 < job_bytes(settings, (SCANS, 64, 96)) / taken < 2
 
 
+@pytest.mark.slow
 def test_one_program_serves_every_stretch():
     settings = recipe(epochs=3, prototypes=5)  # of no other test
     before = Program(choose_layout("none", 1), settings, loop._stack([job(0)], settings))._run
@@ -185,6 +188,7 @@ def test_dropout_keeps_its_share_whatever_the_batch():
     np.testing.assert_array_equal(alone[:, 0], factors[:, 1])
 
 
+@pytest.mark.slow
 def test_one_modality():
     one = job(0)
     alone = one._replace(shots=one.shots._replace(normals=None))

@@ -44,6 +44,7 @@ def differences(one, other, job: str, kinds: tuple[str, str]) -> dict[str, float
     return {name: float(np.abs(one[here + name] - other[there + name]).max()) for name in names}
 
 
+@pytest.mark.slow
 def test_pmap_and_sharding_on_four_devices_equal_one_device_in_float64(tmp_path):
     """One job: the scans of each step are spread, 3 and 2 over 4 devices."""
     out = tmp_path / "out.npz"
