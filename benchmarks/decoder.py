@@ -28,13 +28,15 @@ from benchmarks.measure import RESULTS, bars, environment, interleaved, write
 from benchmarks.peers import decoder_peers
 from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Tokens, create_decoder, merge, split
+from pirn_jax.decoder.reconstruction import head_count
 
 N, C = 256, 768
 
 
 def flops(config: DecoderConfig, executed: bool, N: int = N, C: int = C) -> dict[str, float]:
     """GFLOPs per image pair, by part; the graph's edges and element-wise work are left out."""
-    k, m, layers, h = config.prototypes, 2, config.layers, 6 if config.attention else 1
+    k, m, layers = config.prototypes, 2, config.layers
+    h = head_count(config.heads, C) if config.attention else 1
     plan = 2 * 2 * config.iterations * N * k  # two products a Sinkhorn iteration
     parts = {
         "costs and contexts (APR)": 4 * N * k * C,
@@ -45,6 +47,8 @@ def flops(config: DecoderConfig, executed: bool, N: int = N, C: int = C) -> dict
         "cross-attention (MNC)": 2 * (2 * k + (k if executed else N)) * C * C + 4 * N * k * C,
         "feed-forward": 4 * N * C * C * config.mlp_ratio,
     }
+    if config.mnc_residual == "bottleneck":
+        parts["bottleneck (MNC)"] = 4 * N * C * (C // 3)
     if config.attention:
         parts["projections (BPA)"] = 2 * (N + 2 * k + (k if executed else N)) * C * C
     total = {name: value * m * layers / 1e9 for name, value in parts.items() if value}
@@ -62,6 +66,8 @@ def floor(config: DecoderConfig, batch: int) -> Any:
         shapes += [(True, C, C)] + [(False, C, C)] * 3
     if hidden:
         shapes += [(True, C, hidden), (True, hidden, C)]
+    if config.mnc_residual == "bottleneck":
+        shapes += [(True, C, C // 3), (True, C // 3, C)]
     # An array per layer: a slice of a stack would be a copy.
     weights = [[jax.random.normal(key, (2, i, o)) for _ in range(layers)] for _, i, o in shapes]
     rows = {

@@ -87,7 +87,7 @@ def build(
     tokens, width = network.grid[0] * network.grid[1], network.config.width
     parameters, statistics = random_decoder(decoder, tokens, width)
     model._parameters, model._statistics = parameters, statistics
-    program, _ = programs(network, decoder, config.top)
+    program, _ = programs(network, model._method(), config.modalities, config.top_share)
     given = (network.parameters, parameters, statistics)
     return Pair(model, network, program, given)
 

@@ -100,7 +100,7 @@ class Heads(nn.Module):
 
 
 class Layer(nn.Module):
-    """APR, BPA, MNC; `default` adds heads and the feed-forward block and drops the residual."""
+    """APR, BPA, MNC; `default` adds heads, the feed-forward block and a bottleneck for Z'."""
 
     def __init__(self, c: int, default: bool):
         super().__init__()
@@ -109,7 +109,11 @@ class Layer(nn.Module):
         self.graph = Graph(c)
         self.cross = nn.ModuleList(Cross(c) for _ in range(2))
         if default:
-            self.heads = nn.ModuleList(Heads(c, 6) for _ in range(2))
+            self.heads = nn.ModuleList(Heads(c, c // 32) for _ in range(2))
+            self.narrow = nn.ModuleList(
+                nn.Sequential(nn.Linear(c, c // 3, bias=False), nn.Linear(c // 3, c, bias=False))
+                for _ in range(2)
+            )
             self.mlp = nn.ModuleList(
                 nn.Sequential(
                     nn.LayerNorm(c, eps=1e-6, elementwise_affine=False),
@@ -148,6 +152,7 @@ class Layer(nn.Module):
         pure = [z * torch.sigmoid(b) for z, b in zip(zs, bpa, strict=True)]
         new = [bpa[m] + self.cross[m](pure[m], aligned[1 - m]) for m in range(2)]
         if self.default:
+            new = [x + narrow(y) for x, narrow, y in zip(new, self.narrow, pure, strict=True)]
             return [x + mlp(x) for mlp, x in zip(self.mlp, new, strict=True)], ps
         return [x + y for x, y in zip(new, pure, strict=True)], ps
 
@@ -207,7 +212,7 @@ class Pair(nn.Module):
         self.first = nn.Parameter(torch.zeros(1, 1, c))
         self.positions = nn.Parameter(torch.randn(1, 257, c) * 0.02)
         self.blocks = nn.ModuleList(Block(c, heads) for _ in range(blocks))
-        self.layers = layers
+        self.layers, self.squared = layers, recipe == "default"
         self.decoder = Decoder(recipe, c)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
@@ -235,7 +240,8 @@ class Pair(nn.Module):
         given = tokens.chunk(2)
         rebuilt = self.decoder(*given)
         distance = sum(
-            1 - F.cosine_similarity(e, z, dim=-1) for e, z in zip(given, rebuilt, strict=True)
+            ((e - z) ** 2).mean(-1) if self.squared else 1 - F.cosine_similarity(e, z, dim=-1)
+            for e, z in zip(given, rebuilt, strict=True)
         )
         maps = F.interpolate(
             distance.view(-1, 1, 16, 16), size=224, mode="bilinear", align_corners=False
@@ -243,4 +249,5 @@ class Pair(nn.Module):
         maps = F.conv2d(F.pad(maps, (16, 16, 0, 0), mode="reflect"), self.kernel)
         across = self.kernel.transpose(2, 3)
         maps = F.conv2d(F.pad(maps, (0, 0, 16, 16), mode="reflect"), across)[:, 0]
-        return maps, maps.flatten(1).amax(1)
+        flat = maps.flatten(1)
+        return maps, flat.topk(502, 1).values.mean(1) if self.squared else flat.amax(1)

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--quick] [--json FILE]
 
-Both sides take the same batches of the same tokens (3 and 2 scans an epoch) with Adam. The PyTorch
+Both sides take the same batches of the same tokens with Adam. The PyTorch
 peers are eager: `reference_torch.py` in each recipe, and for `paper` also `torch_pirn.py` where
 PIRN_SHARED holds it. All of them take turns, a stretch of epochs at a time, and the medians are
 scaled to 60 epochs. The matrix-product floor is the time XLA takes for the large dense products of
@@ -120,7 +120,7 @@ def more_work(quick: bool) -> dict[str, dict[str, float]]:
     }
 
 
-def floor(config: DecoderConfig) -> Callable[[], Any]:
+def floor(config: DecoderConfig, batch_size: int) -> Callable[[], Any]:
     """The large products of a stretch alone: forward, and two backward for each."""
     key = jax.random.key(0)
     k = config.prototypes
@@ -129,7 +129,9 @@ def floor(config: DecoderConfig) -> Callable[[], Any]:
         rows += [(N, C, C), *[(k, C, C)] * 3]
     if config.mlp_ratio:
         rows += [(N, C, config.mlp_ratio * C), (N, config.mlp_ratio * C, C)]
-    steps = [len(p) for _ in range(PIECE) for p in epoch_order(0, 0, SHOTS, 4)]
+    if config.mnc_residual == "bottleneck":
+        rows += [(N, C, C // 3), (N, C // 3, C)]
+    steps = [len(p) for _ in range(PIECE) for p in epoch_order(0, 0, SHOTS, batch_size)]
     draw = partial(jax.random.normal, key)
     arrays = {
         size: [
@@ -178,26 +180,27 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
     shared = shared_reference()
     if recipe == "paper" and shared is not None:
         models["torch_pirn.py (paper)"] = shared.Decoder()
-    loss_config = RECIPES[recipe].loss
+    settings = RECIPES[recipe]
     rgb, normals = (torch.from_numpy(x) for x in features()[:2])
-    parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, 4)]
+    parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, settings.batch_size)]
     batches = [torch.from_numpy(p.copy()) for p in parts]
 
     def loss(target: Any, rebuilt: Any) -> Any:
+        if settings.decoder.distance == "squared":
+            return ((target - rebuilt) ** 2).mean()
         distance = 1 - F.cosine_similarity(target, rebuilt, dim=-1)
-        factor = (distance.detach() / distance.detach().mean()) ** loss_config.exponent
-        if loss_config.form == "per_token":
-            return (factor * distance).mean()
+        factor = (distance.detach() / distance.detach().mean()) ** settings.loss.exponent
         rebuilt.register_hook(lambda slope: slope * factor[..., None])
         return (1 - F.cosine_similarity(target.flatten(1), rebuilt.flatten(1), dim=-1)).mean()
 
     def loop(model: Any) -> Callable[[], Any]:
-        optimizer = torch.optim.Adam(model.parameters(), lr=RECIPES[recipe].learning_rate)
+        optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
 
         def run() -> None:
             for some in batches:
                 targets = (rgb[some], normals[some])
-                total = sum(loss(t, z) for t, z in zip(targets, model(*targets), strict=True))
+                given = [F.dropout(t, settings.dropout) for t in targets]
+                total = sum(loss(t, z) for t, z in zip(targets, model(*given), strict=True))
                 optimizer.zero_grad()
                 total.backward()
                 optimizer.step()
@@ -220,7 +223,11 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
     for recipe, settings in RECIPES.items():
-        tasks = {"ours": ours(recipe), "floor": floor(settings.decoder), **peers(recipe)}
+        tasks = {
+            "ours": ours(recipe),
+            "floor": floor(settings.decoder, settings.batch_size),
+            **peers(recipe),
+        }
         times = interleaved(tasks, 5 if arguments.quick else 30, seconds=120)
         seconds = {name: t["median_ms"] / 1e3 * EPOCHS / PIECE for name, t in times.items()}
         compiled = compile_times(recipe)
