@@ -18,7 +18,6 @@ Last, the default recipe with 5, 10 and 50 shots, and three categories together.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
@@ -37,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import RESULTS, environment, interleaved, write
+from benchmarks.peers import shared_reference
 from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.training import Features, Job, train, use_compilation_cache
 from pirn_jax.training.loop import epoch_order
@@ -151,18 +151,6 @@ def floor(config: DecoderConfig, batch_size: int) -> Callable[[], Any]:
                 jax.block_until_ready(products(arrays[size]))
 
     return run
-
-
-def shared_reference() -> Any:
-    """The module `torch_pirn.py`, None where PIRN_SHARED does not hold it."""
-    root = Path(os.environ.get("PIRN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    path = root / "reference" / "torch_pirn.py"
-    spec = importlib.util.spec_from_file_location("torch_pirn", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        return None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def peers(recipe: str) -> dict[str, Callable[[], Any]]:
