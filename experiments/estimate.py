@@ -55,7 +55,7 @@ class Estimate:
         recipe = job.config.resolved_recipe()
         learning = 0.0
         if isinstance(recipe, Recipe):  # what the other methods learn takes little
-            passes = 3 * recipe.epochs * shots * (1 + recipe.copies) + scans
+            passes = 3 * recipe.epochs * shots * (1 + recipe.copies + recipe.nudges) + scans
             tokens = encoder.grid[0] * encoder.grid[1]
             learning = passes * decoder_flops(recipe.decoder, encoder.channels, tokens) / speed
         return encoding + learning + scans * _JUDGING

@@ -110,6 +110,8 @@ BASELINES: dict[str, tuple[Row, ...]] = {
         _memory("centred, copies", "centre_image=True", "copies=4"),
         _memory("standardised", "scale=standardise"),
         _memory("standardised, Euclidean", "scale=standardise", "distance=euclidean"),
+        _memory("standardised, Euclidean, nudged", "scale=standardise", "distance=euclidean",
+                "nudges=4"),
         _memory("standardised, centred, Euclidean", "scale=standardise", "centre_image=True",
                 "distance=euclidean"),
         _memory("standardised, centred", "scale=standardise", "centre_image=True"),
@@ -123,6 +125,7 @@ BASELINES: dict[str, tuple[Row, ...]] = {
     "subspace": (
         _subspace("99 %"),
         _subspace("90 %", "variance=0.9"),
+        _subspace("90 %, nudged", "variance=0.9", "nudges=4"),
         _subspace("99 %, centred", "centre_image=True"),
         _subspace("90 %, centred, standardised", "variance=0.9", "centre_image=True",
                   "scale=standardise"),
@@ -203,19 +206,22 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
     "May the input pass by the prototypes?": (Row("Z' left out", ("mnc_residual=none",)),),
     "Is dropout of the input needed?": (
         Row("no dropout", ("dropout=0.0",)),
-        Row("dropout 0.5", ("dropout=0.5",), full=True),
+        Row("dropout 0.3", ("dropout=0.3",), full=True),
     ),
     "How long, how fast?": (
         Row("constant rate", ("schedule=constant",), full=True),
         Row("rate 5e-4", ("learning_rate=5e-4",), full=True),
         Row("rate 4e-3", ("learning_rate=4e-3",), full=True),
-        Row("30 epochs", ("epochs=30",), full=True),
-        Row("120 epochs", ("epochs=120",), full=True),
+        Row("15 epochs", ("epochs=15",), full=True),
+        Row("60 epochs", ("epochs=60",), full=True),
     ),
-    "Do photometric copies of the shots help?": (
-        Row("no copies", ("copies=0",)),
-        Row("4 copies", ("copies=4",), full=True),
+    "Do copies of the shots help?": (
+        Row("no copies", ("nudges=0",)),
+        Row("8 turned and shifted", ("nudges=8",), full=True),
+        Row("4 photometric, none turned", ("nudges=0", "copies=4")),
+        Row("2 photometric as well", ("copies=2",), full=True),
     ),
+    "Where does Z' start?": (Row("bottleneck from random weights", ("bottleneck_init=normal",)),),
     "Which image score?": (
         Row("mean of the top 1 %", settings=(("top", 0.01),)),
         Row("the highest value alone", settings=(("top", 0.0),)),

@@ -39,6 +39,7 @@ CHOICES = {
     "context": ("ot", "topk", "global", "none"),
     "graph": ("jraph", "dense"),
     "mnc_residual": ("purified", "bottleneck", "none"),
+    "bottleneck_init": ("normal", "principal"),
     "distance": ("cosine", "squared"),
     "form": ("flattened", "per_token", "mean"),
     "schedule": ("constant", "cosine"),
@@ -125,6 +126,9 @@ class DecoderConfig:
     """What Z_mnc starts from: purified (Z' = E ⊙ σ(Z_bpa), Eq. 4; lets an anomaly copy itself
     through), bottleneck (Z' through a linear map to a third of the channels and back, which carries
     what is normal and little else), or none. With one modality Z_mnc is this alone (Table 3)."""
+    bottleneck_init: str = "normal"
+    """normal: random weights; principal: the shots' principal components, so that training starts
+    from the best linear reconstruction."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -190,6 +194,8 @@ class Recipe:
     """Scans a step; the last, smaller batch of an epoch is never dropped."""
     copies: int = 0
     """Photometric copies of each shot to learn from as well."""
+    nudges: int = 0
+    """Copies turned by up to 15 degrees and shifted by up to a twentieth of the picture's sides."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -203,8 +209,9 @@ class Recipe:
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: expected above 0, got {getattr(self, name)}")
-        if self.copies < 0:
-            raise ConfigError(f"copies: expected 0 or more, got {self.copies}")
+        for name in ("copies", "nudges"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 AnyRecipe = Recipe | MemoryRecipe | SubspaceRecipe | InpFormerRecipe
@@ -227,14 +234,17 @@ RECIPES: dict[str, Recipe] = {
             update_bias=2.0,
             # The whole of Z' copies anomalies through; none of it rebuilds too little.
             mnc_residual="bottleneck",
+            # 5 parts are too few to find from nothing what a subspace finds in closed form.
+            bottleneck_init="principal",
         ),
         loss=LossConfig(form="mean", exponent=0.0),
         learning_rate=2e-3,
         schedule="cosine",
-        dropout=0.3,
+        dropout=0.1,
+        epochs=30,
         batch_size=8,
-        # Another light is no defect: seen while learning, it costs less when met later.
-        copies=2,
+        # No part lies twice in the same place. Copies under another light gained nothing.
+        nudges=4,
     ),
 }
 

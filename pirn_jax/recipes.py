@@ -20,6 +20,8 @@ class TokenOptions:
 
     copies: int = 0
     """Photometric copies of each shot to learn from as well."""
+    nudges: int = 0
+    """Copies turned by up to 15 degrees and shifted by up to a twentieth of the picture's sides."""
     rotations: int = 1
     """Positions each shot is turned to, in equal steps; 1: its own, 8: every 45 degrees."""
     pool: bool = False
@@ -31,7 +33,11 @@ class TokenOptions:
     whiten."""
 
     def __post_init__(self) -> None:
-        _check(self, {"copies": 0, "rotations": 1}, {"scale": _SCALES, "distance": _DISTANCES})
+        _check(
+            self,
+            {"copies": 0, "nudges": 0, "rotations": 1},
+            {"scale": _SCALES, "distance": _DISTANCES},
+        )
 
 
 @dataclass(frozen=True)

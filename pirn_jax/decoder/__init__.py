@@ -3,7 +3,7 @@
 from pirn_jax.decoder.decoder import Decoder, Reconstruction, create_decoder, merge, split
 from pirn_jax.decoder.layer import Diagnostics
 from pirn_jax.decoder.loss import reconstruction_loss
-from pirn_jax.decoder.prototypes import init_prototypes
+from pirn_jax.decoder.prototypes import init_prototypes, principal_directions
 from pirn_jax.decoder.tokens import Tokens
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "create_decoder",
     "init_prototypes",
     "merge",
+    "principal_directions",
     "reconstruction_loss",
     "split",
 ]

@@ -25,8 +25,8 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from pirn_jax.config import DecoderConfig
-from pirn_jax.decoder.layer import Diagnostics, Layer
-from pirn_jax.decoder.prototypes import init_prototypes
+from pirn_jax.decoder.layer import Diagnostics, Layer, bottleneck_rank
+from pirn_jax.decoder.prototypes import init_prototypes, principal_directions
 from pirn_jax.decoder.tokens import Statistic, Tokens, apply_scale, fit_scale, stack, unstack
 
 
@@ -135,15 +135,21 @@ def create_decoder(
     statistics = fit_scale(config.token_scale, tokens, mass)
     for name, value in statistics.items():
         decoder.statistics[name].set_value(value)
+    scaled = apply_scale(config.token_scale, statistics, tokens, mass)
+    m, b, n, c = scaled.shape
+    scaled = scaled.reshape(m, b * n, c)
+    flat = None if mass is None else mass.reshape(b * n)
     if config.prototype_init == "kmeans++":
-        scaled = apply_scale(config.token_scale, statistics, tokens, mass)
-        m, b, n, c = scaled.shape
-        flat = None if mass is None else mass.reshape(b * n)
         keys = jax.random.split(for_prototypes, m)
-        drawn = jax.vmap(init_prototypes, (0, 0, None, None))(
-            keys, scaled.reshape(m, b * n, c), config.prototypes, flat
-        )
+        drawn = jax.vmap(init_prototypes, (0, 0, None, None))(keys, scaled, config.prototypes, flat)
         decoder.prototypes.set_value(drawn)
+    if config.bottleneck_init == "principal":
+        rank = bottleneck_rank(c)
+        directions, shares = jax.vmap(principal_directions, (0, None, None))(scaled, rank, flat)
+        # Only the first shrinks: what it has rebuilt, the others keep.
+        for layer in decoder.layers:
+            layer.start_linear(directions, shares)
+            shares = jnp.ones_like(shares)
     return decoder
 
 

@@ -1,6 +1,6 @@
 """One decoder layer: APR, BPA, MNC, and their sum (paper, Algorithm 1, lines 7-21).
 
-Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels.
+Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels, R rank.
 """
 
 from __future__ import annotations
@@ -73,17 +73,30 @@ def squared_distance(
     return (difference * difference).mean(-1)
 
 
+_QUIET = 0.1  # of the weights of what is summed beside a linear start
+
 DISTANCES = {"cosine": cosine_distance, "squared": squared_distance}
 
 
+def bottleneck_rank(channels: int) -> int:
+    """R = C/3."""
+    return max(1, channels // 3)
+
+
 class Bottleneck(nnx.Module):
-    """x A B with A, B of rank C/3, one per modality."""
+    """x A B with A, B of rank R, one per modality."""
 
     def __init__(self, config: DecoderConfig, channels: int, rngs: nnx.Rngs):
-        m, rank = len(config.modalities), max(1, channels // 3)
+        m, rank = len(config.modalities), bottleneck_rank(channels)
         self.down = nnx.Param(stacked_normal(rngs.params(), (m, channels, rank)))
         # Small, so that the prototypes come first.
         self.up = nnx.Param(0.1 * stacked_normal(rngs.params(), (m, rank, channels)))
+
+    def keep(self, directions: Float[Array, "M C R"], shares: Float[Array, "M R"]) -> None:
+        """Become the map that keeps a share of each of these orthonormal directions of 2 x."""
+        each = jnp.sqrt(shares)[:, None, :]
+        self.down.set_value(directions * each)
+        self.up.set_value(2.0 * jnp.swapaxes(directions * each, -1, -2))
 
     def __call__(self, x: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
         """The map on every token."""
@@ -123,6 +136,20 @@ class Layer(nnx.Module):
         narrow = config.communicate and config.mnc_residual == "bottleneck"
         self.narrow = Bottleneck(config, channels, rngs) if narrow else None
         self.feed_forward = FeedForward(config, channels, rngs) if config.mlp_ratio else None
+
+    def start_linear(self, directions: Float[Array, "M C R"], shares: Float[Array, "M R"]) -> None:
+        """Start as the linear map that keeps a share of each of these orthonormal directions.
+
+        Z' carries it: Z' = Z ⊙ σ(Z_bpa) is Z / 2 while Z_bpa is small, so what else is summed
+        starts small.
+        """
+        if self.narrow is None:
+            return
+        self.narrow.keep(directions, shares)
+        if self.assign.heads is not None:
+            self.assign.output.set_value(_QUIET * self.assign.output[...])
+        if self.feed_forward is not None:
+            self.feed_forward.second.set_value(_QUIET * self.feed_forward.second[...])
 
     def __call__(
         self,

@@ -27,13 +27,15 @@ from scipy import ndimage
 from pirn_jax.geometry import Views
 
 _LEAST_COVER = 0.5  # of a pixel must come from valid ones for it to be valid
+_NUDGE_DEGREES, _NUDGE_SHIFT = 15.0, 0.05
 
 
 class Copy(NamedTuple):
     """One way to copy a shot.
 
     Attributes:
-        kind: "photometric"; "grey"; or "move", of the picture's plane.
+        kind: "photometric"; "grey"; "move", of the picture's plane; or "nudge", a small move drawn
+            at random.
         degrees: of a move, counter-clockwise as one looks at the picture.
         shift: of a move, (down, right), as shares of the picture's sides.
         mirror: of a move: left and right are swapped first.
@@ -54,6 +56,11 @@ Plan = tuple[Copy, ...]
 def photometric(count: int) -> Plan:
     """So many photometric copies."""
     return (Copy("photometric"),) * count
+
+
+def nudges(count: int) -> Plan:
+    """So many copies turned by up to 15° and shifted by up to a twentieth of the sides."""
+    return (Copy("nudge"),) * count
 
 
 def rotations(count: int) -> Plan:
@@ -90,12 +97,16 @@ def with_copies(views: Views, plan: Plan, seed: int) -> Iterator[Views]:
         digest.update(b"" if picture is None else np.ascontiguousarray(picture).tobytes())
     own = int.from_bytes(digest.digest()[:8], "big")
     for number, copy in enumerate(plan):
+        random = np.random.default_rng((seed, own, number))
         if copy.kind == "move":
             yield _moved(views, copy)
+        elif copy.kind == "nudge":
+            degrees = random.uniform(-_NUDGE_DEGREES, _NUDGE_DEGREES)
+            down, right = random.uniform(-_NUDGE_SHIFT, _NUDGE_SHIFT, 2)
+            yield _moved(views, Copy("move", degrees, (down, right), reflect=True))
         elif copy.kind == "grey":
             yield views._replace(rgb=None if views.rgb is None else _grey(views.rgb))
         else:
-            random = np.random.default_rng((seed, own, number))
             rgb = None if views.rgb is None else _relit(views.rgb, random)
             normals = None if views.normals is None else _noisy(views.normals, random)
             yield views._replace(rgb=rgb, normals=normals)

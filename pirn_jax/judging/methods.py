@@ -23,7 +23,7 @@ from pirn_jax.decoder import Tokens, merge
 from pirn_jax.decoder.layer import squared_distance
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError
-from pirn_jax.judging.copies import Plan, inp_former_copies, photometric, rotations
+from pirn_jax.judging.copies import Plan, inp_former_copies, nudges, photometric, rotations
 from pirn_jax.recipes import InpFormerRecipe, MemoryRecipe, SubspaceRecipe
 from pirn_jax.scoring import token_distance
 from pirn_jax.training import Job, Trained, train
@@ -137,6 +137,5 @@ def plan_of(config: Config) -> Plan:
     recipe = config.resolved_recipe()
     if isinstance(recipe, InpFormerRecipe):
         return inp_former_copies() if recipe.augment else ()
-    if isinstance(recipe, Recipe):
-        return photometric(recipe.copies)
-    return photometric(recipe.copies) + rotations(recipe.rotations)
+    plan = photometric(recipe.copies) + nudges(recipe.nudges)
+    return plan if isinstance(recipe, Recipe) else plan + rotations(recipe.rotations)

@@ -14,6 +14,7 @@ from pirn_jax.decoder import (
     create_decoder,
     init_prototypes,
     merge,
+    principal_directions,
     reconstruction_loss,
     split,
 )
@@ -254,6 +255,40 @@ def test_prototypes_are_tokens_of_different_clusters():
 def test_more_prototypes_than_tokens():
     drawn = init_prototypes(jax.random.key(0), jnp.ones((2, 3)), 5)
     np.testing.assert_array_equal(drawn, 1.0)
+
+
+def test_principal_directions_rebuild_tokens_with_lost_channels_best():
+    """Against least squares on many draws of what is lost."""
+    random = np.random.default_rng(2)
+    cloud = random.normal(size=(4000, 3)) @ random.normal(size=(3, 8)) + random.normal(
+        size=(4000, 8)
+    )
+    cloud /= np.sqrt((cloud**2).mean(0))
+    odd = np.concatenate([cloud, 50 + np.zeros((10, 8))]).astype("f4")
+    mass = jnp.asarray(np.arange(4010) < 4000, jnp.float32)
+    directions, shares = principal_directions(jnp.asarray(odd), 8, mass)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(8), atol=1e-5)
+    linear = (directions * shares) @ directions.T
+    lost = 1 / 11
+    given = np.concatenate([cloud * (random.random(cloud.shape) > lost) for _ in range(60)])
+    best = np.linalg.lstsq(given / (1 - lost), np.tile(cloud, (60, 1)))[0]
+    np.testing.assert_allclose(linear, best, atol=0.01)
+    few, _ = principal_directions(jnp.asarray(odd), 3, mass)
+    np.testing.assert_array_equal(few, directions[:, -3:])
+
+
+@pytest.mark.parametrize("modalities", [("rgb",), ("rgb", "normals")])
+def test_a_decoder_that_starts_principal_starts_near_the_subspace(modalities):
+    random = np.random.default_rng(3)
+    raw = random.normal(size=(2, B, N, 4)) @ random.normal(size=(4, C))
+    shots = tokens((raw + 0.1 * random.normal(size=raw.shape)).astype("f4"))
+    error = {}
+    for start in ("principal", "normal"):
+        made = config(modalities=modalities, layers=2, bottleneck_init=start)
+        result = run(built(made, shots), shots)
+        error[start] = float(((result.rgb - result.target.rgb) ** 2).mean())
+    assert error["principal"] < 0.1  # four directions of unit variance, and little else
+    assert error["normal"] > 0.5
 
 
 def test_missing_stream_is_named():

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from pirn_jax.geometry import make_views, surface_normals
-from pirn_jax.judging.copies import Copy, inp_former_copies, photometric, rotations, with_copies
+from pirn_jax.judging.copies import (
+    Copy,
+    inp_former_copies,
+    nudges,
+    photometric,
+    rotations,
+    with_copies,
+)
 from pirn_jax.scans import Scan
 
 SIZE = 48
@@ -112,15 +119,35 @@ def test_photometric_copies_keep_background_validity_and_unit_normals():
         assert np.median(cosine) > 0.98
 
 
+def test_nudged_copies_are_small_moves_of_the_part_each_another():
+    """What moved is found again where a turn of up to 15° and a shift of a twentieth takes it."""
+    shot = views()
+    copies = list(with_copies(shot, nudges(6), 1))[1:]
+    peak = np.array(np.unravel_index(shot.rgb[..., 0].argmax(), shot.valid.shape))
+    middle = (SIZE - 1) / 2
+    reach = 0.05 * np.sqrt(2) * SIZE + np.deg2rad(15) * np.hypot(*(peak - middle)) + 1.5
+    moved = []
+    for copy in copies:
+        found = np.array(np.unravel_index(copy.rgb[..., 0].argmax(), copy.valid.shape))
+        moved.append(np.hypot(*(found - peak)))
+        assert moved[-1] <= reach
+        assert abs(copy.valid.mean() - shot.valid.mean()) < 0.02
+        length = np.linalg.norm(2 * copy.normals[copy.valid] - 1, axis=-1)
+        np.testing.assert_allclose(length, 1, atol=1e-5)
+    assert max(moved) > 1
+    for a, b in itertools.combinations(copies, 2):
+        assert np.abs(a.rgb - b.rgb).max() > 0.02
+
+
 def test_plans_have_the_published_counts():
     assert len(inp_former_copies()) == 21
     assert len(set(inp_former_copies())) == 21
     assert [copy.degrees for copy in rotations(8)] == [45.0 * n for n in range(1, 8)]
-    assert rotations(1) == photometric(0) == ()
+    assert rotations(1) == photometric(0) == nudges(0) == ()
 
 
 def test_streams_that_are_not_there_stay_away():
     shot = views()._replace(normals=None)
-    for copy in with_copies(shot, photometric(1) + inp_former_copies(), 0):
+    for copy in with_copies(shot, photometric(1) + nudges(1) + inp_former_copies(), 0):
         assert copy.normals is None
         assert copy.rgb.shape == shot.rgb.shape
