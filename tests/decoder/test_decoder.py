@@ -191,7 +191,7 @@ def test_diagnostics(recipe):
         assert (told.residual_distance[0] < 1).all()  # Z' leaks E in the first layer
     elif settings.mnc_residual == "bottleneck":
         assert (told.residual_share > 0).all()
-        assert told.residual_distance.mean() > 0.8  # and the bottleneck does not, untrained
+        assert 0.1 < told.residual_distance.mean() < 0.8  # of random tokens a third fits through
     else:
         np.testing.assert_array_equal(told.residual_share, 0.0)
         np.testing.assert_array_equal(told.residual_distance, 1.0)
