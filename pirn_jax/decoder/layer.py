@@ -79,8 +79,8 @@ DISTANCES = {"cosine": cosine_distance, "squared": squared_distance}
 
 
 def bottleneck_rank(channels: int) -> int:
-    """R = C/3."""
-    return max(1, channels // 3)
+    """R = C/2."""
+    return max(1, channels // 2)
 
 
 class Bottleneck(nnx.Module):
