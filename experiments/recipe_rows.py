@@ -151,6 +151,7 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Is cross-modal communication worth it? (paper: yes)": (
         Row("without MNC: streams summed", ("communicate=False",), ablation=True),
+        Row("no messages at first: γ = 0", ("gate=0.0",), ablation=True),
         Row("identity residual in MNC", ("mnc_residual=purified",)),
     ),
     "Balanced transport, or softmax? (paper: transport)": (
