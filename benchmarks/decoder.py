@@ -48,7 +48,7 @@ def flops(config: DecoderConfig, executed: bool, N: int = N, C: int = C) -> dict
         "feed-forward": 4 * N * C * C * config.mlp_ratio,
     }
     if config.mnc_residual == "bottleneck":
-        parts["bottleneck (MNC)"] = 4 * N * C * (C // 3)
+        parts["bottleneck (MNC)"] = 4 * N * C * (C // 2)
     if config.attention:
         parts["projections (BPA)"] = 2 * (N + 2 * k + (k if executed else N)) * C * C
     total = {name: value * m * layers / 1e9 for name, value in parts.items() if value}
@@ -67,7 +67,7 @@ def floor(config: DecoderConfig, batch: int) -> Any:
     if hidden:
         shapes += [(True, C, hidden), (True, hidden, C)]
     if config.mnc_residual == "bottleneck":
-        shapes += [(True, C, C // 3), (True, C // 3, C)]
+        shapes += [(True, C, C // 2), (True, C // 2, C)]
     # An array per layer: a slice of a stack would be a copy.
     weights = [[jax.random.normal(key, (2, i, o)) for _ in range(layers)] for _, i, o in shapes]
     rows = {

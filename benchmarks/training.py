@@ -130,7 +130,7 @@ def floor(config: DecoderConfig, batch_size: int) -> Callable[[], Any]:
     if config.mlp_ratio:
         rows += [(N, C, config.mlp_ratio * C), (N, config.mlp_ratio * C, C)]
     if config.mnc_residual == "bottleneck":
-        rows += [(N, C, C // 3), (N, C // 3, C)]
+        rows += [(N, C, C // 2), (N, C // 2, C)]
     steps = [len(p) for _ in range(PIECE) for p in epoch_order(0, 0, SHOTS, batch_size)]
     draw = partial(jax.random.normal, key)
     arrays = {

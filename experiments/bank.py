@@ -32,7 +32,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.judging import BATCH, layers_of, read_ahead, some_of
-from pirn_jax.judging.copies import Plan, with_copies
+from pirn_jax.judging.copies import VERSION, Plan, with_copies
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
 from pirn_jax.scans.shots import file_hashes
@@ -134,7 +134,7 @@ class Bank:
         if transform is not None:
             about["transform"] = transform_hash(transform)
         if copies:
-            about |= {"copies": str(copies), "seed": str(seed)}
+            about |= {"copies": f"{VERSION} {copies}", "seed": str(seed)}
         parts = []
         for entry in split.entries:
             files = json.dumps(file_hashes(entry.files), sort_keys=True)

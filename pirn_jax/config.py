@@ -124,8 +124,8 @@ class DecoderConfig:
     """Initial γ; the gate is tanh γ. At 0 a few-shot run never opens it."""
     mnc_residual: str = "purified"
     """What Z_mnc starts from: purified (Z' = E ⊙ σ(Z_bpa), Eq. 4; lets an anomaly copy itself
-    through), bottleneck (Z' through a linear map to half of the channels and back, which carries what
-    is normal and little else), or none. With one modality Z_mnc is this alone (Table 3)."""
+    through), bottleneck (Z' through a linear map to half of the channels and back, which carries
+    what is normal and little else), or none. With one modality Z_mnc is this alone (Table 3)."""
     bottleneck_init: str = "normal"
     """normal: random weights; principal: the shots' principal components, so that training starts
     from the best linear reconstruction."""

@@ -57,7 +57,7 @@ def principal_directions(
 
     Of tokens whose channels are lost with probability p, the linear map that rebuilds them best is
     Σ (Σ + p/(1−p) diag Σ)^-1, Σ their second moments: a direction of variance λ keeps
-    λ / (λ + s). s is a twentieth of the mean variance, that of p = 1/21 for channels of one variance.
+    λ / (λ + s). s is a twentieth of the mean variance, as of p = 1/21 where all vary alike.
 
     Args:
         tokens: (T, C), of every shot, at the decoder's scale.

@@ -47,6 +47,17 @@ class Frame(NamedTuple):
     padded: tuple[int, int]
     size: tuple[int, int]
 
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the views that lie whole within the scan: all but the padding."""
+        rows, columns = (
+            slice(-(-first * view // padded), (first + scan) * view // padded)
+            for first, scan, view, padded in zip(
+                (self.top, self.left), self.scan, self.size, self.padded, strict=True
+            )
+        )
+        return rows, columns
+
     def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """An anomaly map on the scan's own pixels: bilinear, the padding cut off again.
 

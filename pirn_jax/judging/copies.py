@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from pirn_jax.geometry import Views
 
+VERSION = 2  # raised when a copy of the same plan and seed becomes another
 _LEAST_COVER = 0.5  # of a pixel must come from valid ones for it to be valid
 _NUDGE_DEGREES, _NUDGE_SHIFT = 15.0, 0.05
 
@@ -39,8 +40,8 @@ class Copy(NamedTuple):
         degrees: of a move, counter-clockwise as one looks at the picture.
         shift: of a move, (down, right), as shares of the picture's sides.
         mirror: of a move: left and right are swapped first.
-        reflect: of a move: what comes from outside the picture is its reflection; otherwise it is
-            black and not valid.
+        reflect: of a move: what comes from outside the photograph is its reflection, and padding
+            stays where it is; otherwise it is black and not valid.
     """
 
     kind: str
@@ -161,17 +162,19 @@ def _moved(views: Views, copy: Copy) -> Views:
     cos, sin = round(float(np.cos(angle)), 12), round(float(np.sin(angle)), 12)
     # Of (right, down): counter-clockwise, as one sees it, takes right to up, which is -down.
     turn = np.array([[cos, sin], [-sin, cos]]) @ np.diag([-1.0 if copy.mirror else 1.0, 1.0])
-    size = views.valid.shape
-    middle = (np.array(size) - 1) / 2
     back = turn.T[::-1, ::-1]  # from the copy's pixels (down, right) to the shot's
-    offset = middle - back @ (middle + np.array(copy.shift) * size)
-    place = np.column_stack([back, offset])
+    part = views.frame.inside if copy.reflect else (slice(None), slice(None))
 
-    def move(field: np.ndarray, reflect: bool = copy.reflect) -> np.ndarray:
-        mode = "mirror" if reflect else "constant"
-        return ndimage.affine_transform(
-            field.astype(np.float32), place, order=1, mode=mode, prefilter=False
+    def move(field: np.ndarray) -> np.ndarray:
+        result = field.astype(np.float32)
+        size = np.array(result[part].shape)
+        middle = (size - 1) / 2
+        place = np.column_stack([back, middle - back @ (middle + np.array(copy.shift) * size)])
+        mode = "mirror" if copy.reflect else "constant"
+        result[part] = ndimage.affine_transform(
+            result[part], place, order=1, mode=mode, prefilter=False
         )
+        return result
 
     def move_all(fields: np.ndarray) -> np.ndarray:
         return np.stack([move(fields[..., i]) for i in range(fields.shape[-1])], axis=-1)

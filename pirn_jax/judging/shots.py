@@ -14,13 +14,13 @@ import numpy as np
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
+from pirn_jax.judging.copies import VERSION as COPIES_VERSION
 from pirn_jax.judging.copies import with_copies
 from pirn_jax.judging.methods import plan_of
 from pirn_jax.judging.reading import BATCH, read_ahead
 from pirn_jax.scans import Scan
 from pirn_jax.training import FeatureCache, Features, Job, extract
 
-COPIES_VERSION = 1  # raised when a copy of the same plan and seed becomes another
 FOLDS = 10
 """Without scans to calibrate on, models are trained without one shot each, or, with more shots than
 this, without one of this many parts of them."""

@@ -139,6 +139,24 @@ def test_nudged_copies_are_small_moves_of_the_part_each_another():
         assert np.abs(a.rgb - b.rgb).max() > 0.02
 
 
+def test_what_is_reflected_fills_the_photograph_and_no_more():
+    """An oblong picture lies between black bars: those stay, and nothing black comes in."""
+    scan = Scan(
+        rgb=np.random.default_rng(0).integers(60, 250, (36, 60, 3)).astype(np.uint8),
+        xyz=None,
+        valid=np.ones((36, 60), bool),
+    )
+    shot = make_views(scan, SIZE)
+    rows, columns = shot.frame.inside
+    assert (rows, columns) == (slice(10, 38), slice(0, SIZE))
+    assert shot.valid[rows, columns].all()
+    for copy in list(with_copies(shot, nudges(4), 0))[1:]:
+        np.testing.assert_array_equal(copy.valid, shot.valid)
+        assert copy.rgb[rows, columns].min() > 0.2
+        np.testing.assert_array_equal(copy.rgb[:10], shot.rgb[:10])
+        np.testing.assert_array_equal(copy.rgb[38:], shot.rgb[38:])
+
+
 def test_plans_have_the_published_counts():
     assert len(inp_former_copies()) == 21
     assert len(set(inp_former_copies())) == 21
