@@ -13,7 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pirn_jax import predict as predict_command
 from pirn_jax import train
+from pirn_jax.runs.predictions import Request, _scans
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic import write_mvtec3d
 from tests.e2e.commands import command, finish, start
@@ -185,6 +187,7 @@ def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
         (("--dataset", "mvtec3d"), "--data-root"),
         (("--category", "flang"), "flang"),
         (("--encoder", "demo", "--require-weights"), "weights are required"),
+        (("--method", "memory", "--recipe", "paper"), "recipe paper is pirn's"),
     ],
 )
 def test_wrong_flags_are_refused_before_any_work(arguments, message, tmp_path, capsys, monkeypatch):
@@ -213,12 +216,19 @@ def predict(run, place, *arguments, out):
     return command("predict", run, *arguments, "--out", out, cache=place / "cache")
 
 
-def test_predictions_are_lines_pictures_and_masks(run, scans, place, tmp_path):
-    done = predict(run, place, scans, "--unit", "m", out=tmp_path / "out")
+@pytest.fixture(scope="module")
+def predicted(run, scans, place):
+    """All three scans, and where they went."""
+    out = place / "predictions"
+    done = predict(run, place, scans, "--unit", "m", out=out)
     assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()], out
+
+
+def test_predictions_are_lines_pictures_and_masks(predicted):
+    records, out = predicted
     assert len(records) == 3
-    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    written = (out / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in written] == records
     for record in records:
         assert record["label"] == int(record["score"] > record["threshold"])
@@ -229,12 +239,16 @@ def test_predictions_are_lines_pictures_and_masks(run, scans, place, tmp_path):
             assert heatmap.size == mask.size == (128, 128)
             assert heatmap.mode == "RGB"
             assert bool(np.asarray(mask).any()) == bool(record["label"])
-    again = predict(run, place, scans, out=tmp_path / "out")
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
 
 
-def test_a_bad_file_is_skipped_and_said(run, scans, place, tmp_path):
+def test_predictions_are_not_written_over(run, scans, predicted, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        predict_command.main([str(run), str(scans), "--out", str(predicted[1])])
+    assert stopped.value.code == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_bad_file_is_skipped_and_said(run, scans, place, predicted, tmp_path):
     """The bad one stands in the middle of a batch; the others keep their scores."""
     files = sorted(scans.iterdir())
     broken = [tmp_path / "m.png", tmp_path / "m.tiff"]
@@ -245,11 +259,28 @@ def test_a_bad_file_is_skipped_and_said(run, scans, place, tmp_path):
     assert done.returncode == 2
     assert "skipped: m: " in done.stderr
     scores = {r["key"]: r["score"] for r in map(json.loads, done.stdout.splitlines())}
-    assert len(scores) == 3
-    one = predict(run, place, "--rgb", files[0], "--xyz", files[1], "--unit", "m", "--batch", "1",
-                  out=tmp_path / "one")  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    (record,) = map(json.loads, one.stdout.splitlines())
+    # In a batch of three they were the same.
+    assert scores == pytest.approx({r["key"]: r["score"] for r in predicted[0]}, abs=1e-5)
+
+
+def test_a_scan_is_named_by_its_files(scans):
+    photograph, points = sorted(scans.iterdir())[:2]
+    named = Request(scans, (), {"rgb": photograph, "xyz": points}, scans, unit="m")
+    paired = Request(scans, (photograph, points), {}, scans, unit="m")
+    (one,), (other,) = _scans(named), _scans(paired)
+    assert one.key == other.key
+    np.testing.assert_array_equal(one.rgb, other.rgb)
+    np.testing.assert_array_equal(one.xyz, other.xyz)
+
+
+@pytest.mark.slow
+def test_a_scan_named_by_its_files_is_predicted(run, scans, place, predicted, tmp_path):
+    files = sorted(scans.iterdir())
+    done = predict(run, place, "--rgb", files[0], "--xyz", files[1], "--unit", "m", "--batch", "1",
+                   out=tmp_path / "one")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (record,) = map(json.loads, done.stdout.splitlines())
+    scores = {r["key"]: r["score"] for r in predicted[0]}
     assert record["score"] == pytest.approx(scores[record["key"]], abs=1e-5)
 
 
@@ -341,9 +372,3 @@ def test_the_baselines_train_evaluate_and_predict_by_the_same_commands(method, s
     assert done.returncode == 0, done.stderr
     assert len(lines) == 3
     assert all(np.isfinite(line["score"]) for line in lines)
-
-
-def test_flags_that_contradict_the_method_are_refused(tmp_path):
-    done = command("train", "--method", "memory", "--recipe", "paper", "--out", tmp_path / "run")
-    assert done.returncode == 2
-    assert "recipe paper is pirn's" in done.stderr
