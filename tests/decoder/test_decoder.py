@@ -268,7 +268,7 @@ def test_principal_directions_rebuild_tokens_with_lost_channels_best():
     mass = jnp.asarray(np.arange(4010) < 4000, jnp.float32)
     directions, shares = principal_directions(jnp.asarray(odd), 8, mass)
     np.testing.assert_allclose(directions.T @ directions, np.eye(8), atol=1e-5)
-    linear = (directions * shares) @ directions.T
+    linear = (directions * shares[None]) @ directions.T
     lost = 1 / 21
     given = np.concatenate([cloud * (random.random(cloud.shape) > lost) for _ in range(60)])
     best = np.linalg.lstsq(given / (1 - lost), np.tile(cloud, (60, 1)))[0]
