@@ -26,9 +26,9 @@ import jax
 
 from benchmarks.measure import RESULTS, bars, environment, interleaved, write
 from benchmarks.peers import decoder_peers
-from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Tokens, create_decoder, merge, split
 from pirn_jax.decoder.reconstruction import head_count
+from pirn_jax.recipes import RECIPES, DecoderConfig
 
 N, C = 256, 768
 

@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks.measure import RESULTS, environment, interleaved, write
 from benchmarks.peers import shared_reference
-from pirn_jax.config import RECIPES, DecoderConfig
+from pirn_jax.recipes import RECIPES, DecoderConfig
 from pirn_jax.training import Features, Job, train, use_compilation_cache
 from pirn_jax.training.loop import epoch_order
 

@@ -47,8 +47,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pirn_jax.config import LossConfig, find_recipe
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
+from pirn_jax.recipes import LossConfig, find_recipe
 
 RESULTS = Path(__file__).parent / "results"
 K, N, C, IMAGES = 10, 256, 64, 8

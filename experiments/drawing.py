@@ -22,12 +22,13 @@ from experiments.options import Options
 from experiments.options import command as own_command
 from experiments.runner import Desk, fit
 from pirn_jax import command
-from pirn_jax.config import Config, Recipe
+from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.detector import PIRN
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import Views
 from pirn_jax.judging import Outcome, some_of
+from pirn_jax.recipes import Recipe
 from pirn_jax.runs import start_caches
 from pirn_jax.training import Features
 from pirn_jax.training.step import skeleton

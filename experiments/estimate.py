@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.encoder import Encoder
+from pirn_jax.recipes import DecoderConfig, Recipe
 
 if TYPE_CHECKING:
     from experiments.jobs import Job

@@ -21,7 +21,7 @@ from experiments.paper import NOTES, Figures
 from experiments.runner import Job, Result, grid, run
 from experiments.sheet import Line, Sheet
 from pirn_jax import command
-from pirn_jax.config import MODALITIES
+from pirn_jax.recipes import MODALITIES
 
 
 @dataclass(frozen=True)

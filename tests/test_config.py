@@ -4,9 +4,16 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from pirn_jax.config import RECIPES, Config, DecoderConfig, LossConfig, find_recipe
+from pirn_jax.config import Config
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import BASELINES, MemoryRecipe
+from pirn_jax.recipes import (
+    BASELINES,
+    RECIPES,
+    DecoderConfig,
+    LossConfig,
+    MemoryRecipe,
+    find_recipe,
+)
 
 
 def test_paper_recipe_is_literal():

@@ -72,18 +72,28 @@ ROOMS = {
     "scans": set(),
     "geometry": {"scans"},
     "encoder": {"command"},
-    "decoder": {"transport", "config"},
+    "decoder": {"transport", "recipes"},
     "scoring": {"metrics"},
-    "training": {"config", "geometry", "encoder", "decoder"},
+    "training": {"recipes", "geometry", "encoder", "decoder"},
     "saved": {"config", "scans"},
     "prepare": {"command", "scans", "geometry"},
     "report": {"metrics", "scans", "scoring"},
 }
 # From scans to a run, each on the shoulders of the one before.
-_MODEL = {"config", "scans", "geometry", "encoder", "decoder", "metrics", "scoring", "training"}
+_MODEL = {
+    "config",
+    "recipes",
+    "scans",
+    "geometry",
+    "encoder",
+    "decoder",
+    "metrics",
+    "scoring",
+    "training",
+}
 ROOMS |= {
-    "baselines": _MODEL | {"recipes"},
-    "judging": _MODEL | {"baselines", "recipes"},
+    "baselines": _MODEL,
+    "judging": _MODEL | {"baselines"},
     "detector": _MODEL | {"judging", "saved"},
     "runs": _MODEL | {"detector", "judging", "report", "saved"},
     "train": {"command", "config", "runs", "saved", "training"},

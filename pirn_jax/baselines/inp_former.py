@@ -55,10 +55,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from pirn_jax.config import LossConfig
 from pirn_jax.decoder.loss import stream_loss
 from pirn_jax.errors import PirnError
-from pirn_jax.recipes import InpFormerRecipe
+from pirn_jax.recipes import InpFormerRecipe, LossConfig
 from pirn_jax.scoring import token_distance
 from pirn_jax.training import Job, Trained
 from pirn_jax.training.loop import stretches

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Shaped
 
-from pirn_jax.config import LossConfig
 from pirn_jax.decoder.decoder import Reconstruction
 from pirn_jax.decoder.layer import DISTANCES, cosine_distance
+from pirn_jax.recipes import LossConfig
 
 
 def reconstruction_loss(

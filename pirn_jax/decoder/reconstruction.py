@@ -17,9 +17,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from pirn_jax.config import DecoderConfig
 from pirn_jax.decoder.refinement import stacked_normal
 from pirn_jax.decoder.tokens import normalised
+from pirn_jax.recipes import DecoderConfig
 from pirn_jax.transport import Plan, assign, cosine_cost
 
 

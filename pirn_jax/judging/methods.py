@@ -18,13 +18,13 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from pirn_jax.baselines import InpFormer, Memory, Subspace, inp_former
-from pirn_jax.config import Config, DecoderConfig, Recipe
+from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.decoder.layer import squared_distance
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError
 from pirn_jax.judging.copies import Plan, inp_former_copies, nudges, photometric, rotations
-from pirn_jax.recipes import InpFormerRecipe, MemoryRecipe, SubspaceRecipe
+from pirn_jax.recipes import DecoderConfig, InpFormerRecipe, MemoryRecipe, Recipe, SubspaceRecipe
 from pirn_jax.scoring import token_distance
 from pirn_jax.training import Job, Trained, train
 from pirn_jax.training.step import skeleton

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from pirn_jax.config import Recipe
 from pirn_jax.errors import ConfigError
+from pirn_jax.recipes import Recipe
 from pirn_jax.training.processes import broadcast, from_first
 from pirn_jax.training.step import Shots
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from pirn_jax.config import Recipe
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.recipes import Recipe
 from pirn_jax.training.checkpoint import Checkpoints, identity
 from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features

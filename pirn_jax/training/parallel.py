@@ -27,8 +27,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from pirn_jax.config import Recipe
 from pirn_jax.errors import ConfigError
+from pirn_jax.recipes import Recipe
 from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.step import Batches, Shots, State, run_steps, skeleton
 

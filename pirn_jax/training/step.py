@@ -22,8 +22,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, UInt32
 
-from pirn_jax.config import DecoderConfig, Recipe
 from pirn_jax.decoder import Decoder, Tokens, create_decoder, merge, reconstruction_loss, split
+from pirn_jax.recipes import DecoderConfig, Recipe
 
 Arrays = Array | np.ndarray  # on the device, or on the host on their way there
 

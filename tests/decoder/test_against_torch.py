@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pirn_jax.config import RECIPES, DecoderConfig
 from pirn_jax.decoder import Decoder, Tokens, merge, split
 from pirn_jax.decoder.communication import CrossAttention, GraphAttention
 from pirn_jax.decoder.layer import Bottleneck, FeedForward
 from pirn_jax.decoder.reconstruction import Assignment, head_count
 from pirn_jax.decoder.refinement import Refinement
+from pirn_jax.recipes import RECIPES, DecoderConfig
 
 torch = pytest.importorskip("torch")
 from tests.decoder import oracle  # noqa: E402 (imports torch)

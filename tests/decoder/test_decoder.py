@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirn_jax.config import CHOICES, RECIPES, find_recipe
 from pirn_jax.decoder import (
     Tokens,
     create_decoder,
@@ -20,6 +19,7 @@ from pirn_jax.decoder import (
 )
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.recipes import CHOICES, RECIPES, find_recipe
 
 B, N, K, C = 3, 24, 4, 12
 RNG = np.random.default_rng(0)

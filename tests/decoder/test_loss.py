@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirn_jax.config import LossConfig
 from pirn_jax.decoder.loss import stream_loss
+from pirn_jax.recipes import LossConfig
 
 RNG = np.random.default_rng(0)
 TARGET = RNG.normal(size=(4, 30, 16)).astype(np.float32)

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from pirn_jax.config import find_recipe
 from pirn_jax.decoder import Tokens, create_decoder, split
 from pirn_jax.encoder import load_encoder
 from pirn_jax.judging import programs
 from pirn_jax.judging.methods import Prototypes
+from pirn_jax.recipes import find_recipe
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ def main() -> None:
 
     import numpy as np
 
-    from pirn_jax.config import RECIPES
     from pirn_jax.decoder import Tokens, merge
+    from pirn_jax.recipes import RECIPES
     from pirn_jax.scoring import score_tokens
     from pirn_jax.training import train
     from tests.training.problems import job, recipe

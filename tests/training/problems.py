@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from pirn_jax.config import RECIPES, Recipe
+from pirn_jax.recipes import RECIPES, Recipe
 from pirn_jax.training import Features, Job
 
 SCANS, TOKENS, CHANNELS = 5, 16, 24
