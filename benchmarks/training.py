@@ -12,7 +12,8 @@ Compilation is timed in processes of their own, twice with one cache folder: the
 second reads it. That time is tracing, and compiling or reading: what a training takes the first
 time beyond what it takes again in the same process.
 
-Last, the default recipe with 5, 10 and 50 shots, and three categories together.
+Then the default recipe with 5, 10 and 50 shots, and three categories together. Last, six categories
+of the size of ViT-Ti's features, each alone and all in one call, every time compiled anew.
 """
 
 from __future__ import annotations
@@ -118,6 +119,26 @@ def more_work(quick: bool) -> dict[str, dict[str, float]]:
         }
         for name, t in times.items()
     }
+
+
+def six_categories() -> dict[str, float]:
+    """Seconds of six trainings one after the other, and in one call, compilation and all."""
+    random = np.random.default_rng(0)
+    valid = np.ones((SHOTS, 196), bool)
+    jobs = [
+        Job(str(seed), Features(*random.standard_normal((2, SHOTS, 196, 192), "f4"), valid), seed)
+        for seed in range(6)
+    ]
+
+    def seconds(parts: list[list[Job]]) -> float:
+        start = time.perf_counter()
+        for part in parts:
+            jax.clear_caches()
+            train(part, RECIPES["default"], parallel="none")
+        return time.perf_counter() - start
+
+    alone, together = seconds([[job] for job in jobs]), seconds([jobs])
+    return {"alone_s": alone, "together_s": together, "ratio": together / alone}
 
 
 def floor(config: DecoderConfig, batch_size: int) -> Callable[[], Any]:
@@ -234,6 +255,11 @@ def main() -> None:
     result["more"] = more_work(arguments.quick)
     for name, row in result["more"].items():
         print(f"{name:12} {row['seconds']:8.2f} s, {row['ratio_to_5_shots']:.2f} x 5 shots")
+    result["six_categories"] = six = six_categories()
+    print(
+        f"six categories {six['together_s']:.1f} s together, {six['alone_s']:.1f} s one by one: "
+        f"{six['ratio']:.2f}"
+    )
     result["ratio_to_torch"] = ratios
     write(arguments.json, result)
 
