@@ -68,13 +68,9 @@ def move(plane, histogram, opened: Opened) -> None:
     for kind, colour in ((~bad, GREEN), (bad, RED)):
         few_of = np.flatnonzero(kind)
         few_of = few_of[np.linspace(0, len(few_of) - 1, min(_LINES, len(few_of))).astype(int)]
-        ends = np.stack([start[few_of], end[few_of]], axis=1)
-        plane.plot(*np.moveaxis(ends, 0, -1)[:, :].transpose(1, 0, 2), color=colour,
-                   alpha=0.12, linewidth=0.5)  # fmt: skip
-        if kind.any():
-            mean = [x[kind].mean(0) for x in (start, end)]
-            plane.annotate("", mean[1], mean[0],
-                           arrowprops={"color": colour, "width": 2, "headwidth": 7})  # fmt: skip
+        moved = end[few_of] - start[few_of]
+        plane.quiver(*start[few_of].T, *moved.T, color=colour, angles="xy", scale_units="xy",
+                     scale=1, width=0.003, alpha=0.35 if kind is not bad else 0.9)  # fmt: skip
     plane.scatter(*stars.T, s=30, marker="*", color="black", zorder=3)
     plane.set(xticks=[], yticks=[])
     plane.set_title(opened.job.category, fontsize=7)
