@@ -11,9 +11,9 @@ import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, create_decoder, split
-from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
-from pirn_jax.judging import programs
+from pirn_jax.judging import open_encoder, programs
 from pirn_jax.recipes import find_recipe
 
 

@@ -26,12 +26,11 @@ from jaxtyping import Bool
 import pirn_jax
 from experiments.arrays import pack, unpack
 from pirn_jax.config import Config
-from pirn_jax.detector import open_encoder
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
-from pirn_jax.judging import BATCH, layers_of, read_ahead, some_of
+from pirn_jax.judging import BATCH, layers_of, open_encoder, read_ahead, some_of
 from pirn_jax.judging.copies import VERSION, Plan, with_copies
 from pirn_jax.saved import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split

@@ -282,7 +282,7 @@ def _cut(analysis: Analysis, chosen: dict, one: Set) -> dict[str, Any]:
 
 def _about(study: Study) -> dict[str, Any]:
     from experiments.jobs import describe
-    from pirn_jax.detector import open_encoder
+    from pirn_jax.judging import open_encoder
     from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
 
     some = next(iter(study.sets.values()))

@@ -32,8 +32,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from pirn_jax.config import Config
-from pirn_jax.encoder import Encoder, load_encoder
-from pirn_jax.errors import BadInputError, ConfigError, PirnError, WeightsError
+from pirn_jax.encoder import Encoder
+from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.judging import (
     BATCH,
@@ -43,9 +43,11 @@ from pirn_jax.judging import (
     Outcome,
     check_good,
     decide_background,
+    find_encoder,
     find_method,
-    layers_of,
+    is_encoder_of,
     left_out,
+    open_encoder,
     plan_of,
     programs,
     read_ahead,
@@ -336,8 +338,8 @@ class PIRN:
         config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
         if runtime is not None:
             config = replace(config, runtime=runtime)
-        if encoder is None or not _same(encoder, config, digest):
-            encoder = _find_encoder(config, digest, named=weights is not None)
+        if encoder is None or not is_encoder_of(encoder, config, digest):
+            encoder = find_encoder(config, digest, named=weights is not None)
         model = cls(config, encoder=encoder)
         model.calibration, model.origin = calibration, dict(document.get("origin") or {})
         parameters, statistics = model._method().skeleton()
@@ -386,30 +388,6 @@ class PIRN:
             each = {name: maps[name][place] for name in self.config.modalities}
             shares = None if usage is None else usage[:, place]
             yield Outcome(float(score[place]), fused[place], each, shares)
-
-
-def open_encoder(config: Config) -> Encoder:
-    """The encoder a config asks for.
-
-    Raises:
-        WeightsError: weights are required, and there are none.
-    """
-    layers, groups = layers_of(config)
-    encoder = load_encoder(
-        config.encoder,
-        config.weights,
-        config.image_size,
-        layers,
-        dtype=config.dtype,
-        runtime=config.runtime,
-        groups=groups,
-    )
-    if config.require_weights and not encoder.source.path:
-        raise WeightsError(
-            "no encoder weights could be had, and --require-weights was given",
-            "give a file with --weights, or connect to a network once",
-        )
-    return encoder
 
 
 def fit_models(
@@ -498,31 +476,3 @@ def _scores_left_out(
             _, _, score, _ = program(result.parameters, result.statistics, tokens, one.valid)
             scores.append(float(score[0]))
     return scores
-
-
-def _same(encoder: Encoder, config: Config, digest: str) -> bool:
-    return (
-        encoder.config.name == config.encoder
-        and encoder.source.sha256 == digest
-        and encoder.image_size == (config.image_size, config.image_size)
-        and (encoder.layers, encoder.groups) == layers_of(config)
-        and encoder.dtype.name == config.dtype
-        and encoder.runtime == config.runtime
-    )
-
-
-def _find_encoder(config: Config, digest: str, named: bool) -> Encoder:
-    """The encoder a saved model was trained with, where it lay or from the cache or hub."""
-    if not named and config.weights != "random" and not Path(str(config.weights)).exists():
-        config = replace(config, weights=None)
-    if config.encoder == "demo":
-        config = replace(config, weights=None)
-    encoder = open_encoder(replace(config, require_weights=False))
-    if encoder.source.sha256 != digest:
-        raise WeightsError(
-            f"SHA-256 {encoder.source.sha256 or 'of nothing'}, but the model was trained with the "
-            f"{config.encoder} of {digest or 'random weights'}",
-            "give the right file with weights=… (--weights)",
-            encoder.source.path or None,
-        )
-    return encoder

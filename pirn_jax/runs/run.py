@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pirn_jax.config import TrainConfig
-from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError
+from pirn_jax.judging import open_encoder
 from pirn_jax.runs.folder import (
     Progress,
     claim_folder,

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from pirn_jax.config import Config
-from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector import PIRN
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.judging import open_encoder
 from pirn_jax.scans import open_dataset
 
 SMALL = {"encoder": "demo", "image_size": 42}
