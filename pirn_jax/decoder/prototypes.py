@@ -65,7 +65,8 @@ def principal_directions(
         mass: (T,); tokens of mass 0 do not count. None: all do.
 
     Returns:
-        Orthonormal columns, from the least of them to the largest, and their shares in [0, 1].
+        Orthonormal columns, from the least of them to the largest, the largest entry of each
+        positive, and their shares in [0, 1].
     """
     mass = jnp.ones(tokens.shape[:1], tokens.dtype) if mass is None else mass
     share = (mass / jnp.maximum(mass.sum(), 1e-12)).astype(tokens.dtype)
@@ -74,5 +75,7 @@ def principal_directions(
     variances, directions = jnp.linalg.eigh(moments)
     variances = jnp.maximum(variances, 0.0)
     shrink = jnp.maximum(_SHRINK * variances.mean(), jnp.finfo(tokens.dtype).tiny)
-    kept = variances[-rank:]
-    return directions[:, -rank:], kept / (kept + shrink)
+    kept, directions = variances[-rank:], directions[:, -rank:]
+    # Solvers leave the sign open: the largest entry of each is made positive.
+    largest = jnp.take_along_axis(directions, jnp.abs(directions).argmax(0, keepdims=True), 0)
+    return directions * jnp.sign(largest), kept / (kept + shrink)

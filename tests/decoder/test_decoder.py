@@ -268,6 +268,7 @@ def test_principal_directions_rebuild_tokens_with_lost_channels_best():
     mass = jnp.asarray(np.arange(4010) < 4000, jnp.float32)
     directions, shares = principal_directions(jnp.asarray(odd), 8, mass)
     np.testing.assert_allclose(directions.T @ directions, np.eye(8), atol=1e-5)
+    assert (jnp.take_along_axis(directions, jnp.abs(directions).argmax(0)[None], 0) > 0).all()
     linear = (directions * shares[None]) @ directions.T
     lost = 1 / 21
     given = np.concatenate([cloud * (random.random(cloud.shape) > lost) for _ in range(60)])
