@@ -21,7 +21,7 @@ QUICK_CATEGORIES = ("flange", "rope")
 QUICK_SHOTS = {5: 5, 10: 5, 50: 5, 0: 5}
 """What numbers of shots become; None: left out."""
 _QUICK_SCANS = (("size", 112), ("test", 20), ("train", 10))
-_QUICK = {"encoder": "demo", "image_size": 84, "draws": 2, "epochs": 20}
+_QUICK = {"encoder": "demo", "image_size": 84, "draws": 2, "epochs": 6}
 _FULL = {"encoder": "auto", "image_size": 224, "draws": 5, "epochs": 0}
 
 
