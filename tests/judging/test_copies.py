@@ -157,6 +157,15 @@ def test_what_is_reflected_fills_the_photograph_and_no_more():
         np.testing.assert_array_equal(copy.rgb[38:], shot.rgb[38:])
 
 
+def test_a_photograph_thinner_than_a_pixel_of_the_views_stays_as_it_is():
+    scan = Scan(np.full((2, 400, 3), 200, np.uint8), None, np.ones((2, 400), bool))
+    shot = make_views(scan, SIZE)
+    rows, _ = shot.frame.inside
+    assert len(range(SIZE)[rows]) == 0
+    _, copy = with_copies(shot, nudges(1), 0)
+    np.testing.assert_array_equal(copy.rgb, shot.rgb)
+
+
 def test_plans_have_the_published_counts():
     assert len(inp_former_copies()) == 21
     assert len(set(inp_former_copies())) == 21
