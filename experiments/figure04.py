@@ -4,8 +4,8 @@
     python experiments/figure04.py --quick
 
 Above: RGB tokens of defective test scans before (E at the decoder's scale) and after (Z_rec), in
-the plane of the first two principal components of the tokens before; thin lines are single tokens,
-arrows their means, stars the refined prototypes. Below: lengths of the displacements, in all
+the plane of the first two principal components of the displacements (in the paper's, of the tokens,
+they are rebuilt best and hardly move); an arrow a token, stars the refined prototypes. Below: lengths of the displacements, in all
 dimensions. A token is anomalous where a fifth of its patch is.
 Expected (paper): normal tokens move little, anomalous ones far.
 Cost: one model per category.
@@ -62,15 +62,17 @@ def move(plane, histogram, opened: Opened) -> None:
     before, after = np.asarray(made.target.rgb)[seen], np.asarray(made.rgb)[seen]
     prototypes = np.asarray(made.prototypes)[0].mean(0)
     centre = before.mean(0)
-    _, _, axes = np.linalg.svd(before - centre, full_matrices=False)
+    _, _, axes = np.linalg.svd(after - before, full_matrices=False)
     start, end, stars = ((x - centre) @ axes[:2].T for x in (before, after, prototypes))
     lengths = np.linalg.norm(after - before, axis=-1)
     for kind, colour in ((~bad, GREEN), (bad, RED)):
         few_of = np.flatnonzero(kind)
         few_of = few_of[np.linspace(0, len(few_of) - 1, min(_LINES, len(few_of))).astype(int)]
         moved = end[few_of] - start[few_of]
+        strong = 0.9 if kind is bad else 0.35
+        plane.scatter(*start[few_of].T, s=4, color=colour, alpha=strong, linewidths=0)
         plane.quiver(*start[few_of].T, *moved.T, color=colour, angles="xy", scale_units="xy",
-                     scale=1, width=0.003, alpha=0.35 if kind is not bad else 0.9)  # fmt: skip
+                     scale=1, width=0.003, alpha=strong)  # fmt: skip
     plane.scatter(*stars.T, s=30, marker="*", color="black", zorder=3)
     plane.set(xticks=[], yticks=[])
     plane.set_title(opened.job.category, fontsize=7)
