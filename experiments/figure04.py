@@ -4,9 +4,9 @@
     python experiments/figure04.py --quick
 
 Above: RGB tokens of defective test scans before (E at the decoder's scale) and after (Z_rec), in
-the plane of the first two principal components of the displacements (in the paper's, of the tokens,
-they are rebuilt best and hardly move); an arrow a token, stars the refined prototypes. Below: lengths of the displacements, in all
-dimensions. A token is anomalous where a fifth of its patch is.
+the plane of the first two principal components of the displacements (in that of the tokens, which
+the paper shows, they are rebuilt best and hardly move); an arrow is a token, a star a refined
+prototype. Below: lengths of the displacements, in all dimensions. A token is anomalous where a fifth of its patch is.
 Expected (paper): normal tokens move little, anomalous ones far.
 Cost: one model per category.
 """
