@@ -6,7 +6,8 @@
 Above: RGB tokens of defective test scans before (E at the decoder's scale) and after (Z_rec), in
 the plane of the first two principal components of the displacements (in that of the tokens, which
 the paper shows, they are rebuilt best and hardly move); an arrow is a token, a star a refined
-prototype. Below: lengths of the displacements, in all dimensions. A token is anomalous where a fifth of its patch is.
+prototype. Below: lengths of the displacements, in all dimensions. A token is anomalous where a
+fifth of its patch is.
 Expected (paper): normal tokens move little, anomalous ones far.
 Cost: one model per category.
 """
