@@ -109,7 +109,7 @@ class Layer(nn.Module):
         self.graph = Graph(c)
         self.cross = nn.ModuleList(Cross(c) for _ in range(2))
         if default:
-            self.heads = nn.ModuleList(Heads(c, c // 22) for _ in range(2))
+            self.heads = nn.ModuleList(Heads(c, c // 32) for _ in range(2))
             self.narrow = nn.ModuleList(
                 nn.Sequential(nn.Linear(c, c // 2, bias=False), nn.Linear(c // 2, c, bias=False))
                 for _ in range(2)
