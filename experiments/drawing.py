@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -99,7 +100,7 @@ def rebuilt(opened: Opened, places: Sequence[int]) -> Any:
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"{opened.detector.config.method} rebuilds no tokens", "use pirn")
     config = recipe.decoder
-    parameters, statistics = opened.detector.parameters
+    parameters, statistics = jax.tree.map(jnp.asarray, opened.detector.parameters)
     graph, _, _ = skeleton(config, opened.detector.encoder.channels)
     some = some_of(opened.tokens, list(places))
     streams = {name: jnp.asarray(getattr(some, name)) for name in config.modalities}
