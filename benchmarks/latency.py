@@ -1,6 +1,6 @@
 """Batch-1 latency at 224²: a pair of pictures → heatmap and score, beside plain PyTorch.
 
-    python benchmarks/latency.py [--encoders S B L] [--quick] [--json FILE]
+    python benchmarks/latency.py [--encoders S B L] [--quick] [--seconds N] [--json FILE]
         [--no-compile] [--no-training] [--no-others]
 
 Encoders S, B, L are DINOv2 ViT-S/14, B/14, L/14, with random weights. Ours starts from pictures on
@@ -185,8 +185,8 @@ def training_ratios(quick: bool) -> dict[str, float]:
     return {"training": max(default), **found} if default else found
 
 
-def measure(letter: str, quick: bool, compiled: bool, folder: Path) -> dict[str, Any]:
-    """All rows of one encoder."""
+def measure(letter: str, most: tuple[int, float], compiled: bool, folder: Path) -> dict[str, Any]:
+    """All rows of one encoder, in so many runs and seconds at most."""
     name = ENCODERS[letter]
     pairs, files = our_pairs(name), write_files(folder)
     tasks: dict[str, Callable[[], Any]] = {}
@@ -200,7 +200,7 @@ def measure(letter: str, quick: bool, compiled: bool, folder: Path) -> dict[str,
     tasks |= decoders(pairs, encoder_config(name).width)
     peers, missing = pair_peers(name, compiled)
     tasks |= peers | decoder_peers(encoder_config(name).width)
-    runs, seconds = (5, 30) if quick else (100, 600)
+    runs, seconds = most
     times = interleaved(tasks, runs, seconds)
     show(times, f"{name}, a pair at 224²")
     first = pairs["ours jax float32"]
@@ -250,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
     parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
+    parser.add_argument("--seconds", type=float, default=600, help="most for an encoder's rows")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-training", action="store_true", help="leave training.py out")
     parser.add_argument("--no-others", action="store_true", help="leave the other systems out")
@@ -265,7 +266,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for letter in letters:
             compiled = not (arguments.quick or arguments.no_compile)
-            result["encoders"][letter] = measure(letter, arguments.quick, compiled, Path(folder))
+            most = (5, 30.0) if arguments.quick else (100, arguments.seconds)
+            result["encoders"][letter] = measure(letter, most, compiled, Path(folder))
             jax.clear_caches()
     main_letter = "B" if "B" in letters else letters[0]
     result["ratio_to_torch"] = dict(result["encoders"][main_letter]["ratio_to_torch"])
