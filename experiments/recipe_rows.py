@@ -6,7 +6,7 @@ To ask another question, add a row. Every row must resolve (tests/experiments/te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pirn_jax.scans.synthetic import CATEGORIES, HELD_OUT
@@ -280,20 +280,33 @@ class Grid:
     replicates: int
 
 
+_BRIEF = Grid(
+    kinds=("flange",),
+    test_scans=30,
+    draws=2,
+    draws_beside=1,
+    draws_shifted=1,
+    draws_selection=1,
+    draws_slow=1,
+    sets_slow=("road",),
+    seeds=1,
+    draws_larger=0,
+    full=False,
+    replicates=1000,
+)
+
 GRIDS = {
-    "reduced": Grid(
+    "reduced": replace(
+        _BRIEF,
         kinds=("flange", "heatsink"),
         test_scans=40,
         draws=5,
         draws_beside=2,
         draws_shifted=2,
         draws_selection=2,
-        draws_slow=1,
         sets_slow=(*HELD_OUT, "road", "tire"),
         seeds=3,
         draws_larger=2,
-        full=False,
-        replicates=1000,
     ),
     "full": Grid(
         kinds=tuple(kind for kind in CATEGORIES if kind not in HELD_OUT),
@@ -310,33 +323,7 @@ GRIDS = {
         replicates=2000,
     ),
     # Under an hour on two cores: few draws, so wide intervals; says which way, not how far.
-    "brief": Grid(
-        kinds=("flange",),
-        test_scans=30,
-        draws=2,
-        draws_beside=1,
-        draws_shifted=1,
-        draws_selection=1,
-        draws_slow=1,
-        sets_slow=("road",),
-        seeds=1,
-        draws_larger=0,
-        full=False,
-        replicates=1000,
-    ),
+    "brief": _BRIEF,
     # The whole machinery at little cost; its figures mean nothing.
-    "tiny": Grid(
-        kinds=("flange",),
-        test_scans=12,
-        draws=2,
-        draws_beside=1,
-        draws_shifted=1,
-        draws_selection=1,
-        draws_slow=1,
-        sets_slow=("road",),
-        seeds=2,
-        draws_larger=1,
-        full=False,
-        replicates=100,
-    ),
+    "tiny": replace(_BRIEF, test_scans=12, seeds=2, draws_larger=1, replicates=100),
 }
