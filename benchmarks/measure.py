@@ -114,14 +114,22 @@ def bars(path: Path, values: dict[str, float], unit: str, title: str) -> None:
 def lines(
     path: Path, curves: dict[str, dict[float, float]], labels: tuple[str, str], title: str
 ) -> None:
-    """Curves over logarithmic axes beside the JSON, as a small PNG of the same name."""
+    """Curves beside the JSON, as a small PNG of the same name; logarithmic over decades."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
         axes.plot(list(points), list(points.values()), "o-", markersize=3, label=name)
-    axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
+    heights = [y for points in curves.values() for y in points.values()]
+    if max(heights) > 10 * min(heights):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
+    places = sorted({x for points in curves.values() for x in points})
+    axes.set_xticks(places, [f"{x:g}" for x in places])
+    axes.set_xticks([], minor=True)
     axes.set_title(title, fontsize=9)
     axes.legend(fontsize=7)
     axes.grid(alpha=0.3, which="both")

@@ -117,9 +117,9 @@ def scaling(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(heads, rows)
     if found["environment"]["platform"] == "cpu":
         yield (
-            f"Host devices on {found['environment']['cores']} cores: they share the cores one "
-            "device already uses, so the time cannot fall; it shows that results stay the same, "
-            "and what spreading costs."
+            f"Host devices on {found['environment']['cores']} cores share the cores that one "
+            "device already uses: all they can win is what a single program leaves idle. This "
+            "shows that results stay the same and what spreading costs, not what devices gain."
         )
         yield ""
     for part in ("tokens", "prototypes"):
