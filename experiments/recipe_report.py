@@ -79,7 +79,7 @@ def _opening(record: Record) -> str:
         f"`results/recipe.json`. Encoder {about['encoder']['name']} at {sizes}; "
         f"{about['configurations']} configurations; generated data version "
         f"{about['generator']['version']} ({about['generator']['hash'][:12]}), marked as such in "
-        f"every table; real sets: {', '.join(real) or 'none'}. Differences are in percentage "
+        f"every table; real sets: {'; '.join(real) or 'none'}. Differences are in percentage "
         f"points with their 95 % interval (paired bootstrap over images and draws of the shots); "
         f"**bold** where it excludes 0.{demo}",
         PAGE,
