@@ -208,7 +208,10 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
         def run() -> None:
             for some in batches:
                 targets = (rgb[some], normals[some])
-                given = [F.dropout(t, settings.dropout) for t in targets]
+                given = [
+                    F.dropout(t, settings.dropout) + settings.noise * torch.randn_like(t)
+                    for t in targets
+                ]
                 total = sum(loss(t, z) for t, z in zip(targets, model(*given), strict=True))
                 optimizer.zero_grad()
                 total.backward()

@@ -205,16 +205,20 @@ QUESTIONS: dict[str, tuple[Row, ...]] = {
         Row("mining, exponent 1", ("form=per_token", "exponent=1.0")),
     ),
     "May the input pass by the prototypes?": (Row("Z' left out", ("mnc_residual=none",)),),
-    "Is dropout of the input needed?": (
-        Row("no dropout", ("dropout=0.0",)),
-        Row("dropout 0.3", ("dropout=0.3",), full=True),
+    "What is hidden of the input while training?": (
+        Row("nothing: no noise", ("noise=0.0",)),
+        Row("noise 0.5", ("noise=0.5",), full=True),
+        Row("noise 2", ("noise=2.0",), full=True),
+        Row("dropout 0.1 in place of noise", ("noise=0.0", "dropout=0.1")),
+        Row("dropout 0.3 in place of noise", ("noise=0.0", "dropout=0.3"), full=True),
     ),
     "How long, how fast?": (
         Row("constant rate", ("schedule=constant",), full=True),
         Row("rate 5e-4", ("learning_rate=5e-4",), full=True),
         Row("rate 4e-3", ("learning_rate=4e-3",), full=True),
         Row("15 epochs", ("epochs=15",), full=True),
-        Row("60 epochs", ("epochs=60",), full=True),
+        Row("30 epochs", ("epochs=30",)),
+        Row("120 epochs", ("epochs=120",), full=True),
     ),
     "Do copies of the shots help?": (
         Row("no copies", ("nudges=0",)),
@@ -260,6 +264,7 @@ class Grid:
         draws_selection: for choosing options, and for questions; the first of `draws`.
         draws_slow: of INP-Former.
         sets_slow: that it is run on; all without names.
+        shots_slow: that it is run with.
         seeds: of the initialisation, at the first draw, for its own spread.
         draws_larger: of larger pictures than the first size: real sets, 5 shots.
         full: rows that are marked so too.
@@ -274,6 +279,7 @@ class Grid:
     draws_selection: int
     draws_slow: int
     sets_slow: tuple[str, ...]
+    shots_slow: tuple[int, ...]
     seeds: int
     draws_larger: int
     full: bool
@@ -283,12 +289,13 @@ class Grid:
 _BRIEF = Grid(
     kinds=("flange",),
     test_scans=30,
-    draws=2,
-    draws_beside=1,
+    draws=3,
+    draws_beside=2,
     draws_shifted=1,
     draws_selection=1,
     draws_slow=1,
-    sets_slow=("road",),
+    sets_slow=(),
+    shots_slow=(5, 10),
     seeds=1,
     draws_larger=0,
     full=False,
@@ -305,6 +312,7 @@ GRIDS = {
         draws_shifted=2,
         draws_selection=2,
         sets_slow=(*HELD_OUT, "road", "tire"),
+        shots_slow=(5,),
         seeds=3,
         draws_larger=2,
     ),
@@ -317,6 +325,7 @@ GRIDS = {
         draws_selection=5,
         draws_slow=2,
         sets_slow=(),
+        shots_slow=(5, 10),
         seeds=5,
         draws_larger=5,
         full=True,

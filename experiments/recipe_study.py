@@ -161,10 +161,9 @@ def run_main(study: Study, chosen: dict[str, dict[str, Row]]) -> None:
     for one in study.sets.values():
         for system, row in main_rows(chosen, one).items():
             if system == SLOW:
-                if grid.full or one.name in grid.sets_slow:
-                    wanted += study.clean_and_shifted(row, one, grid.draws_slow)
-                if grid.full:
-                    wanted += study.clean_and_shifted(row, one, grid.draws_slow, shots=10)
+                if not grid.sets_slow or one.name in grid.sets_slow:
+                    for shots in grid.shots_slow:
+                        wanted += study.clean_and_shifted(row, one, grid.draws_slow, shots=shots)
                 continue
             wanted += study.clean_and_shifted(row, one, grid.draws) + study.clean_and_shifted(
                 row, one, grid.draws_beside, shots=10

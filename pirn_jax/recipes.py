@@ -179,9 +179,12 @@ class Recipe:
     schedule: str = "constant"
     """constant, or cosine: up from 0 over a fifth of the steps (20 at most), then down to a
     hundredth."""
+    noise: float = 0.0
+    """Standard deviation of the Gaussian noise added to the input at each step, at the decoder's
+    scale; the target stays whole, so that training learns the way from odd tokens to normal ones
+    (Vincent 2011: a denoiser's residual points towards what is more likely)."""
     dropout: float = 0.0
-    """Share of the input's values set to 0 (its mean) at each step; the target stays whole, so that
-    what is odd in a token is rebuilt from what is not."""
+    """Share of the input's values set to 0 (its mean) at each step, the target whole likewise."""
     epochs: int = 60
     """Passes over the shots (8 with all of them)."""
     batch_size: int = 4
@@ -195,6 +198,8 @@ class Recipe:
         check_choices(self, CHOICES)
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout: expected a share in [0, 1), got {self.dropout}", "use 0.3")
+        if not 0.0 <= self.noise < float("inf"):
+            raise ConfigError(f"noise: expected 0 or more, got {self.noise}", "use 0 or 1")
         if self.loss.form == "flattened" and self.decoder.distance != "cosine":
             raise ConfigError(
                 f"form flattened compares cosines, and the distance is {self.decoder.distance}",
@@ -231,8 +236,8 @@ RECIPES: dict[str, Recipe] = {
         loss=LossConfig(form="mean", exponent=0.0),
         learning_rate=2e-3,
         schedule="cosine",
-        dropout=0.1,
-        epochs=30,
+        # As strong as the tokens: what is left is then as far from them as a nearest neighbour is.
+        noise=1.0,
         # No part lies twice in the same place. Copies under another light gained nothing.
         nudges=4,
     ),

@@ -16,6 +16,7 @@ Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels, L 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +75,7 @@ class Decoder(nnx.Module):
         self,
         tokens: Tokens,
         valid: Shaped[Array, "B N"] | None = None,
-        keep: Float[Array, "M B N C"] | None = None,
+        corrupt: Callable[[Array], Array] | None = None,
     ) -> Reconstruction:
         """Rebuild the tokens of each image.
 
@@ -82,11 +83,13 @@ class Decoder(nnx.Module):
             tokens: (B, N, C) per modality of the config; what else it holds is not looked at.
             valid: (B, N), 0 or False for padding and background: they take no part in any
                 prototype's context or balance. None: all count.
-            keep: (M, B, N, C), what the input is multiplied by, the target is not: dropout while
-                training. None: 1.
+            corrupt: what becomes of the tokens, (M, B, N, C) at the decoder's scale, before they
+                are rebuilt; the target stays whole. Training hides part of them so. None: nothing.
         """
         names = self.config.modalities
-        target, rebuilt, prototypes, diagnostics = self.rebuild(stack(tokens, names), valid, keep)
+        target, rebuilt, prototypes, diagnostics = self.rebuild(
+            stack(tokens, names), valid, corrupt
+        )
         streams = unstack(rebuilt, names)
         return Reconstruction(
             streams.rgb, streams.normals, unstack(target, names), prototypes, diagnostics
@@ -96,7 +99,7 @@ class Decoder(nnx.Module):
         self,
         tokens: Float[Array, "M B N C"],
         valid: Shaped[Array, "B N"] | None = None,
-        keep: Float[Array, "M B N C"] | None = None,
+        corrupt: Callable[[Array], Array] | None = None,
     ) -> tuple[
         Float[Array, "M B N C"], Float[Array, "M B N C"], Float[Array, "M B K C"], Diagnostics
     ]:
@@ -107,7 +110,7 @@ class Decoder(nnx.Module):
         learned = self.prototypes[...]
         m, k, c = learned.shape
         prototypes = jnp.broadcast_to(learned[:, None], (m, tokens.shape[1], k, c))
-        current, done = target if keep is None else target * keep, []
+        current, done = target if corrupt is None else corrupt(target), []
         for layer in self.layers:
             current, prototypes, diagnostics = layer(current, prototypes, target, mass)
             done.append(diagnostics)

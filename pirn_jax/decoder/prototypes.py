@@ -14,7 +14,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from pirn_jax.transport.cost import inverse_length
 
-_SHRINK = 0.05  # of the mean variance
+_SHRINK = 1.0  # noise's variance, of the tokens' mean variance
 
 
 def init_prototypes(
@@ -55,9 +55,9 @@ def principal_directions(
 ) -> tuple[Float[Array, "C R"], Float[Array, " R"]]:
     """The tokens' main directions, and how much of each the best linear reconstruction keeps.
 
-    Of tokens whose channels are lost with probability p, the linear map that rebuilds them best is
-    Σ (Σ + p/(1−p) diag Σ)^-1, Σ their second moments: a direction of variance λ keeps
-    λ / (λ + s). s is a twentieth of the mean variance, as of p = 1/21 where all vary alike.
+    Of tokens under noise of variance s the linear map that rebuilds them best (Wiener's) is
+    Σ (Σ + s I)^-1, Σ their second moments: a direction of variance λ keeps λ / (λ + s). s is their
+    mean variance.
 
     Args:
         tokens: (T, C), of every shot, at the decoder's scale.

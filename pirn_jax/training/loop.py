@@ -259,7 +259,7 @@ def _batches(
         np.array(indices, np.int32),
         None if counts.all() else counts.astype(dtype),
         np.array(rates, dtype),
-        np.array(seeds, np.uint32) if recipe.dropout else None,
+        np.array(seeds, np.uint32) if recipe.dropout or recipe.noise else None,
     )
 
 

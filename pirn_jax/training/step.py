@@ -61,7 +61,7 @@ class Batches(NamedTuple):
         indices: (T, J, B), into the shots.
         weights: (T, J, B), 1, or 0 for padding; None where nothing is padded.
         rates: (T, J, B), the learning rate, the same for all scans of a step.
-        seeds: (T, J, B), of the values each scan's input loses; None without dropout.
+        seeds: (T, J, B), of what each scan's input loses; None where it stays whole.
     """
 
     indices: Int[Arrays, "T J B"]
@@ -102,16 +102,21 @@ OPTIMIZER = optax.scale_by_adam()
 """Adam but for its rate, which comes with each step."""
 
 
-def kept(
-    seeds: UInt32[Arrays, " B"], dropout: float, shape: tuple[int, int, int], dtype: Any
+def corrupted(
+    tokens: Float[Array, "M B N C"], seeds: UInt32[Arrays, " B"], recipe: Recipe
 ) -> Float[Array, "M B N C"]:
-    """Dropout's factors, 0 or 1/(1 - dropout), of each scan by its own seed."""
+    """Tokens after dropout and with noise, each scan by its own seed."""
 
-    def draw(seed: Any) -> Array:
-        stays = jax.random.bernoulli(jax.random.key(seed), 1.0 - dropout, shape)
-        return stays.astype(dtype) / (1.0 - dropout)
+    def one(scan: Array, seed: Any) -> Array:
+        for_dropout, for_noise = jax.random.split(jax.random.key(seed))
+        if recipe.dropout:
+            stays = jax.random.bernoulli(for_dropout, 1.0 - recipe.dropout, scan.shape)
+            scan = scan * (stays.astype(scan.dtype) / (1.0 - recipe.dropout))
+        if recipe.noise:
+            scan = scan + recipe.noise * jax.random.normal(for_noise, scan.shape, scan.dtype)
+        return scan
 
-    return jax.vmap(draw, out_axes=1)(seeds)
+    return jax.vmap(one, in_axes=(1, 0), out_axes=1)(tokens, seeds)
 
 
 def run_steps(
@@ -143,11 +148,9 @@ def run_steps(
 
     def update(state: State, tokens: tuple, valid: Any, batch: Any) -> Any:
         counted, weight = valid, batch.weights
-        keep = None
+        corrupt = None
         if batch.seeds is not None:
-            streams = [x for x in tokens if x is not None]
-            shape = (len(streams), *streams[0].shape[1:])
-            keep = kept(batch.seeds, recipe.dropout, shape, streams[0].dtype)
+            corrupt = partial(corrupted, seeds=batch.seeds, recipe=recipe)
         if weight is not None:
             everywhere = jnp.ones(_leading(tokens), weight.dtype)
             counted = weight[:, None] * (
@@ -156,7 +159,7 @@ def run_steps(
 
         def objective(parameters: dict[str, Any]) -> Array:
             # Padding repeats a scan: the decoder sees it whole, and the loss leaves it out.
-            rebuilt = merge(graph, parameters, state.statistics)(Tokens(*tokens), valid, keep)
+            rebuilt = merge(graph, parameters, state.statistics)(Tokens(*tokens), valid, corrupt)
             return reconstruction_loss(
                 rebuilt, recipe.loss, counted, axis_name, recipe.decoder.distance
             )

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.training import Features, Job, loop, train
 from pirn_jax.training.loop import epoch_order, job_bytes, learning_rate, stretches
 from pirn_jax.training.parallel import Program, choose_layout
-from pirn_jax.training.step import Batches, create_states, kept, skeleton
+from pirn_jax.training.step import Batches, corrupted, create_states, skeleton
 from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
@@ -29,9 +30,11 @@ def plain_loop(job, recipe):
     parameters, statistics = create(jax.random.key(job.seed))
 
     @jax.jit
-    def gradient(parameters, tokens, valid, keep):
+    def gradient(parameters, tokens, valid, seeds):
         def loss(parameters):
-            rebuilt = merge(graph, parameters, statistics)(tokens, valid, keep)
+            rebuilt = merge(graph, parameters, statistics)(
+                tokens, valid, lambda target: corrupted(target, seeds, recipe)
+            )
             return reconstruction_loss(
                 rebuilt, recipe.loss, valid, distance=recipe.decoder.distance
             )
@@ -51,7 +54,7 @@ def plain_loop(job, recipe):
                 jax.tree.unflatten(tree, leaves),
                 some,
                 None if valid is None else valid[part],
-                kept(seeds[part], recipe.dropout, (2, TOKENS, CHANNELS), np.float32),
+                seeds[part],
             )
             rate = learning_rate(recipe, t, steps)
             losses.append(float(loss))
@@ -180,13 +183,29 @@ def test_the_rate_rises_and_falls():
 
 def test_dropout_keeps_its_share_whatever_the_batch():
     seeds = np.array([3, 4, 5], np.uint32)
-    factors = np.asarray(kept(seeds, 0.3, (2, 64, 128), np.float32))
+    settings = replace(recipe(), noise=0.0, dropout=0.3)
+    ones = jnp.ones((2, 3, 64, 128))
+    factors = np.asarray(corrupted(ones, seeds, settings))
     assert factors.shape == (2, 3, 64, 128)
     assert np.isin(factors, [0.0, np.float32(1) / np.float32(0.7)]).all()
     np.testing.assert_allclose((factors > 0).mean((0, 2, 3)), 0.7, atol=0.015)
     np.testing.assert_allclose(factors.mean(), 1.0, atol=0.015)
-    alone = np.asarray(kept(seeds[1:2], 0.3, (2, 64, 128), np.float32))
+    alone = np.asarray(corrupted(ones[:, 1:2], seeds[1:2], settings))
     np.testing.assert_array_equal(alone[:, 0], factors[:, 1])
+
+
+def test_noise_is_gaussian_and_each_scan_s_own():
+    seeds = np.array([3, 4, 4], np.uint32)
+    settings = replace(recipe(), noise=0.5, dropout=0.0)
+    zeros = jnp.zeros((2, 3, 64, 128))
+    found = np.asarray(corrupted(zeros, seeds, settings))
+    assert scipy.stats.kstest(found[:, :2].ravel() / 0.5, "norm").pvalue > 0.01
+    np.testing.assert_array_equal(found[:, 1], found[:, 2])
+    assert abs(np.corrcoef(found[0, 0].ravel(), found[1, 0].ravel())[0, 1]) < 0.05
+    moved = np.asarray(corrupted(zeros + 7.0, seeds, settings))
+    np.testing.assert_allclose(moved, found + 7.0, atol=1e-5)
+    both = np.asarray(corrupted(zeros + 7.0, seeds, replace(settings, dropout=0.5)))
+    np.testing.assert_allclose((both < 7.0).mean(), 0.5, atol=0.02)
 
 
 @pytest.mark.slow
