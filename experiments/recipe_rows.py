@@ -334,5 +334,15 @@ GRIDS = {
     # Under an hour on two cores: few draws, so wide intervals; says which way, not how far.
     "brief": _BRIEF,
     # The whole machinery at little cost; its figures mean nothing.
-    "tiny": replace(_BRIEF, test_scans=12, seeds=2, draws_larger=1, replicates=100),
+    "tiny": replace(
+        _BRIEF,
+        test_scans=12,
+        draws=2,
+        draws_beside=1,
+        sets_slow=("road",),
+        shots_slow=(5,),
+        seeds=2,
+        draws_larger=1,
+        replicates=100,
+    ),
 }
