@@ -181,8 +181,8 @@ class Recipe:
     hundredth."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise added to the input at each step, at the decoder's
-    scale; the target stays whole, so that training learns the way from odd tokens to normal ones
-    (Vincent 2011: a denoiser's residual points towards what is more likely)."""
+    scale; the target stays whole, so that odd tokens are taken back to what is likely (Vincent,
+    Neural Computation 2011)."""
     dropout: float = 0.0
     """Share of the input's values set to 0 (its mean) at each step, the target whole likewise."""
     epochs: int = 60
@@ -236,7 +236,8 @@ RECIPES: dict[str, Recipe] = {
         loss=LossConfig(form="mean", exponent=0.0),
         learning_rate=2e-3,
         schedule="cosine",
-        # As strong as the tokens: what is left is then as far from them as a nearest neighbour is.
+        # As strong as the tokens themselves. The best denoiser gives their mean weighed by nearness,
+        # a soft nearest neighbour; training from so few moves towards it.
         noise=1.0,
         # No part lies twice in the same place. Copies under another light gained nothing.
         nudges=4,
