@@ -236,8 +236,8 @@ RECIPES: dict[str, Recipe] = {
         loss=LossConfig(form="mean", exponent=0.0),
         learning_rate=2e-3,
         schedule="cosine",
-        # As strong as the tokens themselves. The best denoiser gives their mean weighed by nearness,
-        # a soft nearest neighbour; training from so few moves towards it.
+        # As strong as the tokens themselves. The best denoiser gives their mean weighed by
+        # nearness, a soft nearest neighbour; training from so few moves towards it.
         noise=1.0,
         # No part lies twice in the same place. Copies under another light gained nothing.
         nudges=4,
