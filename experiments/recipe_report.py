@@ -233,13 +233,13 @@ def _selection(record: Record) -> str:
 
 
 def _spread(record: Record) -> str:
-    rows = [["", *(f"{m}, {over}" for over in ("draws", "seeds") for m in SHORT.values())]]
+    kinds = [k for k in ("draws", "seeds") if any(k in one for one in record["spread"].values())]
+    if not kinds:
+        return "One draw and one seed each."
+    rows = [["", *(f"{m}, {over}" for over in kinds for m in SHORT.values())]]
     for name, found in record["spread"].items():
-        if "draws" in found and "seeds" in found:
-            cells = [_number(found[k].get(m)) for k in ("draws", "seeds") for m in METRICS]
-            rows.append([_set_name(record, name), *cells])
-    if len(rows) == 1:
-        return ""
+        cells = [_number(found.get(k, {}).get(m)) for k in kinds for m in METRICS]
+        rows.append([_set_name(record, name), *cells])
     return "Standard deviation of default's figures.\n\n" + table(rows)
 
 

@@ -296,7 +296,7 @@ _BRIEF = Grid(
     draws_slow=1,
     sets_slow=(),
     shots_slow=(5, 10),
-    seeds=1,
+    seeds=3,
     draws_larger=0,
     full=False,
     replicates=1000,
@@ -313,7 +313,6 @@ GRIDS = {
         draws_selection=2,
         sets_slow=(*HELD_OUT, "road", "tire"),
         shots_slow=(5,),
-        seeds=3,
         draws_larger=2,
     ),
     "full": Grid(
