@@ -185,8 +185,7 @@ class TrainConfig:
     data_root: str | None = None
     """Folder that holds the dataset's categories; without it the variable PIRN_DATA."""
     category: tuple[str, ...] = ()
-    """Categories to train, or all. Without it: all there are; of synthetic flange, housing and
-    biscuit."""
+    """Categories to train, or all. Without it: all there are; of synthetic flange and biscuit."""
     shots: int = 5
     """Good scans to learn from, per category; 0: all there are."""
     shots_order: str = "hash"

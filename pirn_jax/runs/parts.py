@@ -13,7 +13,7 @@ from pirn_jax.config import TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import Dataset, choose_shots, list_categories, open_dataset
 
-GENERATED_CATEGORIES = ("flange", "housing", "biscuit")
+GENERATED_CATEGORIES = ("flange", "biscuit")
 GENERATED_POOL = 50
 """Good generated scans the shots are chosen from, so that every seed chooses others."""
 GENERATED_VALIDATION = 10
