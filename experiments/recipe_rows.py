@@ -330,7 +330,7 @@ GRIDS = {
         full=True,
         replicates=2000,
     ),
-    # Under an hour on two cores: few draws, so wide intervals; says which way, not how far.
+    # An hour or two on two cores: few draws, so wide intervals; says which way, not how far.
     "brief": _BRIEF,
     # The whole machinery at little cost; its figures mean nothing.
     "tiny": replace(
