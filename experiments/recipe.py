@@ -46,11 +46,11 @@ Questions. Every row against default on the sets that choose, unshifted, 5 shots
 
 Apart. Defects of texture, of geometry and of both (generated); those over 20 % of the picture.
 
-Size. The first --image-size is the study; at each further one the main comparison on the real sets,
-5 shots, is repeated. The grids differ in kinds, scans, draws and rows (`recipe_rows.GRIDS`). In the
-reduced grid INP-Former, whose authors train 200 epochs on 22 copies of each shot, is trained for as
-many epochs without the copies, on one draw, with 5 shots, on rope, dowel, road and tire alone; the
-full grid has both.
+Size. The first --image-size is the study; at each further one the main comparison is repeated on
+the real sets with 5 shots, each system in the setting that the first size chose. The grids differ
+in kinds, scans, draws and rows (`recipe_rows.GRIDS`). In the reduced grid INP-Former, whose authors
+train 200 epochs on 22 copies of each shot, is trained for as many epochs without the copies, on one
+draw, with 5 shots, on rope, dowel, road and tire alone; the full grid has both.
 """
 
 from __future__ import annotations

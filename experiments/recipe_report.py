@@ -124,13 +124,15 @@ def _wanted(record: Record) -> str:
                     ahead = found["default ahead by"][pool][best]["clean"][m]
                     rows.append(["above the best baseline", f"{pool}, {name}", SHORT[m], best,
                                  *_said(ahead)])  # fmt: skip
-        memory = found["default ahead by"].get("all", {}).get("memory", {})
+        widest = "all" if "all" in found["default ahead by"] else "real RGB"
+        memory = found["default ahead by"].get(widest, {}).get("memory", {})
+        where = f"{widest}, {name}"
         for m, drop in memory.get("drop", {}).items():
             less = [-drop[0], -drop[2], -drop[1]]
-            rows.append(["drops no more under shift", f"all, {name}", SHORT[m], "memory",
+            rows.append(["drops no more under shift", where, SHORT[m], "memory",
                          *_said(less)])  # fmt: skip
         if "1 shot" in name:
-            rows += [["not below the memory", f"all, {name}", SHORT[m], "memory", *_said(ahead)]
+            rows += [["not below the memory", where, SHORT[m], "memory", *_said(ahead)]
                      for m, ahead in memory.get("clean", {}).items()]  # fmt: skip
     parts = {"photograph alone": "both streams", "normals alone": "both streams",
              "without MNC: streams summed": "both streams", "softmax for BPA": "all",

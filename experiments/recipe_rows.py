@@ -297,7 +297,7 @@ _BRIEF = Grid(
     sets_slow=(),
     shots_slow=(5, 10),
     seeds=3,
-    draws_larger=0,
+    draws_larger=2,
     full=False,
     replicates=1000,
 )
@@ -330,7 +330,8 @@ GRIDS = {
         full=True,
         replicates=2000,
     ),
-    # An hour or two on two cores: few draws, so wide intervals; says which way, not how far.
+    # An hour or two on two cores for one size: few draws, so wide intervals; says which way, not
+    # how far.
     "brief": _BRIEF,
     # The whole machinery at little cost; its figures mean nothing.
     "tiny": replace(

@@ -160,19 +160,20 @@ def run_main(study: Study, chosen: dict[str, dict[str, Row]]) -> None:
     grid, wanted = study.grid, []
     for one in study.sets.values():
         for system, row in main_rows(chosen, one).items():
-            if system == SLOW:
-                if not grid.sets_slow or one.name in grid.sets_slow:
-                    for shots in grid.shots_slow:
-                        wanted += study.clean_and_shifted(row, one, grid.draws_slow, shots=shots)
+            slow = system == SLOW
+            if slow and grid.sets_slow and one.name not in grid.sets_slow:
                 continue
-            wanted += study.clean_and_shifted(row, one, grid.draws) + study.clean_and_shifted(
-                row, one, grid.draws_beside, shots=10
-            )
-            if system != "paper":
-                wanted += study.jobs(row, one, shots=1, draws=grid.draws_beside)
-            if not one.generated:
-                for size in study.options.image_size[1:]:
-                    wanted += study.clean_and_shifted(row, one, grid.draws_larger, size=size)
+            if slow:
+                for shots in grid.shots_slow:
+                    wanted += study.clean_and_shifted(row, one, grid.draws_slow, shots=shots)
+            else:
+                wanted += study.clean_and_shifted(row, one, grid.draws)
+                wanted += study.clean_and_shifted(row, one, grid.draws_beside, shots=10)
+                if system != "paper":
+                    wanted += study.jobs(row, one, shots=1, draws=grid.draws_beside)
+            larger = min(grid.draws_larger, grid.draws_slow) if slow else grid.draws_larger
+            for size in () if one.generated else study.options.image_size[1:]:
+                wanted += study.clean_and_shifted(row, one, larger, size=size)
         for seed in range(1, grid.seeds):
             wanted += study.jobs(DEFAULT, one, seed=seed)
     study.run(wanted)

@@ -256,6 +256,20 @@ def test_the_record_says_who_is_ahead_and_by_how_much(made):
     assert found["about"]["configurations"] > len(BASELINES["memory"])
 
 
+def test_larger_pictures_repeat_the_comparison_on_real_sets():
+    study = Invented(options(image_size=[224, 448]), SETS, strength=lambda _: 0.3)
+    run_main(study, {s: dict.fromkeys(study.sets, r[0]) for s, r in study.systems.items()})
+    larger = [job for job in study.asked if job.config.image_size == 448]
+    assert {job.config.method for job in larger} == {"pirn", *BASELINES}
+    assert {job.shots for job in larger} == {5}
+    for method in ("pirn", "memory"):
+        assert {job.category for job in larger if job.config.method == method} == {
+            one.place for one in SETS if not one.generated
+        }
+    slow = [job for job in larger if job.config.method == "inp_former"]
+    assert {(job.category, job.draw) for job in slow} == {("road", 0)}
+
+
 def test_questions_are_asked_where_rows_have_something_to_look_at(made):
     _, found = made
     rows = {row["row"]: row for row in found["questions"]}
