@@ -18,6 +18,7 @@ ratios is measured by `training.py`, started from here.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -174,7 +175,12 @@ def ratios(times: dict[str, Any]) -> dict[str, float]:
 
 
 def training_ratios(quick: bool) -> dict[str, float]:
-    """What `training.py` finds, under its own names, and `training`: recipe default."""
+    """What `training.py` finds, under its own names, and `training`: recipe default.
+
+    Nothing where PyTorch is missing.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "training.json"
         script = Path(__file__).with_name("training.py")
@@ -263,6 +269,8 @@ def main() -> None:
         "conventions": "1 multiply-add is 2 FLOPs; medians of synchronised runs in turn",
         "encoders": {},
     }
+    # First, and in a process of its own: neither need hold what the other measures.
+    trained = {} if arguments.no_training else training_ratios(arguments.quick)
     with tempfile.TemporaryDirectory() as folder:
         for letter in letters:
             compiled = not (arguments.quick or arguments.no_compile)
@@ -270,11 +278,9 @@ def main() -> None:
             result["encoders"][letter] = measure(letter, most, compiled, Path(folder))
             jax.clear_caches()
     main_letter = "B" if "B" in letters else letters[0]
-    result["ratio_to_torch"] = dict(result["encoders"][main_letter]["ratio_to_torch"])
+    result["ratio_to_torch"] = result["encoders"][main_letter]["ratio_to_torch"] | trained
     if not result["ratio_to_torch"]:
         print("PyTorch is missing: its rows and ratios are left out")
-    elif not arguments.no_training:
-        result["ratio_to_torch"] |= training_ratios(arguments.quick)
     if not arguments.no_others:
         ours = build(ENCODERS[main_letter])
         result["other_systems"], result["other_flops"] = others(ours, arguments.quick)
