@@ -38,9 +38,9 @@ def start(folder: str, cache: str) -> None:
     done("import pirn_jax")
     detector = pirn_jax.PIRN  # loads on first use
     done("import the detector")
-    from pirn_jax.scans.files import File
-    from pirn_jax.scans.options import Options
-    from pirn_jax.scans.reading import read_scan
+    from pirn_jax.scans.formats.files import File
+    from pirn_jax.scans.formats.options import Options
+    from pirn_jax.scans.datasets.reading import read_scan
     from pirn_jax.training import use_compilation_cache
 
     if cache:

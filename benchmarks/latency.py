@@ -43,10 +43,10 @@ from pirn_jax.encoder import encoder_config
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.geometry import choose_object, make_views, surface_normals
 from pirn_jax.scans import Scan
-from pirn_jax.scans.files import File
-from pirn_jax.scans.options import Options
-from pirn_jax.scans.reading import read_scan
-from pirn_jax.scans.synthetic import render
+from pirn_jax.scans.formats.files import File
+from pirn_jax.scans.formats.options import Options
+from pirn_jax.scans.datasets.reading import read_scan
+from pirn_jax.scans.synthetic.generator import render
 from pirn_jax.scoring import score_tokens
 from pirn_jax.training.step import skeleton
 

@@ -31,10 +31,10 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.judging import BATCH, layers_of, open_encoder, read_ahead, some_of
-from pirn_jax.judging.copies import VERSION, Plan, with_copies
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.geometry.augmentation import VERSION, Plan, with_copies
+from pirn_jax.storage import read_object, write_json
 from pirn_jax.scans import Dataset, Scan, Split
-from pirn_jax.scans.shots import file_hashes
+from pirn_jax.scans.datasets.shots import file_hashes
 from pirn_jax.training import FeatureCache, Features, extract
 
 MEMORY = 2 << 30

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pirn_jax.scans import Scan
-from pirn_jax.scans.synthetic import CATEGORIES, HELD_OUT, defects_of, describe, open_synthetic
+from pirn_jax.scans.synthetic.generator import CATEGORIES, HELD_OUT, defects_of, describe, open_synthetic
 
 TILE, CAPTION, GAP, MARGIN = 118, 17, 6, 8
 INK, PAPER, SOFT = (25, 25, 25), (255, 255, 255), (110, 110, 110)

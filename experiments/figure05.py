@@ -29,7 +29,7 @@ from experiments.drawing import (
     typical,
 )
 from experiments.options import Options
-from pirn_jax.scans.synthetic import describe
+from pirn_jax.scans.synthetic.generator import describe
 
 _NAMED = {
     "texture": ("colors", "color"),

@@ -37,7 +37,7 @@ from scipy.stats import rankdata
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.geometry import make_views, remove_background
 from pirn_jax.scans import Scan
-from pirn_jax.scans.synthetic import (
+from pirn_jax.scans.synthetic.generator import (
     CATEGORIES,
     DEFECTS,
     GENERATOR_VERSION,
@@ -45,7 +45,7 @@ from pirn_jax.scans.synthetic import (
     generator_hash,
     open_synthetic,
 )
-from pirn_jax.scans.synthetic_defects import FLAWS
+from pirn_jax.scans.synthetic.defects import FLAWS
 
 SIDE = 224
 PICTURES = ("rgb", "normals", "sum")

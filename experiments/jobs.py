@@ -196,7 +196,7 @@ def _opened(
     """
     given = dict(options)
     if dataset == "synthetic":
-        from pirn_jax.scans.synthetic import generator_hash
+        from pirn_jax.scans.synthetic.generator import generator_hash
 
         data = open_dataset(dataset, None, category, **(_GENERATED | given))
         # Not their number: a scan is the same in a larger set.

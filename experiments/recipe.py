@@ -65,8 +65,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.recipe_rows import GENERATED, GRIDS, REAL, Set
 from experiments.recipe_study import Study, run_main, run_selection
-from pirn_jax.saved import read_object
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import read_object
+from pirn_jax.storage import write_whole
 
 
 def open_sets(options: argparse.Namespace) -> list[Set]:

@@ -204,7 +204,7 @@ def _same_recipe(study: Study, row: Row, one: Set) -> bool:
 
 
 def _texture(kind: str, category: str, document: dict[str, Any]) -> Bool[np.ndarray, " n"]:
-    from pirn_jax.scans.synthetic import describe
+    from pirn_jax.scans.synthetic.generator import describe
 
     keys = document["images"]["key"]
     return np.array([describe(category, key).modality == kind for key in keys])
@@ -283,7 +283,7 @@ def _cut(analysis: Analysis, chosen: dict, one: Set) -> dict[str, Any]:
 def _about(study: Study) -> dict[str, Any]:
     from experiments.jobs import describe
     from pirn_jax.judging import open_encoder
-    from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
+    from pirn_jax.scans.synthetic.generator import GENERATOR_VERSION, generator_hash
 
     some = next(iter(study.sets.values()))
     config = study.jobs(DEFAULT, some)[0].config

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.bootstrap import METRICS
 from experiments.recipe_figures import SHORT, draw
 from experiments.recipe_rows import BASELINES, POOLS, QUESTIONS
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import write_whole
 
 BEGIN = "<!-- conclusions: typed by a person, kept by the command -->"
 END = "<!-- end of conclusions -->"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pirn_jax.scans.synthetic import CATEGORIES, HELD_OUT
+from pirn_jax.scans.synthetic.generator import CATEGORIES, HELD_OUT
 
 BOTH = ("rgb", "normals")
 

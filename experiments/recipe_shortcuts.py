@@ -18,7 +18,7 @@ from jaxtyping import Float64, UInt8
 from experiments.bootstrap import image_auroc
 from experiments.jobs import Job, name_of, open_job
 from experiments.recipe_rows import Set
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.storage import read_object, write_json
 
 BORDER = 10
 """Pixels."""

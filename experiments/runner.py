@@ -36,7 +36,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import Views
 from pirn_jax.judging import BATCH, Outcome, plan_of, read_ahead
 from pirn_jax.runs import environment, start_caches
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.storage import read_object, write_json
 from pirn_jax.scans import choose_shots
 from pirn_jax.training import Features
 

@@ -14,11 +14,11 @@ from experiments.bootstrap import METRICS, interval, replicate, resample
 from experiments.judgement import evaluation_of
 from experiments.paper import Figures
 from experiments.runner import Result
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import write_whole
 
 HEADS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_0.3": "AUPRO@30 %", "i_f1max": "F1max"}
 GENERATED = (
-    "**GENERATED DATA.** These figures are of parts drawn by `pirn_jax.scans.synthetic`, not of "
+    "**GENERATED DATA.** These figures are of parts drawn by `pirn_jax.scans.synthetic.generator`, not of "
     "the paper's dataset: a difference to the paper says nothing about either."
 )
 DEMO = (

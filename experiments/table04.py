@@ -25,8 +25,8 @@ from experiments.options import command as own_command
 from experiments.paper import TABLE4
 from pirn_jax import command
 from pirn_jax.errors import BadInputError
-from pirn_jax.saved import read_object
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import read_object
+from pirn_jax.storage import write_whole
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 MAKES = "python benchmarks/latency.py --json benchmarks/results/latency.json"

@@ -6,7 +6,10 @@ would expect (`ValueError`, `ImportError`), so `except ValueError` keeps working
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class PirnError(Exception):
@@ -44,3 +47,43 @@ class ConfigError(PirnError, ValueError):
 
 class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question to append to a message about an unknown name, or nothing."""
+    folded = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1)
+    return f" (did you mean {folded[close[0]]!r}?)" if close else ""
+
+
+def check_name(what: str, name: str, names: Iterable[str]) -> None:
+    """Refuse a name that is not among those.
+
+    Args:
+        what: the option or argument it was given as.
+        name: as given.
+        names: all there are.
+
+    Raises:
+        ConfigError: naming all of them and the nearest.
+    """
+    known = tuple(names)
+    if name not in known:
+        # One sentence: the flag parser shows no remedy.
+        raise ConfigError(
+            f"{what}: expected one of {', '.join(known)}; got {name!r}{did_you_mean(name, known)}"
+        )
+
+
+def check_choices(config: Any) -> None:
+    """Refuse a value that is none of those its field's `Literal` names.
+
+    Args:
+        config: a dataclass.
+
+    Raises:
+        ConfigError: naming the field and all it may be.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            check_name(name, getattr(config, name), get_args(kind))

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
     """Do what the flags say."""
     from pirn_jax.runs import evaluate_run
-    from pirn_jax.saved import read_object
+    from pirn_jax.storage import read_object
 
     names = ("dataset", "data_root", "test_scans", "unit", "cache")
     with progress_bars() as progress:

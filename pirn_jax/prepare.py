@@ -2,7 +2,7 @@
 
     python -m pirn_jax.prepare mvtec3d ROOT --out CACHE
 
-One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, described in `pirn_jax.scans.prepared`. A
+One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, described in `pirn_jax.geometry.prepared`. A
 file whose fingerprint is that of the input and the settings is kept, any other is made anew; so a
 run may be killed at any moment and started again. The originals are only ever read.
 """
@@ -39,7 +39,7 @@ from rich.progress import (
 from pirn_jax.command import run
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.scans import Scan, Split, list_categories, open_dataset
-from pirn_jax.scans.prepared import (
+from pirn_jax.geometry.prepared import (
     FORMAT,
     STEPS,
     Prepared,
@@ -49,7 +49,7 @@ from pirn_jax.scans.prepared import (
     prepared_path,
     save_prepared,
 )
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import write_whole
 
 FEW_POINTS = 0.1
 """Scans with a smaller share of measured pixels are listed as odd."""

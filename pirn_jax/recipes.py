@@ -289,7 +289,7 @@ class TokenOptions:
 
 @dataclass(frozen=True)
 class MemoryRecipe(TokenOptions):
-    """The memory of the shots' tokens (`pirn_jax.baselines.memory`)."""
+    """The memory of the shots' tokens (`pirn_jax.methods.memory`)."""
 
     distance: str = "cosine"
     """To the nearest token: cosine (1 - cos), or euclidean."""
@@ -297,7 +297,7 @@ class MemoryRecipe(TokenOptions):
 
 @dataclass(frozen=True)
 class SubspaceRecipe(TokenOptions):
-    """Principal components of the shots' tokens (`pirn_jax.baselines.subspace`)."""
+    """Principal components of the shots' tokens (`pirn_jax.methods.subspace`)."""
 
     variance: float = 0.99
     """Share of the variance that the components kept explain."""
@@ -314,7 +314,7 @@ class SubspaceRecipe(TokenOptions):
 
 @dataclass(frozen=True)
 class InpFormerRecipe:
-    """INP-Former (`pirn_jax.baselines.inp_former`); the values are its authors'."""
+    """INP-Former (`pirn_jax.methods.inp_former`); the values are its authors'."""
 
     augment: bool = True
     """Train on 22 copies of each shot."""

@@ -41,7 +41,7 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
             "--print-config shows what such a file holds",
         )
     from pirn_jax.runs import from_flat
-    from pirn_jax.saved import read_object
+    from pirn_jax.storage import read_object
 
     return from_flat(read_object(Path(name)), name)
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(arguments: Arguments, command: Sequence[str]) -> None:
     """Do what the flags say."""
     from pirn_jax.runs import flat, train_run
-    from pirn_jax.saved import read_object
+    from pirn_jax.storage import read_object
     from pirn_jax.training import is_first
 
     console = Console()

@@ -12,7 +12,7 @@ from pirn_jax.config import Config
 from pirn_jax.detector import PIRN, fit_models
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.judging import FOLDS, left_out, open_encoder, view_scan
-from pirn_jax.saved import read_object, write_json
+from pirn_jax.storage import read_object, write_json
 from pirn_jax.scans import open_dataset
 from pirn_jax.training import Features
 

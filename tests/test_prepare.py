@@ -21,7 +21,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import remove_background, surface_normals
 from pirn_jax.prepare import prepare_scan
 from pirn_jax.scans import Scan
-from pirn_jax.scans.prepared import (
+from pirn_jax.geometry.prepared import (
     Settings,
     fingerprint,
     load_prepared,

@@ -22,8 +22,8 @@ from pirn_jax.runs import (
 )
 from pirn_jax.runs.parts import open_category
 from pirn_jax.runs.results import Row, _chosen, file_name, scores_table, shrink
-from pirn_jax.saved import fill, flatten, read_object, write_json
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import fill, flatten, read_object, write_json
+from pirn_jax.storage import write_whole
 
 # Settings
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from pirn_jax.saved import fill, flatten, read_tensors
+from pirn_jax.storage import fill, flatten, read_tensors
 
 
 def test_arrays_in_any_memory_order_come_back(tmp_path):

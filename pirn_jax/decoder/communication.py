@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 
 from pirn_jax.decoder.refinement import stacked_normal
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import DecoderConfig
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.transport.cost import inverse_length
 
 LEAK = 0.2  # of LeakyReLU, as in Veličković et al. 2018

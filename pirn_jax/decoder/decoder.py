@@ -28,7 +28,7 @@ from jaxtyping import Float, PRNGKeyArray, Shaped
 from pirn_jax.decoder.layer import Diagnostics, Layer, bottleneck_rank
 from pirn_jax.decoder.prototypes import init_prototypes, principal_directions
 from pirn_jax.decoder.tokens import Statistic, Tokens, apply_scale, fit_scale, stack, unstack
-from pirn_jax.recipes import DecoderConfig
+from pirn_jax.decoder.config import DecoderConfig
 
 
 class Reconstruction(NamedTuple):

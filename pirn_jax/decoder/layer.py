@@ -17,7 +17,7 @@ from pirn_jax.decoder.communication import CrossAttention, GraphAttention
 from pirn_jax.decoder.reconstruction import Assignment
 from pirn_jax.decoder.refinement import Refinement, stacked_normal
 from pirn_jax.decoder.tokens import normalised
-from pirn_jax.recipes import DecoderConfig
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.transport import Plan
 
 

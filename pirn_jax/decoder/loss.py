@@ -20,7 +20,7 @@ from jaxtyping import Float, Shaped
 
 from pirn_jax.decoder.decoder import Reconstruction
 from pirn_jax.decoder.layer import DISTANCES, cosine_distance
-from pirn_jax.recipes import LossConfig
+from pirn_jax.decoder.config import LossConfig
 
 
 def reconstruction_loss(

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from pirn_jax.decoder.refinement import stacked_normal
 from pirn_jax.decoder.tokens import normalised
-from pirn_jax.recipes import DecoderConfig
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.transport import Plan, assign, cosine_cost
 
 

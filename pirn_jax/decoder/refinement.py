@@ -18,7 +18,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from pirn_jax.recipes import DecoderConfig
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.transport import balanced_plan, cosine_cost
 
 # One matrix per modality, stacked; fan-in counted per matrix.

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.report.contents import Model, Row
-from pirn_jax.scans.arrays import read_array
-from pirn_jax.scans.files import File, Limits, open_archive
+from pirn_jax.scans.formats.arrays import read_array
+from pirn_jax.scans.formats.files import File, Limits, open_archive
 
 SIDE = 256
 """Longest side of a picture, pixels."""

@@ -34,7 +34,7 @@ from pirn_jax import __version__
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.runs.parts import Part
-from pirn_jax.saved import read_config, read_object
+from pirn_jax.storage import read_config, read_object
 from pirn_jax.scans import write_split
 from pirn_jax.training.compilation import use_compilation_cache
 

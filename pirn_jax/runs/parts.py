@@ -108,6 +108,6 @@ def generator_of(config: TrainConfig) -> dict[str, Any]:
     """Version and hash of the generator, for generated data."""
     if config.dataset != "synthetic":
         return {}
-    from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
+    from pirn_jax.scans.synthetic.generator import GENERATOR_VERSION, generator_hash
 
     return {"generator": {"version": GENERATOR_VERSION, "hash": generator_hash()}}

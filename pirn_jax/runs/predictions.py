@@ -18,12 +18,12 @@ from pirn_jax.detector import MODEL_FORMAT, PIRN, Prediction
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.runs.folder import Progress, model_folders, start_caches
 from pirn_jax.runs.results import file_name
-from pirn_jax.saved import read_object
+from pirn_jax.storage import read_object
 from pirn_jax.scans import Scan, Split, open_dataset, open_files
-from pirn_jax.scans.dataset import Entry
-from pirn_jax.scans.files import File
-from pirn_jax.scans.options import Options, Unit
-from pirn_jax.scans.reading import read_entry
+from pirn_jax.scans.datasets.dataset import Entry
+from pirn_jax.scans.formats.files import File
+from pirn_jax.scans.formats.options import Options, Unit
+from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scoring import Calibration, normalise
 
 PREDICTIONS = "predictions.jsonl"

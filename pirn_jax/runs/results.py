@@ -20,9 +20,9 @@ from PIL import Image
 
 from pirn_jax.detector import PIRN
 from pirn_jax.judging import Judged, Measurement
-from pirn_jax.saved import write_json
+from pirn_jax.storage import write_json
 from pirn_jax.scans import Scan
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import write_whole
 
 SIDE = 256
 """Longest side of maps and pictures, pixels."""

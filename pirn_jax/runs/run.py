@@ -26,8 +26,8 @@ from pirn_jax.runs.folder import (
 )
 from pirn_jax.runs.parts import Part, generator_of, list_parts, open_category, shots_of
 from pirn_jax.runs.results import Row, scores_table, write_results
-from pirn_jax.saved import write_json
-from pirn_jax.scans.writing import write_whole
+from pirn_jax.storage import write_json
+from pirn_jax.storage import write_whole
 from pirn_jax.training import FeatureCache, from_first, is_first, join_processes
 
 _log = logging.getLogger("pirn_jax")

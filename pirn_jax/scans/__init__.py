@@ -1,31 +1,49 @@
-"""Scans: files → Scan."""
+"""Scans: files → Scan.
 
-from pirn_jax.scans.dataset import Dataset, Entry, Split
-from pirn_jax.scans.files import File, Limits
-from pirn_jax.scans.folder import open_files
-from pirn_jax.scans.opening import list_categories, open_dataset
-from pirn_jax.scans.options import Options
-from pirn_jax.scans.reading import read_scan
-from pirn_jax.scans.registration import (
+Three wings: `formats` (untrusted bytes → arrays), `datasets` (folders → lists of scans), `synthetic`
+(rendered parts).
+"""
+
+from pirn_jax.scans.datasets import (
+    DATASETS,
+    Dataset,
+    Entry,
+    Layout,
+    Split,
+    choose_shots,
+    find_layout,
+    list_categories,
+    open_dataset,
+    read_scan,
+    read_split,
+    write_split,
+)
+from pirn_jax.scans.datasets.folder import open_files
+from pirn_jax.scans.formats import (
     Calibration,
+    File,
     Intrinsics,
+    Limits,
+    Options,
     read_calibration,
     read_intrinsics,
 )
 from pirn_jax.scans.scan import Scan
-from pirn_jax.scans.shots import choose_shots, read_split, write_split
 
 __all__ = [
+    "DATASETS",
     "Calibration",
     "Dataset",
     "Entry",
     "File",
     "Intrinsics",
+    "Layout",
     "Limits",
     "Options",
     "Scan",
     "Split",
     "choose_shots",
+    "find_layout",
     "list_categories",
     "open_dataset",
     "open_files",

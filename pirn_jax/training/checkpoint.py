@@ -19,12 +19,12 @@ import jax
 import numpy as np
 
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import Recipe
+from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.processes import broadcast, from_first
 from pirn_jax.training.step import Shots
 
 
-def identity(names: Sequence[str], seeds: Sequence[int], recipe: Recipe, shots: Shots) -> str:
+def identity(names: Sequence[str], seeds: Sequence[int], recipe: TrainingRecipe, shots: Shots) -> str:
     """What makes two runs the same, as a digest."""
     digest = hashlib.sha256()
     about = {"names": list(names), "seeds": list(seeds), "recipe": dataclasses.asdict(recipe)}

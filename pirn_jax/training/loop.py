@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.recipes import Recipe
+from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.checkpoint import Checkpoints, identity
 from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.features import Features
@@ -78,7 +78,7 @@ class Trained(NamedTuple):
 
 def train(
     jobs: Sequence[Job],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     parallel: str = "auto",
     checkpoints: Path | None = None,
@@ -137,7 +137,7 @@ def _train_group(
     jobs: list[Job],
     padded: list[Job],
     shots: Shots,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     layout: Layout,
     checkpoints: Checkpoints | None,
     save_seconds: float,
@@ -218,7 +218,7 @@ def epoch_order(seed: int, epoch: int, scans: int, batch_size: int) -> list[Int[
     return np.array_split(order, -(-scans // batch_size))
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
     """The rate of a step, counted from 0, of a training of so many."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
@@ -230,7 +230,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def _batches(
-    jobs: list[Job], start: int, stop: int, recipe: Recipe, padded: Callable[[int], int]
+    jobs: list[Job], start: int, stop: int, recipe: TrainingRecipe, padded: Callable[[int], int]
 ) -> Batches:
     """The steps of some epochs, (T, J, B); padding repeats a step's first scan with weight 0."""
     scans, batch_size = jobs[0].shots.valid.shape[0], recipe.batch_size
@@ -263,7 +263,7 @@ def _batches(
     )
 
 
-def _stack(jobs: list[Job], recipe: Recipe) -> Shots:
+def _stack(jobs: list[Job], recipe: TrainingRecipe) -> Shots:
     dtype = jnp.zeros(()).dtype
     streams = [
         np.stack([np.asarray(getattr(job.shots, name), dtype) for job in jobs])
@@ -275,7 +275,7 @@ def _stack(jobs: list[Job], recipe: Recipe) -> Shots:
     return Shots((streams[0], streams[1]), None if valid.all() else valid)
 
 
-def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[tuple[list[Job], int]]:
+def _groups(jobs: Sequence[Job], recipe: TrainingRecipe) -> list[tuple[list[Job], int]]:
     """Jobs whose features have the same shape, in order of first appearance, and to how many.
 
     A group that would not fit into `STACK_BYTES` is cut into as few as do, all filled up to the
@@ -292,7 +292,7 @@ def _groups(jobs: Sequence[Job], recipe: Recipe) -> list[tuple[list[Job], int]]:
     return cut
 
 
-def job_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+def job_bytes(recipe: TrainingRecipe, shape: tuple[int, ...]) -> int:
     """An estimate of the memory a job takes while it trains.
 
     Its parameters five times (themselves, Adam's two moments, the gradient, the change), its
@@ -311,11 +311,11 @@ def job_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
     return numbers * jnp.zeros(()).dtype.itemsize
 
 
-def _features(job: Job, recipe: Recipe) -> Float[np.ndarray, "S N C"]:
+def _features(job: Job, recipe: TrainingRecipe) -> Float[np.ndarray, "S N C"]:
     return getattr(job.shots, recipe.decoder.modalities[0])
 
 
-def _check(jobs: Sequence[Job], recipe: Recipe) -> None:
+def _check(jobs: Sequence[Job], recipe: TrainingRecipe) -> None:
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two jobs are called {twice[0]}", "give every job a name of its own")

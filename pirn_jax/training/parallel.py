@@ -28,7 +28,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import Recipe
+from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.compilation import collector_paused
 from pirn_jax.training.step import Batches, Shots, State, run_steps, skeleton
 
@@ -99,7 +99,7 @@ class Program:
         shots: of the stacked jobs, J a multiple as `Layout.padded_jobs` says.
     """
 
-    def __init__(self, layout: Layout, recipe: Recipe, shots: Shots):
+    def __init__(self, layout: Layout, recipe: TrainingRecipe, shots: Shots):
         self.layout = layout
         jobs, pmap = layout.spread == "jobs", layout.kind == "pmap"
         self._state = layout.sharding(AXIS) if jobs else layout.sharding()
@@ -169,7 +169,7 @@ class Program:
 
 
 @lru_cache(maxsize=16)
-def _compiled(layout: Layout, recipe: Recipe, channels: int) -> tuple[Any, Any]:
+def _compiled(layout: Layout, recipe: TrainingRecipe, channels: int) -> tuple[Any, Any]:
     """The decoder's graph, and `run_steps` for it; compiled when first called with given shapes."""
     graph, _, _ = skeleton(recipe.decoder, channels)
     steps = partial(run_steps, graph, recipe)

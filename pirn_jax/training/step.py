@@ -23,7 +23,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, UInt32
 
 from pirn_jax.decoder import Decoder, Tokens, create_decoder, merge, reconstruction_loss, split
-from pirn_jax.recipes import DecoderConfig, Recipe
+from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.training.recipe import TrainingRecipe
 
 Arrays = Array | np.ndarray  # on the device, or on the host on their way there
 
@@ -79,7 +80,7 @@ def skeleton(config: DecoderConfig, channels: int) -> tuple[Any, dict[str, Any],
 
 
 @partial(jax.jit, static_argnums=0)
-def create_states(recipe: Recipe, shots: Shots, seeds: UInt32[Arrays, " J"]) -> State:
+def create_states(recipe: TrainingRecipe, shots: Shots, seeds: UInt32[Arrays, " J"]) -> State:
     """The jobs before their first step.
 
     Args:
@@ -103,7 +104,7 @@ OPTIMIZER = optax.scale_by_adam()
 
 
 def corrupted(
-    tokens: Float[Array, "M B N C"], seeds: UInt32[Arrays, " B"], recipe: Recipe
+    tokens: Float[Array, "M B N C"], seeds: UInt32[Arrays, " B"], recipe: TrainingRecipe
 ) -> Float[Array, "M B N C"]:
     """Tokens after dropout and with noise, each scan by its own seed."""
 
@@ -121,7 +122,7 @@ def corrupted(
 
 def run_steps(
     graph: Any,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     state: State,
     shots: Shots,
     batches: Batches,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.baselines import inp_former
-from pirn_jax.baselines.inp_former import InpFormer, Loss, Size, create, forward, layers_of, rates
+from pirn_jax.methods.inp_former import InpFormer, Loss, Size, create, forward, layers_of, rates
 from pirn_jax.errors import ConfigError
 from pirn_jax.recipes import InpFormerRecipe
 from pirn_jax.training import Features, Job

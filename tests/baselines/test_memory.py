@@ -7,7 +7,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from pirn_jax.baselines import memory
-from pirn_jax.baselines.memory import Memory
+from pirn_jax.methods.memory import Memory
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.recipes import MemoryRecipe
 from pirn_jax.training import Features, Job

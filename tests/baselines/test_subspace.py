@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cosine
 from sklearn.decomposition import PCA
 
-from pirn_jax.baselines.subspace import Subspace
+from pirn_jax.methods.subspace import Subspace
 from pirn_jax.errors import ConfigError
 from pirn_jax.recipes import SubspaceRecipe
 

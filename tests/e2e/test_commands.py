@@ -17,7 +17,7 @@ from pirn_jax import predict as predict_command
 from pirn_jax import train
 from pirn_jax.runs.predictions import Request, _scans
 from pirn_jax.scans import open_dataset
-from pirn_jax.scans.synthetic import write_mvtec3d
+from pirn_jax.scans.synthetic.generator import write_mvtec3d
 from tests.e2e.commands import command, finish, start
 
 

@@ -33,7 +33,7 @@ from experiments.study_judgement import judge_for_study
 from pirn_jax.geometry.views import fit_frame
 from pirn_jax.judging import Outcome
 from pirn_jax.metrics import evaluate_maps, image_metrics
-from pirn_jax.scans.synthetic import HELD_OUT, open_synthetic
+from pirn_jax.scans.synthetic.generator import HELD_OUT, open_synthetic
 
 ROWS = [
     *CANDIDATES,

@@ -17,7 +17,7 @@ from experiments.sheet import Figure, Line, Sheet
 from experiments.table import plan
 from experiments.table02 import TABLE
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans.synthetic import write_mvtec3d
+from pirn_jax.scans.synthetic.generator import write_mvtec3d
 
 ROOT = Path(__file__).resolve().parents[2]
 

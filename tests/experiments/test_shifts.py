@@ -17,7 +17,7 @@ from experiments.shifts import (
 )
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import Scan
-from pirn_jax.scans.synthetic import render
+from pirn_jax.scans.synthetic.generator import render
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pirn_jax.geometry import (
     stands_on_plane,
 )
 from pirn_jax.scans import open_dataset
-from pirn_jax.scans.synthetic import CATEGORIES
+from pirn_jax.scans.synthetic.generator import CATEGORIES
 from tests.geometry import surfaces
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.geometry import make_views, surface_normals
-from pirn_jax.judging.copies import (
+from pirn_jax.geometry.augmentation import (
     Copy,
     inp_former_copies,
     nudges,

@@ -7,7 +7,7 @@ import pytest
 from pirn_jax.decoder import Tokens, create_decoder, split
 from pirn_jax.encoder import load_encoder
 from pirn_jax.judging import programs
-from pirn_jax.judging.methods import Prototypes
+from pirn_jax.methods.method import Prototypes
 from pirn_jax.recipes import find_recipe
 
 

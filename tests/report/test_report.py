@@ -14,7 +14,7 @@ import pytest
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import surface_normals
 from pirn_jax.report import write_report
-from pirn_jax.scans.synthetic import render
+from pirn_jax.scans.synthetic.generator import render
 from tests.report.make_run import dump, write_run
 from tests.report.page import Page
 

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import list_categories, open_dataset
-from pirn_jax.scans.synthetic import (
+from pirn_jax.scans.synthetic.generator import (
     CATEGORIES,
     DEFECTS,
     GENERATOR_VERSION,
@@ -24,9 +24,9 @@ from pirn_jax.scans.synthetic import (
     render,
     write_mvtec3d,
 )
-from pirn_jax.scans.synthetic_defects import FLAWS, damage
-from pirn_jax.scans.synthetic_parts import KINDS
-from pirn_jax.scans.synthetic_scene import blocked, facing_normals, focal_length, points, take_view
+from pirn_jax.scans.synthetic.defects import FLAWS, damage
+from pirn_jax.scans.synthetic.parts import KINDS
+from pirn_jax.scans.synthetic.scene import blocked, facing_normals, focal_length, points, take_view
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(category, defect) for category in CATEGORIES for defect in defects_of(category)]

@@ -248,8 +248,8 @@ CATEGORIES = ["biscuit", "webbing", "flange", "dowel", *SLOW]
 
 def noise_free(category, key, size=256):
     """The surface the generator renders, before the sensor: points in metres and the mask."""
-    synthetic = pytest.importorskip("pirn_jax.scans.synthetic")
-    scene = pytest.importorskip("pirn_jax.scans.synthetic_scene")
+    synthetic = pytest.importorskip("pirn_jax.scans.synthetic.generator")
+    scene = pytest.importorskip("pirn_jax.scans.synthetic.scene")
     record, kind = synthetic.describe(category, key), synthetic.KINDS[category]
 
     def stream(purpose):
@@ -285,7 +285,7 @@ def test_regions_of_generated_scans(category):
     what lies inside a steep or shadowed pit is not in the scan. Sizes are compared in the picture
     plane, so only where most of the surface faces the camera to within 14 degrees.
     """
-    synthetic = pytest.importorskip("pirn_jax.scans.synthetic")
+    synthetic = pytest.importorskip("pirn_jax.scans.synthetic.generator")
     compared = sized = 0
     for defect in synthetic.defects_of(category):
         key = f"test/{defect}/000"

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from pirn_jax.scans import Options, open_dataset, read_intrinsics, read_scan
-from pirn_jax.scans.files import File
+from pirn_jax.scans.formats.files import File
 from tests.scans import layouts
 from tests.scans.hostile.clouds import ARCHIVES
 from tests.scans.hostile.corpus import case, encoded, limits, one_file, with_photograph

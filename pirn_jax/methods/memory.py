@@ -1,0 +1,133 @@
+"""The memory bank: every token of the shots is kept; a token is as odd as its nearest is far.
+
+    d(q) = min over b in bank of 1 - cos(q, b)          (or |q - b|)
+
+|                | published                                         | here                       |
+|----------------|---------------------------------------------------|----------------------------|
+| bank           | PatchCore: a greedy coreset, 10 % or 1 %;         | everything (few shots)     |
+|                | AnomalyDINO: everything                           |                            |
+| distance       | PatchCore: euclidean; AnomalyDINO: cosine         | either, by default cosine  |
+| tokens         | PatchCore: 3x3 means of two CNN stages;           | the encoder's, `pool` for  |
+|                | AnomalyDINO: last layer of DINOv2-S               | 3x3 means                  |
+| shots          | AnomalyDINO: turned in 45° steps, where "agnostic"| `rotations=8`              |
+| image score    | PatchCore: largest distance, re-weighted by the   | `--top`: largest value of  |
+|                | neighbour's own neighbours; AnomalyDINO: mean of  | the map, or mean of its    |
+|                | the largest 1 % of the tokens' distances          | largest 1 %; no weights    |
+| modalities     | one                                               | a bank each, maps summed   |
+
+Background is in no bank and is no part of the score. Distances are exact: the nearest token is
+found by matrix products in full precision, in chunks of the bank, and the distance to it is then
+taken by itself, so that a token that is in the bank has distance 0.
+
+Source: Roth et al. 2022 (PatchCore, arXiv 2106.08265); Damm et al. 2025 (AnomalyDINO, arXiv
+2405.14529) and its released code.
+
+Dimension letters: M modalities, B images, N tokens, C channels, T tokens of the bank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from pirn_jax.methods.tokens import fit, scaled, statistics_shapes
+from pirn_jax.errors import BadInputError
+from pirn_jax.recipes import MemoryRecipe
+from pirn_jax.scoring import token_distance
+from pirn_jax.training import Job, Trained
+
+CHUNK = 1024  # tokens of the bank compared at once; the bank is filled up to a multiple
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Nearest neighbours among the tokens of the shots.
+
+    Attributes:
+        recipe: see MemoryRecipe.
+        modalities: which streams, in the order of M.
+        grid: rows and columns of the tokens.
+        channels: C.
+    """
+
+    recipe: MemoryRecipe
+    modalities: tuple[str, ...]
+    grid: tuple[int, int]
+    channels: int
+
+    def learn(self, jobs: Sequence[Job], **_: Any) -> list[Trained]:
+        """A bank for each job; nothing is trained, so there is no history.
+
+        Raises:
+            BadInputError: no token of the shots counts.
+        """
+        trained = []
+        for job in jobs:
+            statistics, bank = fit(self.recipe, self.grid, self.modalities, job.shots)
+            if not bank.shape[1]:
+                raise BadInputError(f"{job.name}: no token of the shots shows the part")
+            # Filled up with itself: the nearest stays the nearest, and few shapes are compiled.
+            size = -(-bank.shape[1] // CHUNK) * CHUNK
+            filled = bank[:, np.arange(size) % bank.shape[1]]
+            statistics = {name: np.asarray(value) for name, value in statistics.items()}
+            trained.append(Trained(job.name, None, {"bank": filled}, statistics, []))
+        return trained
+
+    def distances(
+        self,
+        parameters: dict[str, Array],
+        statistics: dict[str, Array],
+        tokens: Float[Array, "M B N C"],
+        valid: Bool[Array, "B N"],
+    ) -> tuple[Float[Array, "M B N"], None]:
+        """Each token's distance to its nearest in the bank."""
+        queries = scaled(self.recipe, self.grid, statistics, tokens, valid)
+        m, b, n, c = queries.shape
+        flat = queries.reshape(m, b * n, c)
+        found = jax.vmap(self._nearest)(flat, parameters["bank"])
+        return found.reshape(m, b, n), None
+
+    def skeleton(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Shapes of parameters and statistics; -1 is any size."""
+        count = len(self.modalities)
+        bank = jax.ShapeDtypeStruct((count, -1, self.channels), jnp.float32)
+        return {"bank": bank}, statistics_shapes(self.recipe.scale, count, self.channels)
+
+    def _nearest(self, queries: Float[Array, "Q C"], bank: Float[Array, "T C"]) -> Array:
+        cosine = self.recipe.distance == "cosine"
+        left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
+
+        def look(best: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[Any, None]:
+            start, some = chunk
+            # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
+            near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
+            near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
+            place = near.argmax(-1)
+            value = jnp.take_along_axis(near, place[:, None], -1)[:, 0]
+            closer = value > best[0]
+            places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
+            return (jnp.where(closer, value, best[0]), places), None
+
+        size = math.gcd(CHUNK, len(bank))  # CHUNK, for a bank of our making
+        chunks = right.reshape(-1, size, right.shape[-1])
+        starts = jnp.arange(len(chunks), dtype=jnp.int32) * size
+        count = len(queries)
+        none = (jnp.full(count, -jnp.inf, left.dtype), jnp.zeros(count, jnp.int32))
+        (_, places), _ = jax.lax.scan(look, none, (starts, chunks))
+        nearest = bank[places]
+        if cosine:
+            return token_distance(queries[None], nearest[None])[0]
+        return jnp.linalg.norm(queries - nearest, axis=-1)
+
+
+def _unit(x: Float[Array, "T C"]) -> Float[Array, "T C"]:
+    length = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(length > 0, length, 1.0)

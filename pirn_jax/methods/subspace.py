@@ -1,0 +1,115 @@
+"""The subspace: principal components of the shots' tokens; odd is what they cannot rebuild.
+
+    d(x) = |r|²,  r = (x - m) - V V^T (x - m)
+
+with the mean m and the leading components V (C, R) of the shots' tokens, as many as explain the
+given share of their variance.
+
+|                | published                                      | here                          |
+|----------------|------------------------------------------------|-------------------------------|
+| tokens         | DINOv2-G at 672, mean of seven middle layers   | the encoder's                 |
+| shots          | with many turned copies                        | `rotations`, by default none  |
+| components     | 99 % of the variance                           | `variance`                    |
+| distance       | squared length of the residual                 | that, or 1 - cos of (x - m)   |
+|                |                                                | and its projection            |
+| image score    | mean of the largest 1 % of the map             | `--top`                       |
+| modalities     | one                                            | a subspace each, maps summed  |
+
+Source: Lendering et al. 2026 (SubspaceAD, arXiv 2602.23013) and its released settings.
+
+Dimension letters: M modalities, B images, N tokens, C channels, T tokens of the shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from pirn_jax.methods.tokens import fit, scaled, statistics_shapes
+from pirn_jax.errors import BadInputError
+from pirn_jax.recipes import SubspaceRecipe
+from pirn_jax.scoring import token_distance
+from pirn_jax.training import Job, Trained
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Residuals of principal components; fields as of `Memory`."""
+
+    recipe: SubspaceRecipe
+    modalities: tuple[str, ...]
+    grid: tuple[int, int]
+    channels: int
+
+    def learn(self, jobs: Sequence[Job], **_: Any) -> list[Trained]:
+        """Mean and components for each job; one decomposition, so there is no history.
+
+        Raises:
+            BadInputError: no token of the shots counts.
+        """
+        trained = []
+        for job in jobs:
+            statistics, tokens = fit(self.recipe, self.grid, self.modalities, job.shots)
+            if not tokens.shape[1]:
+                raise BadInputError(f"{job.name}: no token of the shots shows the part")
+            means, components = zip(
+                *(principal(stream, self.recipe.variance) for stream in tokens), strict=True
+            )
+            parameters = {"mean": np.stack(means), "components": np.stack(components)}
+            statistics = {name: np.asarray(value) for name, value in statistics.items()}
+            trained.append(Trained(job.name, None, parameters, statistics, []))
+        return trained
+
+    def distances(
+        self,
+        parameters: dict[str, Array],
+        statistics: dict[str, Array],
+        tokens: Float[Array, "M B N C"],
+        valid: Bool[Array, "B N"],
+    ) -> tuple[Float[Array, "M B N"], None]:
+        """Each token's distance to its projection."""
+        x = scaled(self.recipe, self.grid, statistics, tokens, valid)
+        x = x - parameters["mean"][:, None, None]
+        components, precise = parameters["components"], jax.lax.Precision.HIGHEST
+        inside = jnp.einsum("mbnc,mcr->mbnr", x, components, precision=precise)
+        rebuilt = jnp.einsum("mbnr,mcr->mbnc", inside, components, precision=precise)
+        if self.recipe.distance == "cosine":
+            return jax.vmap(token_distance)(x, rebuilt), None
+        return jnp.sum((x - rebuilt) ** 2, axis=-1), None
+
+    def skeleton(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Shapes of parameters and statistics."""
+        count, channels = len(self.modalities), self.channels
+        parameters = {
+            "mean": jax.ShapeDtypeStruct((count, channels), jnp.float32),
+            "components": jax.ShapeDtypeStruct((count, channels, channels), jnp.float32),
+        }
+        return parameters, statistics_shapes(self.recipe.scale, count, channels)
+
+
+def principal(
+    tokens: Float[np.ndarray, "T C"], variance: float
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C C"]]:
+    """The mean, and the leading components that together explain that share of the variance.
+
+    In float64, once per category; columns beyond the components kept are 0, so that shapes do not
+    depend on the data.
+    """
+    exact = tokens.astype(np.float64)
+    mean = exact.mean(0)
+    centred = exact - mean
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
+    explained = np.cumsum(variances)
+    # As many as are needed to reach the share, the one that reaches it included.
+    kept = np.searchsorted(explained, variance * explained[-1]) + 1
+    used = np.arange(len(variances)) < kept
+    used &= variances > 1e-12 * variances[0]
+    return mean.astype(np.float32), (directions * used).astype(np.float32)

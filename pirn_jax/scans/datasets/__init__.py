@@ -1,0 +1,27 @@
+"""Datasets: folders → lists of scans that are read when they are looked at."""
+
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.reading import read_scan
+from pirn_jax.scans.datasets.registry import (
+    DATASETS,
+    Layout,
+    find_layout,
+    list_categories,
+    open_dataset,
+)
+from pirn_jax.scans.datasets.shots import choose_shots, read_split, write_split
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Entry",
+    "Layout",
+    "Split",
+    "choose_shots",
+    "find_layout",
+    "list_categories",
+    "open_dataset",
+    "read_scan",
+    "read_split",
+    "write_split",
+]

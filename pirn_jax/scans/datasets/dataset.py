@@ -1,0 +1,201 @@
+"""Datasets: lists of scans that are read when they are looked at.
+
+Listing opens no picture and no point map: an `Entry` knows its files, key, label and defect, and
+the reader (a picklable function) turns it into a `Scan`. So a dataset of a thousand scans costs
+milliseconds, and its parts can be sent to other processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+from pirn_jax.errors import BadInputError, did_you_mean
+from pirn_jax.scans.formats.files import File, check_inside
+from pirn_jax.scans.scan import Scan
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scan before it is read.
+
+    Attributes:
+        key: unique and stable within the category, "/" on every system.
+        files: by role ("rgb", "xyz", "mask", …).
+        label: 0 good, 1 defective, None unknown.
+        defect: the defect's name, "good", or "" where unknown.
+    """
+
+    key: str
+    files: Mapping[str, File]
+    label: int | None = None
+    defect: str = ""
+
+
+class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read a scan to see
+    """Part of a dataset, in the order of its keys.
+
+    `split[i]` reads one scan, iteration reads one after the other, and a slice is again a `Split`
+    that has read nothing. `keys`, `labels` and `defects` cost nothing.
+
+    Args:
+        entries: what there is.
+        reader: turns an entry into a scan; picklable.
+
+    Raises:
+        BadInputError: two entries share a key.
+    """
+
+    def __init__(self, entries: Iterable[Entry], reader: Callable[[Entry], Scan]):
+        self.entries = tuple(entries)
+        self._reader = reader
+        seen: set[str] = set()
+        for entry in self.entries:
+            if entry.key in seen:
+                first = next(iter(entry.files.values()), None)
+                raise BadInputError(
+                    f"two scans have the key {entry.key!r}",
+                    "give every scan's files a name of their own",
+                    path=None if first is None else str(first),
+                )
+            seen.add(entry.key)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Each scan's name within its category."""
+        return tuple(entry.key for entry in self.entries)
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """0 good, 1 defective, None unknown."""
+        return tuple(entry.label for entry in self.entries)
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """Each scan's defect, "good", or "" where unknown."""
+        return tuple(entry.defect for entry in self.entries)
+
+    def select(self, keys: Iterable[str]) -> Split:
+        """The scans with these keys, in the order given.
+
+        Raises:
+            BadInputError: a key that is not here.
+        """
+        by_key = {entry.key: entry for entry in self.entries}
+        keys = tuple(keys)
+        if missing := [key for key in keys if key not in by_key]:
+            raise BadInputError(
+                f"no scan has the key {missing[0]!r}{did_you_mean(missing[0], by_key)}",
+                "use the dataset the keys were taken from",
+            )
+        return Split([by_key[key] for key in keys], self._reader)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Scan: ...
+    @overload
+    def __getitem__(self, index: slice) -> Split: ...
+    def __getitem__(self, index: int | slice) -> Scan | Split:
+        if isinstance(index, slice):
+            return Split(self.entries[index], self._reader)
+        return self._reader(self.entries[index])
+
+    def __iter__(self) -> Iterator[Scan]:
+        return (self._reader(entry) for entry in self.entries)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} scans, {sum(label == 1 for label in self.labels)} defective)"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One category of a dataset.
+
+    Attributes:
+        train: good scans to learn from.
+        validation: good scans to calibrate on; may be empty.
+        test: scans to judge.
+        name: the dataset's name, as given to `open_dataset`.
+        category: the category's name as the dataset spells it.
+        mask_values: what the values of `Scan.mask` mean, where the dataset says.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    name: str = ""
+    category: str = ""
+    mask_values: Mapping[int, str] = field(default_factory=dict)
+
+
+def subfolders(folder: Path, root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are left out."""
+    return sorted(
+        name
+        for name in _listed(folder, root)
+        if not name.startswith((".", "__MACOSX")) and (folder / name).is_dir()
+    )
+
+
+def files_by_stem(folder: Path, root: Path, suffixes: Iterable[str]) -> dict[str, File]:
+    """Files of a folder by their name without extension; extensions in any case.
+
+    Raises:
+        BadInputError: two files share a stem, so that it is not known which belongs to the scan,
+            or the folder leads out of the root.
+    """
+    wanted = tuple(suffixes)
+    found: dict[str, File] = {}
+    for name in sorted(_listed(folder, root)):
+        file = File(folder / name, root=root)
+        if name.startswith(".") or file.suffix not in wanted:
+            continue
+        if file.stem in found:
+            raise BadInputError(
+                f"{found[file.stem].name} and {name} have the same stem",
+                "keep one of them",
+                path=str(folder),
+            )
+        found[file.stem] = file
+    return found
+
+
+def _listed(folder: Path, root: Path) -> list[str]:
+    if not folder.exists() and not folder.is_symlink():
+        return []
+    check_inside(folder, root)
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot be listed: {error.strerror}", "check the folder", path=str(folder)
+        ) from error
+
+
+def pair(
+    role: str, files: Mapping[str, File], partner: str, partners: Mapping[str, File], folder: Path
+) -> None:
+    """Check that two roles have the same stems.
+
+    Raises:
+        BadInputError: naming the first file without its partner.
+    """
+    for stem, file in sorted(files.items()):
+        if stem not in partners:
+            raise BadInputError(
+                f"no {partner} file for {file.name}: expected {folder / partner / stem}.*",
+                f"restore it, or remove {file.name}",
+                path=str(file),
+            )
+    for stem, file in sorted(partners.items()):
+        if stem not in files:
+            raise BadInputError(
+                f"no {role} file for {file.name}: expected {folder / role / stem}.*",
+                f"restore it, or remove {file.name}",
+                path=str(file),
+            )

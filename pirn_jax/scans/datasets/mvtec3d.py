@@ -1,0 +1,143 @@
+"""MVTec 3D-AD, and every dataset in its layout.
+
+    <root>/<category>/train/good/{rgb/000.png, xyz/000.tiff}
+                      validation/good/{rgb, xyz}
+                      test/<defect>/{rgb, xyz, gt/000.png}
+                      class_ids.json                        grey value in gt → defect
+
+Points are float32 in metres, zeros where not measured, one per photograph pixel. Masks hold the
+grey values of `class_ids.json` (253–255 in the release), which `Scan.mask` keeps. Good test parts
+come with all-zero masks, which may be missing.
+Source: MVTec 3D-AD release; Bergmann et al., VISAPP 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem, pair, subfolders
+from pirn_jax.scans.formats.files import File, Limits, read_json
+from pirn_jax.scans.formats.options import Options, Unit
+from pirn_jax.scans.formats.pictures import KINDS
+from pirn_jax.scans.datasets.reading import read_entry
+from pirn_jax.scans.datasets.registry import Layout
+
+_SUFFIXES = {"rgb": tuple(KINDS), "xyz": (".tif", ".tiff"), "gt": tuple(KINDS)}
+
+
+def categories(root: Path) -> list[str]:
+    """Folders that hold a `train` or `test` folder."""
+    return [
+        name
+        for name in subfolders(root, root)
+        if (root / name / "train").is_dir() or (root / name / "test").is_dir()
+    ]
+
+
+def open_mvtec3d(
+    root: Path,
+    category: str,
+    *,
+    modalities: Sequence[str] = ("rgb", "xyz"),
+    unit: Unit = "m",
+    assume_aligned: bool = False,
+    limits: Limits | None = None,
+) -> Dataset:
+    """Open one category.
+
+    Args:
+        root: folder of the categories.
+        category: for instance "bagel".
+        modalities: "rgb", "xyz" or both; only these are looked for.
+        unit: unit of the point maps; metres in the release.
+        assume_aligned: point maps of another size show the photograph's field of view.
+        limits: what one file may cost.
+
+    Raises:
+        BadInputError: a file without its partner (named), or a modality that is not there at all.
+    """
+    check_modalities(modalities)
+    limits = limits or Limits()
+    folder = root / category
+    reader = partial(
+        read_entry, options=Options(unit=unit, assume_aligned=assume_aligned, limits=limits)
+    )
+    splits = {
+        split: Split(_entries(folder, root, split, tuple(modalities)), reader)
+        for split in ("train", "validation", "test")
+    }
+    return Dataset(
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        name="mvtec3d",
+        category=category,
+        mask_values=_mask_values(folder, root, limits),
+    )
+
+
+def check_modalities(modalities: Sequence[str], known: Sequence[str] = ("rgb", "xyz")) -> None:
+    """Refuse modalities other than the known ones, or none."""
+    if isinstance(modalities, str) or not modalities or set(modalities) - set(known):
+        raise ConfigError(
+            f"modalities must be some of {tuple(known)}, got {modalities!r}",
+            'for instance modalities=("rgb",)',
+        )
+
+
+def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) -> list[Entry]:
+    entries = []
+    for defect in subfolders(folder / split, root):
+        if defect != "good" and split != "test":
+            raise BadInputError(
+                f"defective parts ({defect}) among the {split} scans, which must all be good",
+                f"move them to {folder / 'test'}",
+                path=str(folder / split / defect),
+            )
+        here = folder / split / defect
+        found = {role: files_by_stem(here / role, root, _SUFFIXES[role]) for role in modalities}
+        for role, files in found.items():
+            if not files:
+                others = tuple(other for other in modalities if other != role)
+                raise BadInputError(
+                    f"no {role} files",
+                    f"restore them, or pass modalities={others!r} to go without",
+                    path=str(here / role),
+                )
+        first = modalities[0]
+        for other in modalities[1:]:
+            pair(first, found[first], other, found[other], here)
+        masks = files_by_stem(here / "gt", root, _SUFFIXES["gt"]) if split == "test" else {}
+        if masks or defect != "good":
+            pair(first, found[first], "gt", masks, here)
+        for stem in found[first]:
+            files = {role: found[role][stem] for role in modalities}
+            if stem in masks:
+                files["mask"] = masks[stem]
+            entries.append(Entry(f"{split}/{defect}/{stem}", files, int(defect != "good"), defect))
+    return entries
+
+
+def _mask_values(folder: Path, root: Path, limits: Limits) -> dict[int, str]:
+    """Grey value → defect from `class_ids.json`, which may be missing."""
+    file = File(folder / "class_ids.json", root=root)
+    if not file.path.exists():
+        return {}
+    document = read_json(file, limits)
+    try:
+        values = {int(value): str(name) for value, name in document.items()}
+    except (AttributeError, TypeError, ValueError):
+        values = {-1: ""}
+    if any(not 0 <= value <= 255 for value in values):
+        raise BadInputError(
+            'expected grey values and their defects, as in {"255": "hole", "0": "good"}',
+            "restore it from the release, or remove it",
+            path=str(file),
+        )
+    return {value: name for value, name in sorted(values.items()) if value > 0}
+
+
+LAYOUT = Layout(open_mvtec3d, categories)

@@ -1,0 +1,50 @@
+"""How files are to be understood: units, axes, cameras and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pirn_jax.errors import ConfigError
+from pirn_jax.scans.formats.files import Limits
+from pirn_jax.scans.formats.registration import Calibration, Intrinsics
+
+Unit = Literal["m", "mm", "auto"]
+NormalFrame = Literal["opengl", "directx", "camera"]
+
+# Signs from a stored normal map to the camera frame (x right, y down, z away from the sensor).
+TO_CAMERA = {"opengl": (1, -1, -1), "directx": (1, 1, -1), "camera": (1, 1, 1)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are to be understood; the defaults are those of the released datasets.
+
+    Attributes:
+        unit: unit of point and depth files.
+        assume_aligned: geometry of another size shows the photograph's field of view.
+        scale: photograph pixels per geometry pixel.
+        calibration: the photograph's camera relative to the geometry's.
+        intrinsics: the depth camera, for depth maps.
+        normal_frame: axes of ready normal maps: "opengl" y up and z towards the viewer (bluish
+            pictures), "directx" y down and z towards the viewer, "camera" as in `Scan`.
+        limits: what one file may cost.
+    """
+
+    unit: Unit = "m"
+    assume_aligned: bool = False
+    scale: float | None = None
+    calibration: Calibration | None = None
+    intrinsics: Intrinsics | None = None
+    normal_frame: NormalFrame = "opengl"
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("m", "mm", "auto"):
+            raise ConfigError(f"unit must be m, mm or auto, got {self.unit!r}")
+        if self.normal_frame not in TO_CAMERA:
+            raise ConfigError(
+                f"normal_frame must be one of {', '.join(TO_CAMERA)}, got {self.normal_frame!r}"
+            )
+        if self.scale is not None and not 0.01 <= self.scale <= 100:
+            raise ConfigError(f"scale must be between 0.01 and 100, got {self.scale!r}")
