@@ -2,40 +2,23 @@
 
 `Config` is one detector: `PIRN(Config(...))`. `TrainConfig` is a run of `python -m pirn_jax.train`
 and holds a `Config`. The text under each field is its `--help`. How a method learns is in its
-recipe (`pirn_jax.recipes`).
+recipe (`pirn_jax.methods`), whose fields are flags of their own: `--recipe.decoder.prototypes 50`.
 """
 
 from __future__ import annotations
 
-import ast
 import os
-from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
-import tyro
+from tyro.conf import Suppress, arg
 
-from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import (
-    BASELINES,
-    MODALITIES,
-    AnyRecipe,
-    DecoderConfig,
-    LossConfig,
-    Recipe,
-    check_choices,
-    check_name,
-    find_recipe,
-)
-from pirn_jax.recipes import CHOICES as RECIPE_CHOICES
-
-CHOICES = {
-    "solver": RECIPE_CHOICES["solver"],
-    "method": ("pirn", *BASELINES),
-    "dtype": ("float32", "bfloat16"),
-    "runtime": ("jax", "openvino"),
-    "background": ("auto", "plane", "none"),
-    "geometry": ("grid", "open3d"),
-}
+from pirn_jax.decoder.config import MODALITIES
+from pirn_jax.errors import ConfigError, check_choices, check_name
+from pirn_jax.methods import METHODS, MethodSettings, find_recipe, recipes_of
+from pirn_jax.methods.settings import Layers
+from pirn_jax.scans.datasets.registry import DATASETS, find_layout
 
 
 @dataclass(frozen=True)
@@ -45,7 +28,7 @@ class Config:
     encoder: str = "auto"
     """dinov2-small, -base, -large, -giant (each also -reg), dino-vits8, dino-vits16, dino-vitb8,
     dino-vitb16, vit-tiny-16, demo (seeded weights that know nothing); auto: what --weights holds,
-    else DINOv2 from the cache or the hub, else demo."""
+    else DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else demo."""
     weights: str | None = None
     """Safetensors file, or the folder it lies in; without it the local cache, then a download."""
     require_weights: bool = False
@@ -54,44 +37,47 @@ class Config:
     """Side of the pictures the encoder sees, in pixels; a multiple of its patch."""
     layers: tuple[int, ...] | None = None
     """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
-    runtime: str = "jax"
+    runtime: Literal["jax", "openvino"] = "jax"
     """What the encoder runs on: jax, or openvino, which is faster on a CPU, most of all with dtype
     bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
     method: str = "pirn"
-    """pirn; memory (nearest token of the shots), subspace (their principal components), inp_former:
+    """pirn; memory (nearest token of the shots), subspace (their principal components), inp-former:
     what it is measured against, on the same tokens."""
-    recipe: str = "default"
-    """Of pirn: how the decoder is built and trained: default, or paper (the equations to the
-    letter). The other methods have one recipe each."""
-    change: tuple[str, ...] = ()
-    """Fields of the method's recipe to change, each as name=value: epochs=30 prototypes=6
-    context=none; of memory: distance=euclidean pool=True."""
-    solver: str = "auto"
+    recipe: Annotated[str | MethodSettings, Suppress] = "default"
+    """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
+    has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's
+    geometry. A recipe that equals a named one is kept by its name."""
+    solver: Literal["auto", "ott", "scan", "kernel"] = "auto"
     """Of the transport problems: ott, scan, kernel; auto: the fastest that equals ott to 1e-5."""
-    background: str = "auto"
+    background: Literal["auto", "plane", "none"] = "auto"
     """plane: the plane the part lies on is found in the points and removed; none: all is kept.
     auto: decided by the shots: none where that plane goes on through the middle, as it does where
     the part itself is the plane; none also for Eyecandies and Real-IAD D3, which mark their
     background themselves. Scans without points keep everything."""
-    geometry: str = "grid"
-    """How normals and background are computed: grid, or open3d as in the paper (slow)."""
-    top: float | None = None
-    """Image score: mean of this share of the map's largest values; 0: the largest. None: as the
-    method's authors do: 0.01 for inp_former and subspace, 0 for memory and recipe paper; 0.01 for
-    recipe default."""
+    geometry: Literal["auto", "grid", "open3d"] = "auto"
+    """How normals and background are computed: grid, or open3d as in the paper (slow); auto: grid,
+    of recipe paper open3d."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
-    seed: Annotated[int, tyro.conf.Suppress] = 0  # a run has seeds
+    seed: Annotated[int, Suppress] = 0  # a run has seeds
     """Of everything random in a model."""
 
     def __post_init__(self) -> None:
-        check_choices(self, CHOICES)
-        if self.top is not None and not 0.0 <= self.top <= 1.0:
-            raise ConfigError(f"top: expected a share in [0, 1], got {self.top}", "use 0 or 0.01")
+        object.__setattr__(self, "method", str(self.method).replace("_", "-"))
+        check_choices(self)
+        if isinstance(self.recipe, MethodSettings):
+            self._settle_recipe(self.recipe)
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ConfigError(
+                f"modalities: expected one or two different ones, got {self.modalities}",
+                "use rgb, normals, or both",
+            )
+        for name in self.modalities:
+            check_name("modalities", name, MODALITIES)
         if not 0.0 < self.false_alarm_rate < 1.0:
             raise ConfigError(
                 f"false_alarm_rate: expected between 0 and 1, got {self.false_alarm_rate}",
@@ -110,69 +96,115 @@ class Config:
             raise ConfigError(
                 "the demo encoder has no weights to load: name the network the file is of"
             )
-        self.resolved_recipe()  # refuses what cannot be, before any work
+        _ = self.settings  # refuses what cannot be, before any work
+
+    def _settle_recipe(self, recipe: MethodSettings) -> None:
+        known = recipes_of(self.method)
+        if type(recipe) is not type(known["default"]):
+            raise ConfigError(
+                f"recipe: a {type(recipe).__name__} is not of method {self.method}",
+                f"give a {type(known['default']).__name__}",
+            )
+        for name, named in known.items():
+            if recipe == named:
+                object.__setattr__(self, "recipe", name)
 
     @property
-    def top_share(self) -> float:
-        """`top`, with None decided by the method."""
-        if self.top is not None:
-            return self.top
-        if self.method == "pirn":
-            return 0.0 if self.recipe == "paper" else 0.01
-        return 0.01 if self.method in ("inp_former", "subspace") else 0.0
+    def chosen_recipe(self) -> MethodSettings:
+        """The recipe as given, whether by name or not."""
+        if isinstance(self.recipe, MethodSettings):
+            return self.recipe
+        return find_recipe(self.method, self.recipe)
 
-    def resolved_recipe(self) -> AnyRecipe:
-        """The method's recipe with this detector's modalities, solver and changes.
+    @property
+    def settings(self) -> MethodSettings:
+        """The recipe with this detector's modalities and solver.
 
         Raises:
-            ConfigError: no such recipe or field, or a value that does not fit.
+            ConfigError: no such recipe, or a solver where there is nothing to solve.
         """
-        # The modalities themselves are checked there, whatever the method.
-        recipe: Any = find_recipe(self.recipe, modalities=self.modalities, solver=self.solver)
-        parts: dict[str, dict[str, Any]] = {"decoder": {}, "loss": {}, "": {}}
-        if self.method == "pirn":
-            own = ("modalities", "solver")  # these have flags of their own
-            places = {f.name: "" for f in fields(Recipe) if f.name not in parts}
-            places |= {f.name: "loss" for f in fields(LossConfig)}
-            places |= {f.name: "decoder" for f in fields(DecoderConfig) if f.name not in own}
+        return self.chosen_recipe.for_detector(self.modalities, self.solver)
+
+    @property
+    def recipe_name(self) -> str:
+        """The named recipe, or the one that the recipe differs least from."""
+        if isinstance(self.recipe, str):
+            return self.recipe
+        known = recipes_of(self.method)
+        return min(known, key=lambda name: len(_differences(known[name], self.chosen_recipe)))
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """What differs from the recipe of that name: values by dotted names."""
+        return _differences(find_recipe(self.method, self.recipe_name), self.chosen_recipe)
+
+    @property
+    def geometry_method(self) -> Literal["grid", "open3d"]:
+        """`geometry`, with auto decided."""
+        return self.chosen_recipe.geometry if self.geometry == "auto" else self.geometry
+
+    def encoder_layers(self) -> tuple[Layers | None, int]:
+        """The encoder's blocks as `load_encoder` takes them, and in how many groups."""
+        layers, groups = self.chosen_recipe.encoder_layers()
+        return self.layers or layers, groups
+
+    def for_shots(self, shots: int) -> Config:
+        """The same, as its recipe is for so many shots; 0: all there are."""
+        others = self.chosen_recipe.for_shots(shots)
+        changed = self.changed
+        return with_settings(self, {k: v for k, v in others.items() if k not in changed})
+
+
+def with_settings(config: Config, changes: Mapping[str, object]) -> Config:
+    """The detector with fields of its recipe changed.
+
+    Args:
+        config: the detector.
+        changes: values by dotted names: {"decoder.prototypes": 50, "epochs": 30}.
+
+    Raises:
+        ConfigError: no such field, or a value of another type.
+    """
+    recipe = config.chosen_recipe
+    for name, value in changes.items():
+        recipe = _changed(recipe, name, name.split("."), value)
+    return replace(config, recipe=recipe)
+
+
+_Part = TypeVar("_Part")
+
+
+def _changed(part: _Part, whole: str, path: list[str], value: object) -> _Part:
+    assert is_dataclass(part)
+    head, *rest = path
+    check_name(f"recipe field {whole!r}", head, [f.name for f in fields(part)])
+    old = getattr(part, head)
+    if rest and not is_dataclass(old):
+        raise ConfigError(f"recipe field {whole!r}: {head} has no fields", f"give {head} alone")
+    if rest:
+        new = _changed(old, whole, rest, value)
+    else:
+        new = float(value) if isinstance(old, float) and type(value) is int else value
+        if type(new) is not type(old):
+            raise ConfigError(
+                f"recipe field {whole!r}: expected {type(old).__name__}, got {value!r}",
+                f"e.g. {old}",
+            )
+    return replace(part, **{head: new})  # type: ignore[type-var]
+
+
+def _differences(one: MethodSettings, other: MethodSettings) -> dict[str, object]:
+    """The fields of the other that differ, by dotted names."""
+    mine = dict(_leaves(asdict(one)))
+    return {name: value for name, value in _leaves(asdict(other)) if mine.get(name) != value}
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
         else:
-            for name, meant in (("recipe", "default"), ("solver", "auto")):
-                if getattr(self, name) != meant:
-                    raise ConfigError(
-                        f"{name} {getattr(self, name)} is pirn's, and the method is {self.method}",
-                        f"leave out {name}, or use method pirn",
-                    )
-            recipe = BASELINES[self.method]
-            places = {f.name: "" for f in fields(recipe)}
-        for change in self.change:
-            name, sign, value = change.partition("=")
-            if not sign:
-                raise ConfigError(f"change: expected name=value, got {change!r}", "e.g. epochs=30")
-            check_name("change", name, tuple(places))
-            part = places[name]
-            old = getattr(getattr(recipe, part) if part else recipe, name)
-            parts[part][name] = _value(name, value, old)
-        if self.method != "pirn":
-            return replace(recipe, **parts[""])
-        return replace(
-            recipe,
-            decoder=replace(recipe.decoder, **parts["decoder"]),
-            loss=replace(recipe.loss, **parts["loss"]),
-            **parts[""],
-        )
-
-
-def _value(name: str, text: str, old: Any) -> Any:
-    """A changed field's value, of the type of the one it replaces."""
-    try:
-        value = text if isinstance(old, str) else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if isinstance(old, float) and type(value) is int:
-        value = float(value)
-    if type(value) is not type(old):
-        raise ConfigError(f"{name}: expected {type(old).__name__}, got {text!r}", f"e.g. {old}")
-    return value
+            yield prefix + name, value
 
 
 @dataclass(frozen=True)
@@ -188,15 +220,15 @@ class TrainConfig:
     """Categories to train, or all. Without it: all there are; of synthetic flange and biscuit."""
     shots: int = 5
     """Good scans to learn from, per category; 0: all there are."""
-    shots_order: str = "hash"
+    shots_order: Literal["hash", "first"] = "hash"
     """hash: chosen by SHA-256 of seed, dataset, category and key; first: the first by name."""
     seeds: tuple[int, ...] = (0,)
     """One model per category and seed; the seed chooses the shots and starts the parameters."""
     test_scans: int = 20
     """Test scans per generated category."""
-    unit: str = "auto"
+    unit: Literal["auto", "m", "mm"] = "auto"
     """Of point files: m, mm, or auto (metres as released; your own files must be unmistakable)."""
-    detector: Config = field(default_factory=Config)
+    detector: Annotated[Config, arg(name="")] = field(default_factory=Config)
     """The detector."""
     out: str | None = None
     """The run folder; without it runs/<dataset>-<shots>shot."""
@@ -204,7 +236,7 @@ class TrainConfig:
     """Remove a run folder that is there already."""
     resume: bool = False
     """Go on with an interrupted run; ends at the same parameters."""
-    parallel: str = "auto"
+    parallel: Literal["auto", "none", "pmap", "sharding"] = "auto"
     """Over devices: pmap (the local ones), sharding (also those of several processes), none; auto:
     pmap where there is more than one, sharding with a coordinator."""
     coordinator: str | None = None
@@ -219,32 +251,31 @@ class TrainConfig:
     """Least time between two checkpoints: what an interruption costs at most, and why a short run
     keeps none."""
     cache: str | None = None
-    """Folder for features of the shots and compiled programs; without it the variable PIRN_CACHE,
-    else ~/.cache/pirn_jax. Treat it as you treat programs."""
+    """Folder for features of the shots, prepared normals and compiled programs; without it the
+    variable PIRN_CACHE, else ~/.cache/pirn_jax. Treat it as you treat programs."""
 
     def __post_init__(self) -> None:
-        names = {
-            "dataset": ("synthetic", "mvtec3d", "mvtec2d", "eyecandies", "real_iad_d3", "folder"),
-            "shots_order": ("hash", "first"),
-            "unit": ("auto", "m", "mm"),
-            "parallel": ("auto", "none", "pmap", "sharding"),
-        }
-        for name, known in names.items():
-            check_name(name, getattr(self, name), known)
+        check_choices(self)
+        check_name("dataset", self.dataset, DATASETS)
+        layout = find_layout(self.dataset)
         if self.overwrite and self.resume:
             raise ConfigError(
                 "resume goes on with what overwrite would remove: give one of the two"
             )
-        if self.dataset == "synthetic" and self.data_root is not None:
+        if layout.rendered and self.data_root is not None:
             raise ConfigError(
-                "synthetic scans are generated and lie in no folder: leave out --data-root, or "
-                "name the dataset that lies there with --dataset"
+                f"{self.dataset} scans are generated and lie in no folder: leave out --data-root, "
+                "or name the dataset that lies there with --dataset"
             )
-        if self.dataset == "mvtec2d" and "normals" in self.detector.modalities:
-            raise ConfigError(
-                "mvtec2d holds photographs only, but normals are to be used: add --modalities rgb"
-            )
-        if self.shots < 0 or (self.dataset == "synthetic" and self.shots == 0):
+        for name in self.detector.modalities:
+            if name not in layout.modalities:
+                there = " ".join(layout.modalities)
+                what = "photographs" if there == "rgb" else there
+                raise ConfigError(
+                    f"{self.dataset} holds {what} only, but {name} are to be used: add "
+                    f"--modalities {there}"
+                )
+        if self.shots < 0 or (layout.rendered and self.shots == 0):
             raise ConfigError(
                 f"shots: expected 1 or more (0, all, of a real dataset only), got {self.shots}"
             )
@@ -293,21 +324,31 @@ class TrainConfig:
         return self.out or os.path.join("runs", f"{self.dataset}-{shots}")
 
     @property
-    def background(self) -> str:
-        """The detector's background; auto is none where the dataset marks its own."""
-        marked = self.dataset in ("eyecandies", "real_iad_d3")
-        return "none" if marked and self.detector.background == "auto" else self.detector.background
+    def model_config(self) -> Config:
+        """The detector as this run trains it: background and recipe as its data and shots ask."""
+        own = self.detector.background == "auto" and find_layout(self.dataset).marks_background
+        detector = replace(self.detector, background="none") if own else self.detector
+        return detector.for_shots(self.shots)
 
 
-PRESETS: dict[str, TrainConfig] = {
-    "default": TrainConfig(),
-    "paper": TrainConfig(detector=Config(recipe="paper", geometry="open3d")),
-    # The whole program in seconds: for a first look, and for tests.
-    "debug": TrainConfig(
-        category=("flange",),
-        shots=2,
-        test_scans=6,
-        detector=Config(encoder="demo", image_size=56, change=("epochs=2",)),
-        out=os.path.join("runs", "debug"),
-    ),
-}
+PRESETS = ("default", "paper", "debug")
+
+
+def preset(name: str) -> TrainConfig:
+    """A named run to start from; paper is recipe paper and nothing else.
+
+    Raises:
+        ConfigError: no such name.
+    """
+    check_name("config", name, PRESETS)
+    if name == "paper":
+        return TrainConfig(detector=Config(recipe="paper"))
+    if name == "debug":  # the whole program in seconds: for a first look, and for tests
+        return TrainConfig(
+            category=("flange",),
+            shots=2,
+            test_scans=6,
+            detector=with_settings(Config(encoder="demo", image_size=56), {"epochs": 2}),
+            out=os.path.join("runs", "debug"),
+        )
+    return TrainConfig()

@@ -136,9 +136,9 @@ def _cache() -> Finding:
 
 def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Iterator[Finding]:
     from pirn_jax.config import Config, TrainConfig
-    from pirn_jax.judging import view_scan
-    from pirn_jax.runs.parts import open_category
-    from pirn_jax.scans import list_categories
+    from pirn_jax.detector import view_scan
+    from pirn_jax.runs.items import open_category
+    from pirn_jax.scans import find_layout, list_categories
 
     try:
         config = TrainConfig(
@@ -146,7 +146,8 @@ def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Itera
             data_root=None if root is None else str(root),
             detector=Config(modalities=modalities),
         )
-        place = None if dataset == "synthetic" else root or os.environ.get("PIRN_DATA")
+        rendered = find_layout(dataset).rendered
+        place = None if rendered else root or os.environ.get("PIRN_DATA")
         names = list_categories(dataset, place)
     except PirnError as error:
         yield Finding(WRONG, dataset, str(error))

@@ -27,7 +27,6 @@ from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
 from pirn_jax.errors import PirnError
 
 DEFECT_FOUND = 1
-_PASSED = ("category", "seed", "weights", "runtime", "unit", "batch", "overwrite", "cache")
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.runs import Request, predict_scans
+    from pirn_jax.detector import PIRN
+    from pirn_jax.runs.folder import start_caches
+    from pirn_jax.runs.predictions import check_free, find_model, find_scans, predict_scans
 
-    files = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
-    request = Request(
-        arguments.run,
-        arguments.files,
-        {role: file for role, file in files.items() if file is not None},
-        arguments.out,
-        **{name: getattr(arguments, name) for name in _PASSED},
+    named = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
+    roles = {role: file for role, file in named.items() if file is not None}
+    check_free(arguments.out, arguments.overwrite)
+    scans = find_scans(arguments.files, roles, arguments.unit)
+    place = find_model(arguments.run, arguments.category, arguments.seed)
+    _, prepared = start_caches(arguments.cache)
+    model = PIRN.load(
+        place, weights=arguments.weights, runtime=arguments.runtime, prepared=prepared
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad = defective = 0
@@ -105,7 +107,9 @@ def predict(arguments: Arguments) -> int:
             bad += 1
             complain.print(f"skipped: {key}: {error}", markup=False)
 
-        for record in predict_scans(request, failed, progress):
+        for record in predict_scans(
+            model, scans, arguments.out, failed, progress, batch=arguments.batch
+        ):
             defective += record["label"] == 1
             sys.stdout.write(json.dumps(record) + "\n")
             sys.stdout.flush()

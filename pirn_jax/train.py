@@ -10,53 +10,73 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from pirn_jax.command import exits, progress_bars, results_table
-from pirn_jax.config import PRESETS, TrainConfig
+from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
-
-
-def starting_point(arguments: Sequence[str]) -> TrainConfig:
-    """The settings that `--config` names, which the other flags change.
-
-    Raises:
-        ConfigError: neither a preset nor a file, or a file that does not fit.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", default="default")
-    try:
-        name = parser.parse_known_args(list(arguments))[0].config
-    except argparse.ArgumentError:
-        name = "default"  # said by the parser proper
-    if name in PRESETS:
-        return PRESETS[name]
-    if not Path(name).is_file():
-        raise ConfigError(
-            f"config: expected one of {', '.join(PRESETS)}, or a JSON file; got {name!r}",
-            "--print-config shows what such a file holds",
-        )
-    from pirn_jax.runs import from_flat
-    from pirn_jax.storage import read_object
-
-    return from_flat(read_object(Path(name)), name)
+from pirn_jax.methods import MethodSettings
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Train a few-shot anomaly detector, evaluate it and write a report."""
 
-    run: TrainConfig
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")]
     """The settings."""
+    settings: Annotated[MethodSettings, tyro.conf.arg(name="recipe")]
+    """Of the method's recipe: what --method and --recipe name, and these flags change."""
+    recipe: str = "default"
+    """The method's recipe: default; of pirn also paper: the equations to the letter, on ViT-B/14
+    where --encoder is auto, with Open3D's geometry where --geometry is auto, 8 epochs with all
+    shots."""
     config: str = "default"
     """Where to start from: default, paper, debug, or a JSON file; the other flags change what it
     says."""
     print_config: bool = False
     """Print the settings as JSON, and do nothing."""
+
+
+def starting_point(arguments: Sequence[str]) -> TrainConfig:
+    """The settings that `--config`, `--method` and `--recipe` name, which the other flags change.
+
+    Raises:
+        ConfigError: neither a preset nor a file, a file that does not fit, no such method or
+            recipe.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("config", "method", "recipe"):
+        parser.add_argument(f"--{name}")
+    try:
+        named = parser.parse_known_args(list(arguments))[0]
+    except argparse.ArgumentError:
+        named = parser.parse_args([])  # said by the parser proper
+    config = _config_named(named.config or "default")
+    detector = config.detector
+    if named.method is not None and named.method.replace("_", "-") != detector.method:
+        detector = replace(detector, method=named.method, recipe="default")
+    if named.recipe is not None:
+        detector = replace(detector, recipe=named.recipe)
+    return replace(config, detector=detector)
+
+
+def _config_named(name: str) -> TrainConfig:
+    if name in PRESETS:
+        return preset(name)
+    if not Path(name).is_file():
+        raise ConfigError(
+            f"config: expected one of {', '.join(PRESETS)}, or a JSON file; got {name!r}",
+            "--print-config shows what such a file holds",
+        )
+    from pirn_jax.config_json import from_json
+    from pirn_jax.storage import read_object
+
+    return from_json(TrainConfig, read_object(Path(name)), name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,32 +87,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with exits():
+        start = starting_point(words)
+        recipe = start.detector.recipe_name
         given = tyro.cli(
             Arguments,
             args=words,
-            default=Arguments(starting_point(words)),
+            default=Arguments(start, start.detector.chosen_recipe, recipe),
             prog="python -m pirn_jax.train",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
-        train(given, ["python", "-m", "pirn_jax.train", *words])
+        detector = replace(given.run.detector, recipe=given.settings)
+        train(
+            replace(given.run, detector=detector),
+            ["python", "-m", "pirn_jax.train", *words],
+            only_print=given.print_config,
+        )
 
 
-def train(arguments: Arguments, command: Sequence[str]) -> None:
+def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> None:
     """Do what the flags say."""
-    from pirn_jax.runs import flat, train_run
+    from pirn_jax.config_json import to_json
+    from pirn_jax.report import layout
+    from pirn_jax.runs import train_run
     from pirn_jax.storage import read_object
     from pirn_jax.training import is_first
 
     console = Console()
-    if arguments.print_config:
-        console.print_json(json.dumps(flat(arguments.run)))
+    if only_print:
+        console.print_json(json.dumps(to_json(config)))
         return
     with progress_bars() as progress:
-        folder = train_run(arguments.run, progress, command)
+        folder = train_run(config, progress, command)
     if not is_first():
         return
-    console.print(results_table(read_object(folder / "metrics.json")))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(results_table(read_object(folder / layout.METRICS)))
+    console.print(f"report: {folder / layout.REPORT}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

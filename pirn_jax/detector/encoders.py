@@ -8,7 +8,6 @@ from pathlib import Path
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import WeightsError
-from pirn_jax.methods.method import layers_of
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -17,7 +16,8 @@ def open_encoder(config: Config) -> Encoder:
     Raises:
         WeightsError: weights are required, and there are none.
     """
-    layers, groups = layers_of(config)
+    layers, groups = config.encoder_layers()
+    preferred = config.chosen_recipe.encoder
     encoder = load_encoder(
         config.encoder,
         config.weights,
@@ -26,6 +26,7 @@ def open_encoder(config: Config) -> Encoder:
         dtype=config.dtype,
         runtime=config.runtime,
         groups=groups,
+        preferred=None if preferred == "auto" else preferred,
     )
     if config.require_weights and not encoder.source.path:
         raise WeightsError(
@@ -41,7 +42,7 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str) -> bool:
         encoder.config.name == config.encoder
         and encoder.source.sha256 == digest
         and encoder.image_size == (config.image_size, config.image_size)
-        and (encoder.layers, encoder.groups) == layers_of(config)
+        and (encoder.layers, encoder.groups) == config.encoder_layers()
         and encoder.dtype.name == config.dtype
         and encoder.runtime == config.runtime
     )

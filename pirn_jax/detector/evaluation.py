@@ -1,23 +1,29 @@
-"""What came out of a scan, and the metrics of many: maps are compared in each scan's own pixels.
+"""The one evaluator: truth and maps of many scans, gathered one by one; then the metrics.
+
+Maps are kept at the model's size and compared in each scan's own pixels.
 
 Dimension letters: M modalities, H W scan pixels, h w model pixels, K prototypes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.geometry import Views
+from pirn_jax.geometry.views import Frame
 from pirn_jax.metrics import evaluate_maps, image_metrics
 from pirn_jax.scans import Scan
 
+Curves = dict[str, dict[str, list[float]]]
+"""Points of the "roc" and "pro" curves."""
 
-class Outcome(NamedTuple):
-    """What the device made of a scan.
+
+class Inferred(NamedTuple):
+    """What the device made of one scan.
 
     Attributes:
         score: image score.
@@ -29,22 +35,48 @@ class Outcome(NamedTuple):
 
     score: float
     fused: Float32[np.ndarray, "h w"]
-    maps: dict[str, Float32[np.ndarray, "h w"]]
-    usage: Float32[np.ndarray, "M K"] | None
+    maps: Float32[np.ndarray, "M h w"]
+    usage: Float[np.ndarray, "M K"] | None
 
 
-class Judged(NamedTuple):
-    """A scan with its views and its outcome."""
+class ScanResult(NamedTuple):
+    """A scan, its views, and what came of them."""
 
     scan: Scan
     views: Views
-    outcome: Outcome
+    inferred: Inferred
 
 
-class Measurement:
-    """Truth and maps of many scans, gathered one by one; then the metrics.
+class Truth(NamedTuple):
+    """What is known of a scan, without its pictures.
 
-    Maps are kept at the model's size and brought to each scan's own when they are compared.
+    Attributes:
+        key: of the scan within its category.
+        label: 0 good, 1 defective, None unknown.
+        defect: its name, "good", or "".
+        mask: True on defects; None where no truth is known. All False for a good scan.
+        ignore: True where nothing may be scored; None if nowhere.
+        frame: from the model's pixels back to the scan's.
+    """
+
+    key: str
+    label: int | None
+    defect: str
+    mask: Bool[np.ndarray, "H W"] | None
+    ignore: Bool[np.ndarray, "H W"] | None
+    frame: Frame
+
+    @classmethod
+    def of(cls, scan: Scan, views: Views) -> Truth:
+        """The one rule for truth masks: any value above 0 is a defect; a good scan has none."""
+        mask = None if scan.mask is None else scan.mask > 0
+        if mask is None and scan.label == 0:
+            mask = np.zeros(scan.valid.shape, bool)
+        return cls(scan.key, scan.label, scan.defect, mask, scan.ignore, views.frame)
+
+
+class Evaluator:
+    """Gathers scans, and measures.
 
     Args:
         threshold: of the image score; None: without.
@@ -52,53 +84,63 @@ class Measurement:
 
     def __init__(self, threshold: float | None = None):
         self.threshold = threshold
+        self.truths: list[Truth] = []
         self.scores: list[float] = []
-        self.labels: list[int | None] = []
-        self._maps = _AtScanSize()
-        self._masks: list[Bool[np.ndarray, "H W"] | None] = []
-        self._ignore: list[Bool[np.ndarray, "H W"] | None] = []
+        self._maps: list[Float32[np.ndarray, "h w"]] = []
 
-    def add(self, judged: Judged) -> None:
+    def add(self, truth: Truth, inferred: Inferred) -> None:
         """Take in one scan."""
-        scan, views, outcome = judged
-        self.scores.append(outcome.score)
-        self.labels.append(scan.label)
-        self._maps.add(scan.key, outcome.fused, views)
-        mask = None if scan.mask is None else scan.mask > 0
-        if mask is None and scan.label == 0:
-            mask = np.zeros(scan.valid.shape, bool)
-        self._masks.append(mask)
-        self._ignore.append(scan.ignore)
+        self.truths.append(truth)
+        self.scores.append(inferred.score)
+        self._maps.append(inferred.fused)
 
-    def figures(self, curves: int = 0) -> tuple[dict[str, float], dict[str, Any]]:
-        """The metrics that are defined, and, with `curves`, points of the ROC and PRO curves."""
-        figures: dict[str, float] = {"scans": float(len(self.scores))}
-        known = [(s, lab) for s, lab in zip(self.scores, self.labels, strict=True) if lab in (0, 1)]
-        figures["defective"] = float(sum(label == 1 for _, label in known))
-        if 0 < figures["defective"] < len(known):
-            scores, labels = zip(*known, strict=True)
-            figures |= image_metrics(
-                np.asarray(scores), np.asarray(labels), threshold=self.threshold
+    def figures(
+        self,
+        curves: int = 0,
+        *,
+        protocol: str = "exact",
+        maps: Sequence[Float32[np.ndarray, "h w"]] | None = None,
+    ) -> tuple[dict[str, float], Curves]:
+        """The metrics that are defined, and points of the ROC and PRO curves.
+
+        Args:
+            curves: how many points; 0: none.
+            protocol: of pixel metrics, as for `evaluate_maps`.
+            maps: in place of the fused ones, such as those of one modality; scores are then their
+                largest values, and the threshold is left out.
+        """
+        known_maps = self._maps if maps is None else list(maps)
+        scores = self.scores if maps is None else [float(one.max()) for one in known_maps]
+        found: dict[str, float] = {"scans": float(len(scores))}
+        known = [(s, t.label) for s, t in zip(scores, self.truths, strict=True)]
+        known = [(score, label) for score, label in known if label in (0, 1)]
+        found["defective"] = float(sum(label == 1 for _, label in known))
+        if 0 < found["defective"] < len(known):
+            values, labels = (np.asarray(column) for column in zip(*known, strict=True))
+            threshold = self.threshold if maps is None else None
+            found |= image_metrics(values, labels, threshold=threshold)
+        drawn: Curves = {}
+        masks = [truth.mask for truth in self.truths if truth.mask is not None]
+        if masks and len(masks) == len(self.truths) and any(mask.any() for mask in masks):
+            pixels = evaluate_maps(
+                _AtScanSize(known_maps, self.truths),
+                masks,
+                ignore=[truth.ignore for truth in self.truths],
+                curves=curves,
+                protocol=protocol,
             )
-        drawn: dict[str, Any] = {}
-        masks = [mask for mask in self._masks if mask is not None]
-        if masks and len(masks) == len(self._masks) and any(mask.any() for mask in masks):
-            pixels = evaluate_maps(self._maps, masks, ignore=self._ignore, curves=curves)
             drawn = {name: pixels.pop(name) for name in ("roc", "pro") if name in pixels}
-            figures |= pixels
-        return {name: float(value) for name, value in figures.items()}, drawn
+            found |= pixels
+        return {name: float(value) for name, value in found.items()}, drawn
 
 
 class _AtScanSize:
     """Maps at the model's size, seen at their scans' size; can be walked through again."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._maps: list[tuple[Float32[np.ndarray, "h w"], Any]] = []
-
-    def add(self, name: str, fused: Float32[np.ndarray, "h w"], views: Views) -> None:
-        self.names.append(name)
-        self._maps.append((fused, views.frame))
+    def __init__(self, maps: Sequence[Float32[np.ndarray, "h w"]], truths: Sequence[Truth]):
+        self.names = [truth.key for truth in truths]
+        self._maps, self._truths = maps, truths
 
     def __iter__(self) -> Iterator[Float32[np.ndarray, "H W"]]:
-        return (frame.to_scan(fused) for fused, frame in self._maps)
+        pairs = zip(self._maps, self._truths, strict=True)
+        return (truth.frame.to_scan(one) for one, truth in pairs)

@@ -1,71 +1,115 @@
-"""Pictures to score in one compiled program; with another runtime for the encoder, in two.
+"""Pictures → maps and score in one compiled program; with another runtime for the encoder, in two.
 
-Dimension letters: M modalities, B batch, h w model pixels, N tokens, C channels, K prototypes.
+Dimension letters: M modalities, B images, h w model pixels, N tokens, C channels, K prototypes.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 
+from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.methods.method import Method
 from pirn_jax.scoring import score_distances
 
-Judgement = tuple[Array, dict[str, Array], Array, Array | None]
+
+class Outputs(NamedTuple):
+    """What the device makes of a batch.
+
+    Attributes:
+        fused: anomaly maps.
+        maps: of each modality.
+        score: image scores.
+        usage: share of the tokens that each prototype answers for; None where there are none.
+    """
+
+    fused: Float32[Array, "B h w"]
+    maps: Float32[Array, "M B h w"]
+    score: Float32[Array, " B"]
+    usage: Float[Array, "M B K"] | None
+
+
+class FromPictures(Protocol):
+    """Encoder, method and scoring."""
+
+    def __call__(
+        self,
+        weights: Params,
+        parameters: Params,
+        statistics: Params,
+        pictures: Float[Array | np.ndarray, "M B h w 3"],
+        valid: Bool[Array | np.ndarray, "B N"],
+    ) -> Outputs:
+        """What the device makes of pictures."""
+        ...
+
+
+class FromTokens(Protocol):
+    """Method and scoring."""
+
+    def __call__(self, parameters: Params, statistics: Params, tokens: Tokens) -> Outputs:
+        """What the device makes of tokens."""
+        ...
+
+
+class Inference(NamedTuple):
+    """The compiled programs of a method with an encoder."""
+
+    from_pictures: FromPictures
+    from_tokens: FromTokens
 
 
 @functools.lru_cache(maxsize=4)
-def programs(
-    encoder: Encoder, method: Method, modalities: tuple[str, ...], top: float
-) -> tuple[Any, Any]:
-    """Compiled once for all models of a method: from pictures, and from tokens, to maps.
+def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
+    """The programs, compiled once for all models of a method when they are first called.
 
-    Both return the fused map (B, h, w), each modality's, the score (B,), and (M, B, K) the share of
-    the tokens each prototype answers for, None where there are none.
+    Args:
+        encoder: for pictures of its size.
+        method: gives tokens distances.
+        top: share of a map's largest values whose mean is the image score; 0: the largest.
     """
 
-    def from_tokens(
-        parameters: Any, statistics: Any, tokens: Float[Array, "M B N C"], valid: Bool[Array, "B N"]
-    ) -> Judgement:
-        distance, usage = method.distances(parameters, statistics, tokens, valid)
-        # What is no part of the object counts as perfectly rebuilt.
-        distance = jnp.where(valid[None], distance, 0.0)
-        each = {name: distance[place] for place, name in enumerate(modalities)}
-        maps = score_distances(each, encoder.image_size, grid=encoder.grid, top=top)
-        return maps.fused, maps.modalities, maps.score, usage
+    def from_tokens(parameters: Params, statistics: Params, tokens: Tokens) -> Outputs:
+        distance, usage = method.distances(parameters, statistics, tokens)
+        if tokens.valid is not None:
+            # What is no part of the object counts as perfectly rebuilt.
+            distance = jnp.where(tokens.valid[None], distance, 0.0)
+        maps = score_distances(distance, encoder.image_size, grid=encoder.grid, top=top)
+        return Outputs(maps.fused, maps.modalities, maps.score, usage)
 
     def from_pictures(
-        weights: Any,
-        parameters: Any,
-        statistics: Any,
+        weights: Params,
+        parameters: Params,
+        statistics: Params,
         pictures: Float[Array, "M B h w 3"],
         valid: Bool[Array, "B N"],
-    ) -> Judgement:
+    ) -> Outputs:
         stacked = pictures.reshape(-1, *pictures.shape[2:])
-        tokens = encoder.tokens(weights, stacked)
-        tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])
-        return from_tokens(parameters, statistics, tokens, valid)
+        values = encoder.tokens(weights, stacked)
+        values = values.reshape(*pictures.shape[:2], *values.shape[1:])
+        return from_tokens(parameters, statistics, Tokens(values, valid))
 
-    scored = jax.jit(from_tokens)
+    compiled = jax.jit(from_tokens)
     if encoder.runtime == "jax":
-        return jax.jit(from_pictures), scored
+        return Inference(jax.jit(from_pictures), compiled)
 
     def in_two(
-        _: Any,
-        parameters: Any,
-        statistics: Any,
+        weights: Params,
+        parameters: Params,
+        statistics: Params,
         pictures: Float[Array | np.ndarray, "M B h w 3"],
         valid: Bool[Array | np.ndarray, "B N"],
-    ) -> tuple[Array, dict[str, Array], Array, Array]:
-        tokens = encoder(pictures.reshape(-1, *pictures.shape[2:]))
-        tokens = tokens.reshape(*pictures.shape[:2], *tokens.shape[1:])
-        return scored(parameters, statistics, tokens, valid)
+    ) -> Outputs:
+        del weights  # the other runtime has its own
+        values = encoder(pictures.reshape(-1, *pictures.shape[2:]))
+        values = values.reshape(*pictures.shape[:2], *values.shape[1:])
+        return compiled(parameters, statistics, Tokens(values, valid))
 
-    return in_two, scored
+    return Inference(in_two, compiled)

@@ -191,6 +191,7 @@ def load_encoder(
     dtype: str = "float32",
     groups: int = 1,
     runtime: str = "jax",
+    preferred: str | None = None,
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -214,6 +215,7 @@ def load_encoder(
             averaged apart and lie side by side on the channel axis.
         runtime: what calls run on: "jax", or "openvino", faster on a CPU and nearly equal (see
             `openvino.py`).
+        preferred: the network that "auto" looks for in the cache and the hub; None as said there.
 
     Raises:
         ConfigError: an unknown name, size, layer, rule, dtype or runtime.
@@ -223,7 +225,7 @@ def load_encoder(
     """
     source = None
     if name == "auto":
-        name, weights, source = _choose(weights)
+        name, weights, source = _choose(weights, preferred)
     config = encoder_config(name)
     size = _checked_size(config, image_size)
     if callable(layers):
@@ -280,19 +282,24 @@ def _file_of(weights: str | Path) -> Path:
     return path / "model.safetensors" if path.is_dir() else path
 
 
-def _choose(weights: str | Path | None) -> tuple[str, str | Path | None, Source | None]:
+def _choose(
+    weights: str | Path | None, preferred: str | None
+) -> tuple[str, str | Path | None, Source | None]:
     """What "auto" means here: the name, with the weights given or the source found for it."""
     if weights == "random":
         return "demo", None, None
     if weights is not None:
         return identify(_file_of(weights)), weights, None
     names = ["dinov2-small", "dinov2-base"]
-    preferred, other = names[::-1] if jax.default_backend() == "gpu" else names
-    for name in (preferred, other):
+    if preferred is not None:
+        names = [preferred]
+    elif jax.default_backend() == "gpu":
+        names.reverse()
+    for name in names:
         if source := hub.cached_weights(encoder_config(name)):
             return name, None, source
     try:
-        return preferred, None, hub.download_weights(encoder_config(preferred))
+        return names[0], None, hub.download_weights(encoder_config(names[0]))
     except hub.Unavailable as error:
         _log.warning("%s", error)
         return "demo", None, None

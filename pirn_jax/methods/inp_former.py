@@ -1,17 +1,8 @@
-"""INP-Former, one for each modality: the decoder may only use what the image's own tokens share.
+"""INP-Former, one for each modality, trained as its authors train it.
 
-A few prototypes gather what is common to an image's tokens x (cross-attention, once per image); a
-decoder then rebuilds the tokens from these prototypes alone. With h heads and LayerNorm LN:
-
-    P   = aggregate(learned prototypes, x)            softmax cross-attention and MLP, residual
-    x_0 = MLP(x)                                       the bottleneck
-    y   = relu(s_h cos(q(LN x_i), k(LN P))) v(LN P)    no softmax, and no residual: no way round P
-    x_i+1 = y + MLP(LN y)
-
-The encoder's layers are compared in two groups, with the decoder's blocks in reverse: the mean of
-the earlier half of the layers with that of the later half of the blocks. The loss is the soft
-mining loss of `pirn_jax.decoder.loss` averaged over both, plus 0.2 of the mean distance of tokens
-to their nearest prototype (coherence).
+The network is in `inp_former_network`. The loss is the soft mining loss of `pirn_jax.decoder.loss`
+averaged over both groups of layers, plus 0.2 of the mean distance of tokens to their nearest
+prototype (coherence).
 
 |                | published (few-shot)                             | here                         |
 |----------------|--------------------------------------------------|------------------------------|
@@ -26,7 +17,7 @@ to their nearest prototype (coherence).
 | initialisation | N(0, 0.01) cut at 3 sigma, prototypes N(0, 1)    | the same                     |
 | map            | groups averaged, bilinear with corners aligned,  | groups averaged, then as all |
 |                | resized to 256, 5x5 box of a Gaussian            | methods here                 |
-| image score    | mean of the largest 1 %                          | the same (`--top 0.01`)      |
+| image score    | mean of the largest 1 %                          | the same (`top`)             |
 | pictures       | 448, centre 392                                  | as all methods here          |
 | background     | part of the image                                | the same in training; 0 in   |
 |                |                                                  | the map, as in all methods   |
@@ -38,37 +29,94 @@ stacking jobs would not shorten it. Nothing is checkpointed, and one device does
 Source: Luo et al. 2025 (INP-Former, arXiv 2503.02424) and its released few-shot code; PIRN, Table 1
 (two streams, maps summed).
 
-Dimension letters: M modalities, S images, N tokens, C channels of a group, G groups, K prototypes,
-T steps, B images of a step, H heads, D channels per head.
+Dimension letters: M modalities, S images, N tokens, C channels of a group, G groups, T steps, B
+images of a step.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int
 
+from pirn_jax.decoder import Params, Tokens
+from pirn_jax.decoder.config import LossConfig
+from pirn_jax.decoder.distance import token_distance
 from pirn_jax.decoder.loss import stream_loss
-from pirn_jax.errors import PirnError
-from pirn_jax.recipes import InpFormerRecipe, LossConfig
-from pirn_jax.scoring import token_distance
-from pirn_jax.training import Job, Trained
+from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.geometry.augmentation import Augmentation, Augmentations
+from pirn_jax.methods.inp_former_network import GROUPS, Size, create_streams, forward
+from pirn_jax.methods.method import LearnOptions
+from pirn_jax.methods.settings import Layers, MethodSettings
+from pirn_jax.training import Trained, TrainingJob
 from pirn_jax.training.loop import stretches
 
-GROUPS = 2
-NORM_EPSILON = 1e-8
+if TYPE_CHECKING:
+    from pirn_jax.encoder import Encoder
+
 LARGEST_GRADIENT = 0.1
 DECAY, MOMENT1, MOMENT2, SMALLEST = 1e-4, 0.9, 0.999, 1e-10  # of StableAdamW
 LAST_RATE = 0.1  # of the highest
 
-Parameters = dict[str, Any]
+
+@dataclass(frozen=True)
+class InpFormerSettings(MethodSettings):
+    """INP-Former; the values are its authors'."""
+
+    top: float = 0.01
+    """Image score: mean of this share of the map's largest values; 0: the largest."""
+    augment: bool = True
+    """Train on 22 copies of each shot."""
+    prototypes: int = 6
+    """Intrinsic normal prototypes per image."""
+    blocks: int = 8
+    """Of the decoder; even, as they are compared in two halves."""
+    mining: float = 3.0
+    """Power of the soft mining weights."""
+    coherence: float = 0.2
+    """Weight of the loss that draws prototypes to the image's tokens."""
+    learning_rate: float = 1e-3
+    """Highest; reached after the warm-up, then a cosine to a tenth of it."""
+    warm_up: int = 100
+    """Steps of it."""
+    epochs: int = 200
+    """Passes over the shots and their copies."""
+    batch_size: int = 16
+    """Images a step; the last, smaller batch of an epoch is dropped, unless it is the only one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(prototypes=1, blocks=2, warm_up=0, epochs=1, batch_size=1)
+        if self.blocks % 2:
+            raise ConfigError(f"blocks: expected an even number, got {self.blocks}", "use 8")
+        for name in ("mining", "coherence"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate: expected above 0, got {self.learning_rate}")
+
+    def encoder_layers(self) -> tuple[Layers, int]:
+        """Eight blocks in two groups."""
+        return layers_of, GROUPS
+
+    def augmentations(self) -> Augmentations:
+        """The 21 copies beside each shot, or none."""
+        return authors_augmentations() if self.augment else ()
+
+    def create(self, modalities: tuple[str, ...], encoder: Encoder) -> InpFormer:
+        """The networks, for tokens of that encoder."""
+        return InpFormer(len(modalities), encoder.config.width, encoder.config.heads, self)
+
+
+RECIPES = {"default": InpFormerSettings()}
 
 
 def layers_of(depth: int) -> tuple[int, ...]:
@@ -78,141 +126,19 @@ def layers_of(depth: int) -> tuple[int, ...]:
     return tuple(round(layer * depth / 12) for layer in range(3, 11))
 
 
-# The network
-
-
-class Size(NamedTuple):
-    """Of a network: K, the decoder's blocks, C and H."""
-
-    prototypes: int
-    blocks: int
-    channels: int
-    heads: int
-
-
-def create(size: Size, key: PRNGKeyArray) -> Parameters:
-    """Parameters before training; those of the decoder's blocks lead with the block."""
-    c, keys = size.channels, iter(jax.random.split(key, 16))
-
-    def linear(inputs: int, outputs: int, *lead: int) -> Parameters:
-        drawn = jax.random.truncated_normal(next(keys), -3.0, 3.0, (*lead, inputs, outputs))
-        return {"kernel": 0.01 * drawn, "bias": jnp.zeros((*lead, outputs))}
-
-    def norm(*lead: int) -> Parameters:
-        return {"scale": jnp.ones((*lead, c)), "bias": jnp.zeros((*lead, c))}
-
-    def block(*lead: int) -> Parameters:
-        return {
-            "norm1": norm(*lead),
-            "query": linear(c, c, *lead),
-            "key_value": linear(c, 2 * c, *lead),
-            "out": linear(c, c, *lead),
-            "norm2": norm(*lead),
-            "enter": linear(c, 4 * c, *lead),
-            "leave": linear(4 * c, c, *lead),
-        }
-
-    return {
-        "prototypes": jax.random.normal(next(keys), (size.prototypes, c)),
-        "aggregation": block(),
-        "bottleneck": {"enter": linear(c, 4 * c), "leave": linear(4 * c, c)},
-        "decoder": block(size.blocks) | {"sharpness": jnp.ones((size.blocks, size.heads))},
-    }
-
-
-@partial(jax.jit, static_argnums=0)
-def create_streams(size: Size, keys: Array) -> Parameters:
-    """`create` for each key; every leaf leads with it."""
-    return jax.vmap(partial(create, size))(keys)
-
-
-def forward(
-    parameters: Parameters, tokens: Float[Array, "B N GC"], heads: int
-) -> tuple[Float[Array, "G B N C"], Float[Array, "G B N C"], Float[Array, ""]]:
-    """The tokens of each group, what the decoder makes of them, and the coherence loss."""
-    targets = jnp.stack(jnp.split(tokens, GROUPS, axis=-1))
-    mean = targets.mean(0)
-    prototypes = jnp.broadcast_to(
-        parameters["prototypes"][None], (len(mean), *parameters["prototypes"].shape)
-    )
-    prototypes = aggregate(parameters["aggregation"], prototypes, mean, heads)
-    coherence = (1.0 - unit(mean) @ unit(prototypes).swapaxes(-1, -2)).min(-1).mean()
-    bottleneck = parameters["bottleneck"]
-
-    def decode(x: Array, block: Parameters) -> tuple[Array, Array]:
-        x = rebuild(block, x, prototypes, heads)
-        return x, x
-
-    _, outputs = jax.lax.scan(decode, mlp(bottleneck, mean), parameters["decoder"])
-    reverse = outputs[::-1]
-    rebuilt = reverse.reshape(GROUPS, -1, *reverse.shape[1:]).mean(1)
-    return targets, rebuilt, coherence
-
-
-def aggregate(
-    block: Parameters, prototypes: Float[Array, "B K C"], x: Float[Array, "B N C"], heads: int
-) -> Float[Array, "B K C"]:
-    """Prototypes that gather what the tokens share."""
-    q, k, v = attend(block, prototypes, x, heads)
-    weight = jax.nn.softmax(jnp.einsum("bkhd,bnhd->bhkn", q, k) * q.shape[-1] ** -0.5, axis=-1)
-    prototypes = prototypes + linear(block["out"], merged(weight, v))
-    return prototypes + mlp(block, normalised(block["norm2"], prototypes))
-
-
-def rebuild(
-    block: Parameters, x: Float[Array, "B N C"], prototypes: Float[Array, "B K C"], heads: int
-) -> Float[Array, "B N C"]:
-    """Tokens made of prototypes, the nearer ones weighing more."""
-    q, k, v = attend(block, x, prototypes, heads)
-    cosine = jnp.einsum("bnhd,bkhd->bhnk", unit(q), unit(k))
-    weight = jax.nn.relu(cosine * block["sharpness"][None, :, None, None])
-    y = linear(block["out"], merged(weight, v))
-    return y + mlp(block, normalised(block["norm2"], y))
-
-
-def attend(
-    block: Parameters, x: Float[Array, "B X C"], y: Float[Array, "B Y C"], heads: int
-) -> tuple[Float[Array, "B X H D"], Float[Array, "B Y H D"], Float[Array, "B Y H D"]]:
-    """Queries of x, keys and values of y, both after one and the same LayerNorm."""
-    q = linear(block["query"], normalised(block["norm1"], x))
-    kv = linear(block["key_value"], normalised(block["norm1"], y))
-    k, v = jnp.split(kv, 2, axis=-1)
-    q, k, v = (z.reshape(*z.shape[:2], heads, -1) for z in (q, k, v))
-    return q, k, v
-
-
-def merged(weight: Float[Array, "B H X Y"], v: Float[Array, "B Y H D"]) -> Float[Array, "B X C"]:
-    """Weighted values, the heads side by side again."""
-    mixed = jnp.einsum("bhxy,byhd->bxhd", weight, v)
-    return mixed.reshape(*mixed.shape[:2], -1)
-
-
-def linear(layer: Parameters, x: Float[Array, "B X _"]) -> Float[Array, "B X _"]:
-    """X W + b, as one product of matrices."""
-    kernel = layer["kernel"]
-    flat = x.reshape(-1, x.shape[-1]) @ kernel
-    return flat.reshape(*x.shape[:2], -1) + layer["bias"][None, None]
-
-
-def mlp(layers: Parameters, x: Float[Array, "B X C"]) -> Float[Array, "B X C"]:
-    """Two layers around an exact GELU."""
-    return linear(layers["leave"], jax.nn.gelu(linear(layers["enter"], x), approximate=False))
-
-
-def normalised(layer: Parameters, x: Float[Array, "B X C"]) -> Float[Array, "B X C"]:
-    """LayerNorm."""
-    centred = x - x.mean(-1, keepdims=True)
-    variance = (centred * centred).mean(-1, keepdims=True)
-    scaled = centred * jax.lax.rsqrt(variance + NORM_EPSILON)
-    return scaled * layer["scale"][None, None] + layer["bias"][None, None]
-
-
-def unit(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
-    """Brought to length 1; its gradient is finite at 0."""
-    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-24))
-
-
-# Training
+def authors_augmentations() -> Augmentations:
+    """The 21 copies that INP-Former trains on beside each shot."""
+    sixteenth = 180 / 16
+    steps = (-4, -3, -2, -1, 1, 2, 3, 4)
+    turned = [Augmentation("move", sixteenth * n, reflect=True) for n in steps]
+    shifted = [
+        Augmentation("move", shift=(down, right), reflect=True)
+        for size in (0.2, 0.1)
+        for down, right in itertools.product((size, -size), repeat=2)
+    ]
+    quarters = [Augmentation("move", 90.0 * n) for n in (1, 2, 3)]
+    mirrored = Augmentation("move", mirror=True)
+    return (*turned, *shifted, mirrored, Augmentation("grey"), *quarters)
 
 
 class Moments(NamedTuple):
@@ -258,14 +184,14 @@ def stable_adamw(
     return parameter - size * mean / denominator, mean, square, largest
 
 
-def clipped(gradient: Parameters) -> Parameters:
+def clipped(gradient: Params) -> Params:
     """Scaled down to the largest norm allowed, of all tensors together."""
     norm = jnp.sqrt(sum((g * g).sum() for g in jax.tree.leaves(gradient)))
     factor = jnp.minimum(1.0, LARGEST_GRADIENT / (norm + 1e-6))
     return jax.tree.map(lambda g: g * factor, gradient)
 
 
-def rates(recipe: InpFormerRecipe, steps: int) -> Float[np.ndarray, " T"]:
+def rates(recipe: InpFormerSettings, steps: int) -> Float[np.ndarray, " T"]:
     """The learning rate of each step: from 0 up in a line, then down along a cosine."""
     high, low = recipe.learning_rate, LAST_RATE * recipe.learning_rate
     rest = max(0, steps - recipe.warm_up)
@@ -281,7 +207,7 @@ class Loss(NamedTuple):
     coherence: float
     heads: int
 
-    def __call__(self, parameters: Parameters, tokens: Float[Array, "B N GC"]) -> Array:
+    def __call__(self, parameters: Params, tokens: Float[Array, "B N GC"]) -> Array:
         """Soft mining, averaged over the groups, and coherence."""
         targets, rebuilt, coherence = forward(parameters, tokens, self.heads)
         mining = LossConfig("flattened", self.mining)
@@ -292,17 +218,17 @@ class Loss(NamedTuple):
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def run_steps(
     loss: Loss,
-    state: tuple[Parameters, Moments],
+    state: tuple[Params, Moments],
     tokens: Float[Array, "M S N GC"],
     indices: Int[Array, "T B"],
     rate: Float[Array, " T"],
     step: Float[Array, " T"],
-) -> tuple[tuple[Parameters, Moments], Float[Array, "T M"]]:
+) -> tuple[tuple[Params, Moments], Float[Array, "T M"]]:
     """Many steps of the modalities' networks: the state after, and each loss before each step."""
 
     def update(
-        state: tuple[Parameters, Moments], images: Array, rate: Array, step: Array
-    ) -> tuple[tuple[Parameters, Moments], Array]:
+        state: tuple[Params, Moments], images: Array, rate: Array, step: Array
+    ) -> tuple[tuple[Params, Moments], Array]:
         parameters, moments = state
         value, gradient = jax.value_and_grad(loss)(parameters, images)
 
@@ -327,76 +253,62 @@ class InpFormer:
     """An INP-Former for each modality.
 
     Attributes:
-        modalities: which streams, in the order of M.
+        modalities: M, how many streams.
         channels: C of a group; tokens have those of all groups side by side.
         heads: of all attentions: the encoder's.
-        recipe: of training; no part of how it judges.
+        settings: of training; no part of how it judges.
     """
 
-    modalities: tuple[str, ...]
+    modalities: int
     channels: int
     heads: int
-    recipe: InpFormerRecipe = field(compare=False)
+    settings: InpFormerSettings = field(compare=False)
 
-    def learn(
-        self,
-        jobs: Sequence[Job],
-        *,
-        progress: Callable[[int, int, dict[str, Any]], None] | None = None,
-        **_: Any,
-    ) -> list[Trained]:
+    def learn(self, jobs: Sequence[TrainingJob], **options: Unpack[LearnOptions]) -> list[Trained]:
         """Train each job's networks, one job after the other.
-
-        Args:
-            jobs: what a job becomes does not depend on the others.
-            progress: see `pirn_jax.training.train`.
 
         Raises:
             PirnError: a loss that is not finite.
         """
         # Filled up to one number of images, so that one program serves all.
-        most = max(len(job.shots.valid) for job in jobs)
-        trained = []
+        most = max(job.shots.values.shape[1] for job in jobs)
+        progress, epochs = options.get("progress"), self.settings.epochs
+        trained: list[Trained] = []
         for job in jobs:
 
-            def report(
-                line: dict[str, Any], before: int = len(trained) * self.recipe.epochs
-            ) -> None:
+            def report(line: dict[str, Any], before: int = len(trained) * epochs) -> None:
                 if progress is not None:
-                    total = self.recipe.epochs * len(jobs)
-                    progress(before + line["epoch"], total, {line["job"]: line})
+                    progress(before + line["epoch"], epochs * len(jobs), {line["job"]: line})
 
             trained.append(self._train(job, most, report))
         return trained
 
     def distances(
-        self,
-        parameters: Parameters,
-        statistics: Parameters,
-        tokens: Float[Array, "M B N GC"],
-        valid: Bool[Array, "B N"],
+        self, parameters: Params, statistics: Params, tokens: Tokens
     ) -> tuple[Float[Array, "M B N"], None]:
         """1 - cos of tokens and what was made of them, the mean of the groups."""
-        del statistics, valid
+        del statistics
 
-        def stream(parameters: Parameters, tokens: Array) -> Array:
+        def stream(parameters: Params, tokens: Array) -> Array:
             targets, rebuilt, _ = forward(parameters, tokens, self.heads)
             return jax.vmap(token_distance)(targets, rebuilt).mean(0)
 
-        return jax.vmap(stream)(parameters, tokens), None
+        return jax.vmap(stream)(parameters, jnp.asarray(tokens.values)), None
 
-    def skeleton(self) -> tuple[Parameters, Parameters]:
+    def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics."""
         return jax.eval_shape(lambda: self._create(0)), {}
 
-    def _create(self, seed: int) -> Parameters:
-        keys = jax.random.split(jax.random.key(seed), len(self.modalities))
-        size = Size(self.recipe.prototypes, self.recipe.blocks, self.channels, self.heads)
+    def _create(self, seed: int) -> Params:
+        keys = jax.random.split(jax.random.key(seed), self.modalities)
+        size = Size(self.settings.prototypes, self.settings.blocks, self.channels, self.heads)
         return create_streams(size, keys)
 
-    def _train(self, job: Job, most: int, report: Callable[[dict[str, Any]], None]) -> Trained:
-        recipe = self.recipe
-        streams = np.stack([np.asarray(getattr(job.shots, name)) for name in self.modalities])
+    def _train(
+        self, job: TrainingJob, most: int, report: Callable[[dict[str, Any]], None]
+    ) -> Trained:
+        recipe = self.settings
+        streams = np.asarray(job.shots.values)
         images = streams.shape[1]
         tokens = jnp.asarray(streams[:, np.arange(most) % images])
         size = min(images, recipe.batch_size)
@@ -426,7 +338,7 @@ class InpFormer:
                 line = {"job": job.name, "epoch": epoch, "step": epoch * steps}
                 history.append(line | {"loss": float(loss)})
             report(history[-1])
-        return Trained(job.name, None, jax.tree.map(np.array, state[0]), {}, history)
+        return Trained(job.name, jax.tree.map(np.array, state[0]), {}, history)
 
 
 def _order(seed: int, epoch: int, images: int, size: int) -> Int[np.ndarray, "T B"]:

@@ -10,7 +10,7 @@
 | tokens         | PatchCore: 3x3 means of two CNN stages;           | the encoder's, `pool` for  |
 |                | AnomalyDINO: last layer of DINOv2-S               | 3x3 means                  |
 | shots          | AnomalyDINO: turned in 45° steps, where "agnostic"| `rotations=8`              |
-| image score    | PatchCore: largest distance, re-weighted by the   | `--top`: largest value of  |
+| image score    | PatchCore: largest distance, re-weighted by the   | `top`   : largest value of  |
 |                | neighbour's own neighbours; AnomalyDINO: mean of  | the map, or mean of its    |
 |                | the largest 1 % of the tokens' distances          | largest 1 %; no weights    |
 | modalities     | one                                               | a bank each, maps summed   |
@@ -30,21 +30,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from pirn_jax.methods.tokens import fit, scaled, statistics_shapes
+from pirn_jax.decoder import Params, Tokens
+from pirn_jax.decoder.distance import token_distance
 from pirn_jax.errors import BadInputError
-from pirn_jax.recipes import MemoryRecipe
-from pirn_jax.scoring import token_distance
-from pirn_jax.training import Job, Trained
+from pirn_jax.methods.method import LearnOptions
+from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
+from pirn_jax.training import Trained, TrainingJob
+
+if TYPE_CHECKING:
+    from pirn_jax.encoder import Encoder
 
 CHUNK = 1024  # tokens of the bank compared at once; the bank is filled up to a multiple
+
+
+@dataclass(frozen=True)
+class MemorySettings(TokenSettings):
+    """The memory of the shots' tokens."""
+
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """To the nearest token: cosine (1 - cos), or euclidean."""
+
+    def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Memory:
+        """The memory, for tokens of that encoder."""
+        return Memory(self, len(modalities), encoder.grid, encoder.channels)
+
+
+RECIPES = {"default": MemorySettings()}
 
 
 @dataclass(frozen=True)
@@ -52,18 +71,18 @@ class Memory:
     """Nearest neighbours among the tokens of the shots.
 
     Attributes:
-        recipe: see MemoryRecipe.
-        modalities: which streams, in the order of M.
+        settings: see MemorySettings.
+        modalities: M, how many streams.
         grid: rows and columns of the tokens.
         channels: C.
     """
 
-    recipe: MemoryRecipe
-    modalities: tuple[str, ...]
+    settings: MemorySettings
+    modalities: int
     grid: tuple[int, int]
     channels: int
 
-    def learn(self, jobs: Sequence[Job], **_: Any) -> list[Trained]:
+    def learn(self, jobs: Sequence[TrainingJob], **_: Unpack[LearnOptions]) -> list[Trained]:
         """A bank for each job; nothing is trained, so there is no history.
 
         Raises:
@@ -71,38 +90,36 @@ class Memory:
         """
         trained = []
         for job in jobs:
-            statistics, bank = fit(self.recipe, self.grid, self.modalities, job.shots)
+            statistics, bank = fit(self.settings, self.grid, job.shots)
             if not bank.shape[1]:
                 raise BadInputError(f"{job.name}: no token of the shots shows the part")
             # Filled up with itself: the nearest stays the nearest, and few shapes are compiled.
             size = -(-bank.shape[1] // CHUNK) * CHUNK
             filled = bank[:, np.arange(size) % bank.shape[1]]
-            statistics = {name: np.asarray(value) for name, value in statistics.items()}
-            trained.append(Trained(job.name, None, {"bank": filled}, statistics, []))
+            trained.append(Trained(job.name, {"bank": filled}, statistics, []))
         return trained
 
     def distances(
         self,
-        parameters: dict[str, Array],
-        statistics: dict[str, Array],
-        tokens: Float[Array, "M B N C"],
-        valid: Bool[Array, "B N"],
+        parameters: Params,
+        statistics: Params,
+        tokens: Tokens,
     ) -> tuple[Float[Array, "M B N"], None]:
         """Each token's distance to its nearest in the bank."""
-        queries = scaled(self.recipe, self.grid, statistics, tokens, valid)
+        queries = scaled(self.settings, self.grid, statistics, tokens)
         m, b, n, c = queries.shape
         flat = queries.reshape(m, b * n, c)
         found = jax.vmap(self._nearest)(flat, parameters["bank"])
         return found.reshape(m, b, n), None
 
-    def skeleton(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics; -1 is any size."""
-        count = len(self.modalities)
+        count = self.modalities
         bank = jax.ShapeDtypeStruct((count, -1, self.channels), jnp.float32)
-        return {"bank": bank}, statistics_shapes(self.recipe.scale, count, self.channels)
+        return {"bank": bank}, statistics_shapes(self.settings.scale, count, self.channels)
 
     def _nearest(self, queries: Float[Array, "Q C"], bank: Float[Array, "T C"]) -> Array:
-        cosine = self.recipe.distance == "cosine"
+        cosine = self.settings.distance == "cosine"
         left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
 
         def look(best: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[Any, None]:

@@ -12,7 +12,7 @@ given share of their variance.
 | components     | 99 % of the variance                           | `variance`                    |
 | distance       | squared length of the residual                 | that, or 1 - cos of (x - m)   |
 |                |                                                | and its projection            |
-| image score    | mean of the largest 1 % of the map             | `--top`                       |
+| image score    | mean of the largest 1 % of the map             | `top`                          |
 | modalities     | one                                            | a subspace each, maps summed  |
 
 Source: Lendering et al. 2026 (SubspaceAD, arXiv 2602.23013) and its released settings.
@@ -24,31 +24,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from pirn_jax.methods.tokens import fit, scaled, statistics_shapes
-from pirn_jax.errors import BadInputError
-from pirn_jax.recipes import SubspaceRecipe
-from pirn_jax.scoring import token_distance
-from pirn_jax.training import Job, Trained
+from pirn_jax.decoder import Params, Tokens
+from pirn_jax.decoder.distance import token_distance
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.methods.method import LearnOptions
+from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
+from pirn_jax.training import Trained, TrainingJob
+
+if TYPE_CHECKING:
+    from pirn_jax.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class SubspaceSettings(TokenSettings):
+    """Principal components of the shots' tokens."""
+
+    top: float = 0.01
+    """Image score: mean of this share of the map's largest values; 0: the largest."""
+    variance: float = 0.99
+    """Share of the variance that the components kept explain."""
+    distance: Literal["cosine", "euclidean"] = "euclidean"
+    """Token to its projection: euclidean (the squared length of what is missing), or cosine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.variance <= 1:
+            raise ConfigError(
+                f"variance: expected a share in (0, 1], got {self.variance}", "use 0.99"
+            )
+
+    def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Subspace:
+        """The subspaces, for tokens of that encoder."""
+        return Subspace(self, len(modalities), encoder.grid, encoder.channels)
+
+
+RECIPES = {"default": SubspaceSettings()}
 
 
 @dataclass(frozen=True)
 class Subspace:
     """Residuals of principal components; fields as of `Memory`."""
 
-    recipe: SubspaceRecipe
-    modalities: tuple[str, ...]
+    settings: SubspaceSettings
+    modalities: int
     grid: tuple[int, int]
     channels: int
 
-    def learn(self, jobs: Sequence[Job], **_: Any) -> list[Trained]:
+    def learn(self, jobs: Sequence[TrainingJob], **_: Unpack[LearnOptions]) -> list[Trained]:
         """Mean and components for each job; one decomposition, so there is no history.
 
         Raises:
@@ -56,42 +86,40 @@ class Subspace:
         """
         trained = []
         for job in jobs:
-            statistics, tokens = fit(self.recipe, self.grid, self.modalities, job.shots)
+            statistics, tokens = fit(self.settings, self.grid, job.shots)
             if not tokens.shape[1]:
                 raise BadInputError(f"{job.name}: no token of the shots shows the part")
             means, components = zip(
-                *(principal(stream, self.recipe.variance) for stream in tokens), strict=True
+                *(principal(stream, self.settings.variance) for stream in tokens), strict=True
             )
             parameters = {"mean": np.stack(means), "components": np.stack(components)}
-            statistics = {name: np.asarray(value) for name, value in statistics.items()}
-            trained.append(Trained(job.name, None, parameters, statistics, []))
+            trained.append(Trained(job.name, parameters, statistics, []))
         return trained
 
     def distances(
         self,
-        parameters: dict[str, Array],
-        statistics: dict[str, Array],
-        tokens: Float[Array, "M B N C"],
-        valid: Bool[Array, "B N"],
+        parameters: Params,
+        statistics: Params,
+        tokens: Tokens,
     ) -> tuple[Float[Array, "M B N"], None]:
         """Each token's distance to its projection."""
-        x = scaled(self.recipe, self.grid, statistics, tokens, valid)
+        x = scaled(self.settings, self.grid, statistics, tokens)
         x = x - parameters["mean"][:, None, None]
         components, precise = parameters["components"], jax.lax.Precision.HIGHEST
         inside = jnp.einsum("mbnc,mcr->mbnr", x, components, precision=precise)
         rebuilt = jnp.einsum("mbnr,mcr->mbnc", inside, components, precision=precise)
-        if self.recipe.distance == "cosine":
+        if self.settings.distance == "cosine":
             return jax.vmap(token_distance)(x, rebuilt), None
         return jnp.sum((x - rebuilt) ** 2, axis=-1), None
 
-    def skeleton(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics."""
-        count, channels = len(self.modalities), self.channels
+        count, channels = self.modalities, self.channels
         parameters = {
             "mean": jax.ShapeDtypeStruct((count, channels), jnp.float32),
             "components": jax.ShapeDtypeStruct((count, channels, channels), jnp.float32),
         }
-        return parameters, statistics_shapes(self.recipe.scale, count, channels)
+        return parameters, statistics_shapes(self.settings.scale, count, channels)
 
 
 def principal(

@@ -1,15 +1,6 @@
 """The folder of a run: everything its figures need to be believed and repeated.
 
-    runs/<name>/
-      config.json        every setting; `--config` takes it back
-      environment.json   command, packages, devices
-      split.json         the shots of each model, with SHA-256 of their files
-      history.jsonl      the loss, epoch by epoch
-      checkpoints/       to go on from
-      metrics.json scores.csv report.html
-      <category>/seed<k>/model/           what `PIRN.load` reads
-      <category>/seed<k>/…                see `pirn_jax.runs.results`
-
+What lies where is in `pirn_jax.report.layout`, what the files hold in `pirn_jax.report.schema`.
 Nothing is overwritten unasked, every file is there whole or not at all, and a run on generated data
 or with a demo encoder says so in each.
 """
@@ -24,18 +15,22 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from pirn_jax import __version__
-from pirn_jax.config import Config, TrainConfig
+from pirn_jax.config import TrainConfig
+from pirn_jax.config_json import from_json, to_json
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.runs.parts import Part
-from pirn_jax.storage import read_config, read_object
-from pirn_jax.scans import write_split
+from pirn_jax.geometry.prepared import PreparedCache, default_folder
+from pirn_jax.report import layout
+from pirn_jax.report.layout import ModelFolder
+from pirn_jax.report.schema import Environment
+from pirn_jax.storage import cache_folder, read_object
+from pirn_jax.training import FeatureCache
 from pirn_jax.training.compilation import use_compilation_cache
 
 Progress = Callable[[str, int, int, str], None]
@@ -55,29 +50,9 @@ PACKAGES = (
 _NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_seconds")
 
 
-def flat(config: TrainConfig) -> dict[str, Any]:
-    """The config as one JSON object, the detector's fields beside the run's.
-
-    Without those that say which of several processes this is.
-    """
-    document = asdict(config)
-    detector = document.pop("detector")
-    del detector["seed"], document["coordinator"], document["processes"], document["process"]
-    return document | detector
-
-
-def from_flat(document: Mapping[str, Any], path: str) -> TrainConfig:
-    """`flat` undone; fields left out have their defaults.
-
-    Raises:
-        ConfigError: an unknown field or a value that does not fit.
-    """
-    if "detector" in document:
-        raise ConfigError("no field 'detector'", "its fields stand beside the others", path)
-    own = {f.name for f in fields(Config)} - {"seed"}
-    detector = {name: value for name, value in document.items() if name in own}
-    rest = {name: value for name, value in document.items() if name not in own}
-    return read_config(TrainConfig, {**rest, "detector": detector}, path)
+def stored_config(config: TrainConfig) -> dict[str, Any]:
+    """A run's `config.json`: the background is what its data decides, if it does."""
+    return to_json(config) | {"background": config.model_config.background}
 
 
 def open_run(folder: Path) -> TrainConfig:
@@ -86,27 +61,23 @@ def open_run(folder: Path) -> TrainConfig:
     Raises:
         BadInputError: it is no run folder.
     """
-    path = folder / "config.json"
+    path = folder / layout.CONFIG
     if not path.is_file():
         raise BadInputError(
             "expected a run folder with a config.json", "give what --out of a training was", folder
         )
-    return replace(from_flat(read_object(path), str(path)), overwrite=False, resume=False)
+    config = from_json(TrainConfig, read_object(path), str(path))
+    return replace(config, overwrite=False, resume=False)
 
 
-def model_folders(run: Path, categories: Sequence[str] = ()) -> dict[tuple[str, int], Path]:
-    """The models of a run by category and seed, in order.
+def trained_models(run: Path, categories: Sequence[str] = ()) -> list[ModelFolder]:
+    """The trained models of a run, by category and seed.
 
     Raises:
         BadInputError: none, or a category without one.
     """
-    found = {}
-    for path in sorted(run.glob("*/seed*/model/config.json")):
-        seed = path.parents[1].name.removeprefix("seed")
-        if seed.isdigit():
-            found[path.parents[2].name, int(seed)] = path.parents[1]
-    found = dict(sorted(found.items()))
-    known = sorted({category for category, _ in found})
+    found = [place for place in layout.list_models(run) if place.trained]
+    known = sorted({place.category for place in found})
     for category in categories:
         if category not in known:
             raise BadInputError(
@@ -116,28 +87,28 @@ def model_folders(run: Path, categories: Sequence[str] = ()) -> dict[tuple[str, 
             )
     if not found:
         raise BadInputError("no trained model", "train, or resume the run", run)
-    return {key: place for key, place in found.items() if not categories or key[0] in categories}
+    return [place for place in found if not categories or place.category in categories]
 
 
-def claim_folder(config: TrainConfig) -> tuple[Path, bool]:
-    """The run folder, empty or to go on with, and whether there is nothing left to do."""
+def claim_folder(config: TrainConfig) -> bool:
+    """See to it that the run's folder is there, empty or to go on with.
+
+    Returns:
+        Whether there is nothing left to do.
+
+    Raises:
+        BadInputError: something else is there, or a run that is neither to be resumed nor removed.
+        ConfigError: the run there was started with other settings.
+    """
     folder = Path(config.folder)
     there = folder.exists() and (not folder.is_dir() or bool(contents(folder)))
-    if there and not (folder / "config.json").is_file():
+    if there and not (folder / layout.CONFIG).is_file():
         raise BadInputError(
             "is there already, and no run folder", "give another with --out", folder
         )
     if there and config.resume:
-        stored, wanted = flat(open_run(folder)), flat(config)
-        wanted["background"] = config.background
-        for name in stored:
-            same = json.dumps(stored[name]) == json.dumps(wanted[name])
-            if name not in _NOT_SETTINGS and not same:
-                raise ConfigError(
-                    f"the run was started with {name} = {stored[name]!r}, not {wanted[name]!r}",
-                    "resume with the same settings, or start another run with --out",
-                )
-        return folder, (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
+        _check_same(stored_config(open_run(folder)), stored_config(config))
+        return (folder / layout.METRICS).is_file() and (folder / layout.REPORT).is_file()
     if there and config.overwrite:
         shutil.rmtree(folder)
     elif there:
@@ -147,7 +118,17 @@ def claim_folder(config: TrainConfig) -> tuple[Path, bool]:
             folder,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return folder, False
+    return False
+
+
+def _check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name in stored:
+        same = json.dumps(stored[name]) == json.dumps(wanted[name])
+        if name not in _NOT_SETTINGS and not same:
+            raise ConfigError(
+                f"the run was started with {name} = {stored[name]!r}, not {wanted[name]!r}",
+                "resume with the same settings, or start another run with --out",
+            )
 
 
 def contents(folder: Path) -> list[Path]:
@@ -155,46 +136,30 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def write_shots(
-    folder: Path, config: TrainConfig, part: Part, keys: Sequence[str]
-) -> dict[str, Any]:
-    """Write a model's `split.json`, its shots with SHA-256 of their files, and return it."""
-    place = folder / part.name
-    place.mkdir(parents=True, exist_ok=True)
-    write_split(
-        place / "split.json",
-        part.data.train.select(keys),
-        seed=part.seed,
-        dataset=config.dataset,
-        category=part.category,
-        order=config.shots_order,
-    )
-    return read_object(place / "split.json")
-
-
-def environment(command: Sequence[str] = ()) -> dict[str, Any]:
-    """Command, packages and devices."""
-    versions = {}
+def environment(command: Sequence[str] = (), run: str = "") -> Environment:
+    """Command, packages and devices of this process."""
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    return {
-        "command": list(command),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "pirn_jax": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "packages": versions,
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
-    }
+    return Environment(
+        command=tuple(command),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        pirn_jax=__version__,
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        processors=os.cpu_count(),
+        packages=versions,
+        devices=tuple(f"{d.platform}: {d.device_kind}" for d in jax.local_devices()),
+        run=run,
+    )
 
 
-def start_caches(folder: str | None) -> Path:
-    """Where features are kept; compiled programs are kept there too, from now on."""
-    path = Path(folder or os.environ.get("PIRN_CACHE") or Path.home() / ".cache" / "pirn_jax")
+def start_caches(folder: str | None) -> tuple[FeatureCache, PreparedCache]:
+    """Features of shots and prepared normals that are kept; compiled programs are from now on."""
+    path = cache_folder(folder)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         use_compilation_cache(path / "xla")
-    return path
+    return FeatureCache(path / "features"), PreparedCache(default_folder(path))

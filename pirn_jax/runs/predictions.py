@@ -6,89 +6,126 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from pirn_jax.detector import MODEL_FORMAT, PIRN, Prediction
+from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector.saving import is_model
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.runs.folder import Progress, model_folders, start_caches
-from pirn_jax.runs.results import file_name
-from pirn_jax.storage import read_object
-from pirn_jax.scans import Scan, Split, open_dataset, open_files
-from pirn_jax.scans.datasets.dataset import Entry
-from pirn_jax.scans.formats.files import File
-from pirn_jax.scans.formats.options import Options, Unit
+from pirn_jax.report import layout
+from pirn_jax.report.heatmap import colour_map
+from pirn_jax.report.layout import picture_stem
+from pirn_jax.runs.folder import Progress, trained_models
+from pirn_jax.scans import Entry, File, Options, Scan, Split, open_dataset, open_files
 from pirn_jax.scans.datasets.reading import read_entry
+from pirn_jax.scans.formats import Unit
 from pirn_jax.scoring import Calibration, normalise
 
 PREDICTIONS = "predictions.jsonl"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to predict, with what, and where to; see `pirn_jax.predict.Arguments`."""
-
-    run: Path
-    files: tuple[Path, ...]
-    roles: Mapping[str, Path]
-    out: Path
-    category: str | None = None
-    seed: int | None = None
-    weights: str | None = None
-    unit: Unit = "auto"
-    batch: int = 4
-    overwrite: bool = False
-    cache: str | None = None
-    runtime: str | None = None
-
-
-def predict_scans(
-    request: Request,
-    failed: Callable[[str, PirnError], None],
-    progress: Progress | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Predict scan by scan.
+def find_scans(files: Sequence[Path], roles: Mapping[str, Path], unit: Unit) -> Split:
+    """The scans to predict, from files, one folder of them, or one scan's files by role.
 
     Args:
-        request: see `Request`.
-        failed: called with the key and the error of each scan that cannot be used.
-        progress: see `Progress`.
-
-    Yields:
-        A record per scan, written to disk already: key, score, label, threshold, regions, the
-        files, and whether the model's data was generated or its encoder a demo.
+        files: photographs, points and normal maps, paired by stem; or one folder.
+        roles: instead, files of a single scan by what they are: rgb, xyz, normals.
+        unit: of points.
 
     Raises:
-        PirnError: no such model, nothing to predict, or predictions there already.
+        PirnError: none, or both ways at once.
     """
-    if request.batch < 1:
-        raise ConfigError(f"batch: expected 1 or more, got {request.batch}", "use 4")
-    target = request.out / PREDICTIONS
-    if target.exists() and not request.overwrite:
-        raise BadInputError(
-            "there are predictions in this folder already",
-            "--overwrite replaces them, --out names another",
-            request.out,
-        )
-    scans = _scans(request)
+    if roles and files:
+        raise ConfigError("files beside --rgb, --xyz or --normals", "give the one or the other")
+    if roles:
+        named = {role: File(path) for role, path in roles.items()}
+        key = next(iter(named.values())).stem
+        options = Options(unit=unit)
+
+        def read(entry: Entry) -> Scan:
+            return read_entry(entry, options)
+
+        return Split([Entry(key, named)], read)
+    if not files:
+        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
+    if any(path.is_dir() for path in files):
+        if len(files) > 1:
+            raise ConfigError("a folder beside other files", "give one folder, or files alone")
+        scans = open_dataset("folder", files[0], "", unit=unit).test
+    else:
+        scans = open_files(files, unit=unit)
     if not len(scans):
         raise BadInputError(
             "no scans to predict", "give a folder of scans, or one with a test/ in it"
         )
-    place = _model_folder(request)
-    start_caches(request.cache)
-    model = PIRN.load(place, weights=request.weights, runtime=request.runtime)
-    request.out.mkdir(parents=True, exist_ok=True)
+    return scans
+
+
+def find_model(run: Path, category: str | None, seed: int | None) -> Path:
+    """The `model/` folder of a run, or the run itself where it is one.
+
+    Raises:
+        PirnError: no such model, or several categories and none is named.
+    """
+    if is_model(run):
+        return run
+    found = trained_models(run, (category,) if category else ())
+    categories = {place.category for place in found}
+    if len(categories) > 1:
+        raise ConfigError(
+            f"the run holds models of {', '.join(sorted(categories))}",
+            "say which with --category",
+        )
+    seeds = {place.seed: place for place in found}
+    if seed is not None and seed not in seeds:
+        raise ConfigError(f"no model of seed {seed}", f"there are {sorted(seeds)}")
+    return seeds[min(seeds) if seed is None else seed].path / layout.MODEL
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds predictions, unless they may be replaced."""
+    if (out / PREDICTIONS).exists() and not overwrite:
+        raise BadInputError(
+            "there are predictions in this folder already",
+            "--overwrite replaces them, --out names another",
+            out,
+        )
+
+
+def predict_scans(
+    model: PIRN,
+    scans: Split,
+    out: Path,
+    failed: Callable[[str, PirnError], None],
+    progress: Progress | None = None,
+    *,
+    batch: int = 4,
+) -> Iterator[dict[str, Any]]:
+    """Predict scan by scan.
+
+    Args:
+        model: trained.
+        scans: to predict.
+        out: folder for the records and pictures.
+        failed: called with the key and the error of each scan that cannot be used.
+        progress: see `Progress`.
+        batch: scans a call of the device; changes no score.
+
+    Yields:
+        A record per scan, written to disk already: key, score, label, threshold, regions, the
+        files, and whether the model's data was generated or its encoder a demo.
+    """
+    if batch < 1:
+        raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
+    out.mkdir(parents=True, exist_ok=True)
     done = 0
-    with target.open("w", encoding="utf-8") as lines:
-        for judged in model.judge(scans, batch=min(request.batch, len(scans)), failed=failed):
-            prediction = model.conclude(judged)
-            record = _write(request.out, judged.scan, prediction, model)
+    with (out / PREDICTIONS).open("w", encoding="utf-8") as lines:
+        for result in model.predict_scans(scans, batch=min(batch, len(scans)), failed=failed):
+            record = _write(out, result.scan, model.postprocess(result), model)
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             done += 1
@@ -97,50 +134,10 @@ def predict_scans(
             yield record
 
 
-def _scans(request: Request) -> Split:
-    folders = [path for path in request.files if path.is_dir()]
-    if request.roles and request.files:
-        raise ConfigError("files beside --rgb, --xyz or --normals", "give the one or the other")
-    if request.roles:
-        files = {role: File(path) for role, path in request.roles.items()}
-        key = next(iter(files.values())).stem
-        options = Options(unit=request.unit)
-
-        def read(entry: Entry) -> Scan:
-            return read_entry(entry, options)
-
-        return Split([Entry(key, files)], read)
-    if not request.files:
-        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
-    if folders:
-        if len(request.files) > 1:
-            raise ConfigError("a folder beside other files", "give one folder, or files alone")
-        data = open_dataset("folder", folders[0], "", unit=request.unit)
-        return data.test
-    return open_files(request.files, unit=request.unit)
-
-
-def _model_folder(request: Request) -> Path:
-    config = request.run / "config.json"
-    if config.is_file() and read_object(config).get("format") == MODEL_FORMAT:
-        return request.run
-    found = model_folders(request.run, (request.category,) if request.category else ())
-    categories = {category for category, _ in found}
-    if len(categories) > 1:
-        raise ConfigError(
-            f"the run holds models of {', '.join(sorted(categories))}",
-            "say which with --category",
-        )
-    seeds = {seed: place for (_, seed), place in found.items()}
-    if request.seed is not None and request.seed not in seeds:
-        raise ConfigError(f"no model of seed {request.seed}", f"there are {sorted(seeds)}")
-    return seeds[min(seeds) if request.seed is None else request.seed] / "model"
-
-
 def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> dict[str, Any]:
     from PIL import Image
 
-    name = file_name(scan.key)
+    name = picture_stem(scan.key)
     shown = out / f"{name}_heatmap.png"
     Image.fromarray(heatmap(scan, prediction.anomaly_map, model.calibration)).save(shown)
     files = {"heatmap": str(shown)}
@@ -167,15 +164,11 @@ def heatmap(
     With a threshold the colours mean the same for every scan: black is the least there is, the
     middle of the scale is the threshold. Without one they span the map's own range.
     """
-    from matplotlib import colormaps
-
     if calibration is None:
-        low, high = float(anomaly_map.min()), float(anomaly_map.max())
-        share = (anomaly_map - low) / (high - low) if high > low else np.zeros_like(anomaly_map)
+        colours = colour_map(anomaly_map, float(anomaly_map.min()), float(anomaly_map.max()))
     else:
-        share = normalise(anomaly_map, calibration)
-    colours = colormaps["inferno"](share)[..., :3]
-    if scan.rgb is not None:
-        grey = scan.rgb.mean(-1, keepdims=True) / 255
-        colours = 0.65 * colours + 0.35 * grey
-    return np.rint(colours * 255).astype(np.uint8)
+        colours = colour_map(normalise(anomaly_map, calibration), 0.0, 1.0)
+    if scan.rgb is None:
+        return colours
+    grey = scan.rgb.mean(-1, keepdims=True)
+    return np.rint(0.65 * colours + 0.35 * grey).astype(np.uint8)

@@ -1,103 +1,100 @@
-"""What one model says of the test scans, as files: `<category>/seed<k>/` of a run.
+"""What one model says of the test scans, as files: the model's folder of a run.
 
-`metrics.json`, `scores.csv`, `curves.json`, `usage.json`, `calibration.json`, `maps/<key>.npy` (the
-fused map of every scan) and `pictures/<key>.npz` (photograph, normals, truth and maps of some).
-Pictures and maps have the scan's own shape, at most 256 pixels long. Every file says whether the
-data was generated and the encoder a demo.
+`pirn_jax.report.layout` names the files. Pictures and maps have the scan's own shape, at most 256
+pixels long. Every file says whether the data was generated and the encoder a demo.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float, Shaped
 from PIL import Image
 
-from pirn_jax.detector import PIRN
-from pirn_jax.judging import Judged, Measurement
-from pirn_jax.storage import write_json
+from pirn_jax.detector import PIRN, Evaluator, ScanResult, Truth
+from pirn_jax.report import layout
+from pirn_jax.report.layout import ModelFolder
+from pirn_jax.report.schema import (
+    Provenance,
+    calibration_document,
+    curves_document,
+    figures_document,
+    read_curves,
+    usage_document,
+)
+from pirn_jax.report.tables import ScoreRow, write_scores
 from pirn_jax.scans import Scan
-from pirn_jax.storage import write_whole
+from pirn_jax.storage import write_array, write_arrays, write_json, write_whole
 
 SIDE = 256
 """Longest side of maps and pictures, pixels."""
 SHOWN = 6
 """Pictures of good, and of defective scans: best, worst, median and evenly spaced ranks."""
 CURVE_POINTS = 200
-COLUMNS = ("key", "label", "defect", "score", "pred_label")
 
 
-class Row(NamedTuple):
-    """A line of `scores.csv`; None is written as nothing."""
+class Results(NamedTuple):
+    """Figures by name, and the scores."""
 
-    key: str
-    label: int | None
-    defect: str
-    score: float
-    pred_label: int | None
+    figures: dict[str, float]
+    rows: list[ScoreRow]
 
 
 def write_results(
-    folder: Path,
+    folder: ModelFolder,
     model: PIRN,
     scans: Iterable[Scan],
-    marks: Mapping[str, Any],
+    provenance: Provenance,
     advance: Callable[[], None] | None = None,
-) -> tuple[dict[str, float], list[Row]]:
-    """Judge test scans and write what was found.
+) -> Results:
+    """Predict test scans, evaluate, and write what was found.
 
     Args:
-        folder: `<category>/seed<k>/`; made if missing.
+        folder: of the model; made if missing.
         model: trained, with or without a threshold.
         scans: to judge.
-        marks: "data" and "demo_encoder", put into every file.
+        provenance: put into every file.
         advance: called after each scan.
-
-    Returns:
-        The figures and the scores.
     """
-    threshold = None if model.calibration is None else model.calibration.threshold
-    measurement = Measurement(threshold)
-    rows: list[Row] = []
-    usage: list[Float32[np.ndarray, "M K"]] = []
+    calibration = model.calibration
+    evaluator = Evaluator(None if calibration is None else calibration.threshold)
+    rows: list[ScoreRow] = []
+    usage: list[Float[np.ndarray, "M K"]] = []
     pictures: dict[str, dict[str, np.ndarray]] = {}
-    (folder / "maps").mkdir(parents=True, exist_ok=True)
-    (folder / "pictures").mkdir(exist_ok=True)
-    for judged in model.judge(scans):
-        measurement.add(judged)
-        scan, views, outcome = judged
-        verdict = None if threshold is None else int(outcome.score > threshold)
-        rows.append(Row(scan.key, scan.label, scan.defect, outcome.score, verdict))
-        if outcome.usage is not None:
-            usage.append(outcome.usage)
-        fused = shrink(views.to_scan(outcome.fused))
-        _save_array(folder / "maps" / f"{file_name(scan.key)}.npy", fused)
-        pictures[scan.key] = pictures_of(judged)
+    for result in model.predict_scans(scans):
+        scan, views, inferred = result
+        evaluator.add(Truth.of(scan, views), inferred)
+        verdict = None if calibration is None else calibration.label(inferred.score)
+        rows.append(ScoreRow(scan.key, scan.label, scan.defect, inferred.score, verdict))
+        if inferred.usage is not None:
+            usage.append(inferred.usage)
+        fused = shrink(views.to_scan(inferred.fused))
+        write_array(folder.map_of(scan.key), fused.astype(np.float32))
+        pictures[scan.key] = pictures_of(result, model.config.modalities)
         if advance is not None:
             advance()
-    figures, curves = measurement.figures(CURVE_POINTS)
-    for key in _chosen(rows):
-        _save_arrays(folder / "pictures" / f"{file_name(key)}.npz", pictures[key])
-    write_whole(folder / "scores.csv", scores_table(rows, marks))
-    write_json(folder / "curves.json", {**curves, **marks})
+    figures, curves = evaluator.figures(CURVE_POINTS)
+    for key in choose_shown(rows):
+        write_arrays(folder.picture_of(key), pictures[key])
+    place = folder.path
+    write_whole(place / layout.SCORES, write_scores(rows, provenance))
+    write_json(place / layout.CURVES, curves_document(read_curves(dict(curves)), provenance))
     if usage:
         mean = np.mean(usage, axis=0).astype(float).tolist()
         shares = dict(zip(model.config.modalities, mean, strict=True))
-        write_json(folder / "usage.json", {**shares, **marks})
-    if model.calibration is not None:
-        write_json(folder / "calibration.json", {**model.calibration._asdict(), **marks})
-    write_json(folder / "metrics.json", {**figures, **marks})  # last: says that all is there
-    return figures, rows
+        write_json(place / layout.USAGE, usage_document(shares, provenance))
+    if calibration is not None:
+        write_json(place / layout.CALIBRATION, calibration_document(calibration, provenance))
+    # Last: it says that all is there.
+    write_json(place / layout.METRICS, figures_document(figures, provenance))
+    return Results(figures, rows)
 
 
-def pictures_of(judged: Judged) -> dict[str, np.ndarray]:
+def pictures_of(result: ScanResult, modalities: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Small pictures of a scan: rgb, normals and mask uint8, `map_<modality>` float16."""
-    scan, views, outcome = judged
+    scan, views, inferred = result
     found: dict[str, np.ndarray] = {}
     if scan.rgb is not None:
         found["rgb"] = shrink(scan.rgb)
@@ -106,8 +103,9 @@ def pictures_of(judged: Judged) -> dict[str, np.ndarray]:
         found["normals"] = shrink(np.rint(np.stack(channels, -1) * 255).astype(np.uint8))
     if scan.mask is not None:
         found["mask"] = shrink((scan.mask > 0).astype(np.uint8) * np.uint8(255), nearest=True)
-    for name, array in outcome.maps.items():
-        found[f"map_{name}"] = shrink(views.to_scan(array)).astype(np.float16)
+    for name, array in zip(modalities, inferred.maps, strict=True):
+        small = shrink(views.to_scan(array)).astype(np.float16)
+        found[f"{layout.MAP_PREFIX}{name}"] = small
     return found
 
 
@@ -124,32 +122,8 @@ def shrink(
     return np.asarray(Image.fromarray(array).resize(size, way))
 
 
-def file_name(key: str) -> str:
-    """A scan's key as the name of a file."""
-    return key.replace("/", "__").replace("\\", "__") or "scan"
-
-
-def scores_table(
-    rows: Iterable[Row], marks: Mapping[str, Any], first: Mapping[str, Any] | None = None
-) -> bytes:
-    """`scores.csv`, with the marks as last columns.
-
-    Args:
-        rows: its lines.
-        marks: the same in every line.
-        first: columns to begin each line with.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    before = dict(first or {})
-    writer.writerow([*before, *COLUMNS, *marks])
-    for row in rows:
-        cells = ["" if value is None else value for value in row]
-        writer.writerow([*before.values(), *cells, *marks.values()])
-    return text.getvalue().encode()
-
-
-def _chosen(rows: list[Row]) -> list[str]:
+def choose_shown(rows: list[ScoreRow]) -> list[str]:
+    """Keys of the scans whose pictures are kept."""
     chosen: list[str] = []
     for label in (1, 0, None):
         ranked = sorted((row for row in rows if row.label == label), key=lambda row: row.score)
@@ -157,15 +131,3 @@ def _chosen(rows: list[Row]) -> list[str]:
             places = np.linspace(0, len(ranked) - 1, min(SHOWN, len(ranked))).round().astype(int)
             chosen += [ranked[place].key for place in places]
     return chosen[: 2 * SHOWN]
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array, np.float32), allow_pickle=False)
-    write_whole(path, buffer.getvalue())
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_whole(path, buffer.getvalue())

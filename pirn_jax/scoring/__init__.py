@@ -18,7 +18,6 @@ from pirn_jax.scoring.maps import (
     AnomalyMaps,
     image_score,
     score_distances,
-    score_tokens,
     token_distance,
     upsample,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "region_score",
     "scans_needed",
     "score_distances",
-    "score_tokens",
     "token_distance",
     "upsample",
 ]

@@ -1,31 +1,31 @@
 """Tokens and their reconstruction → anomaly maps and image scores, all on the device.
 
-For each modality the distance 1 - cos(E, Z) on the token grid is upsampled bilinearly to the size
-of the model's input and smoothed with a Gaussian; the modalities are summed; the image's score is
-the largest value. Upsampling and smoothing are linear and separable, so each axis folds into one
+Each modality's distances on the token grid are upsampled bilinearly to the size of the model's
+input and smoothed with a Gaussian; the modalities are summed; the image's score is the largest
+value. Upsampling and smoothing are linear and separable, so each axis folds into one
 small dense matrix, made once: map = U_h D U_w^T. Every function here is pure and may be traced: the
 decoder, the map and the score are one jitted call.
 
-Source: paper sec. 3.4 (training and inference). The paper names no smoothing; DECISIONS 15: sigma
-is 4 pixels at 224 (4/224 of the side at other sizes), as PatchCore and M3DM smooth.
-Differs from the paper: nothing by default. Options: weights in the sum, a masked background, and
-the mean of the largest values as score (INP-Former takes the largest 1 %).
+Source: paper, sec. 3.4 (training and inference) and sec. 4 ("upsampling and Gaussian smoothing").
+The sigma it leaves open is 4 pixels at 224 (4/224 of the side at other sizes), as PatchCore and
+M3DM have it: docs/decisions.md, 15.
+Differs from the paper: nothing by default; the mean of the largest values may be the score
+(INP-Former takes the largest 1 %).
 
-Letters: B batch, N tokens on a grid of g_h x g_w, C channels, h w model pixels.
+Letters: M modalities, B batch, N tokens on a grid of g_h x g_w, C channels, h w model pixels.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 
 from pirn_jax.errors import ConfigError
 
@@ -36,86 +36,39 @@ class AnomalyMaps(NamedTuple):
     """What scoring makes of a batch.
 
     Attributes:
-        fused: weighted sum of the modalities' maps, >= 0; 0 on a masked background.
-        modalities: the map of each modality, unweighted; in [0, 2] for cosine distances.
+        fused: sum of the modalities' maps, >= 0.
+        modalities: the map of each; in [0, 2] for cosine distances.
         score: image score of each picture, >= 0.
     """
 
     fused: Float32[Array, "B h w"]
-    modalities: dict[str, Float32[Array, "B h w"]]
+    modalities: Float32[Array, "M B h w"]
     score: Float32[Array, " B"]
 
 
-def score_tokens(
-    features: Mapping[str, Float[Array, "B N C"]],
-    reconstruction: Mapping[str, Float[Array, "B N C"]],
-    size: tuple[int, int],
-    *,
-    grid: tuple[int, int] | None = None,
-    weights: Mapping[str, float] | None = None,
-    valid: Bool[Array, "B h w"] | None = None,
-    top: float = 0.0,
-) -> AnomalyMaps:
-    """Anomaly maps and scores of a batch of pictures: `score_distances` of `token_distance`.
-
-    Args:
-        features: encoder tokens E of each modality, by name ("rgb", "normals").
-        reconstruction: the decoder's Z of the same modalities.
-        size: (h, w) of the model's input.
-        grid: as of `score_distances`, and so are the others.
-        weights: of each modality in the sum.
-        valid: pixels of the part.
-        top: share of the largest values that is the score.
-
-    Raises:
-        ConfigError: for modalities that do not agree, and as `score_distances`.
-    """
-    if not features or set(features) != set(reconstruction):
-        raise ConfigError(
-            f"features and reconstruction must hold the same modalities, got {sorted(features)} "
-            f"and {sorted(reconstruction)}"
-        )
-    distances = {name: token_distance(features[name], reconstruction[name]) for name in features}
-    return score_distances(distances, size, grid=grid, weights=weights, valid=valid, top=top)
-
-
 def score_distances(
-    distances: Mapping[str, Float[Array, "B N"]],
+    distances: Float[Array, "M B N"],
     size: tuple[int, int],
     *,
     grid: tuple[int, int] | None = None,
-    weights: Mapping[str, float] | None = None,
-    valid: Bool[Array, "B h w"] | None = None,
     top: float = 0.0,
 ) -> AnomalyMaps:
-    """Anomaly maps and scores from the distance of each token, whatever method it is of.
+    """Anomaly maps and scores of a batch from the distance of each token, whatever method's.
 
     Args:
-        distances: of each modality, by name, >= 0.
+        distances: of each modality's tokens, >= 0.
         size: (h, w) of the model's input.
         grid: (g_h, g_w) of the tokens; a square by default.
-        weights: of each modality in the sum; 1 each by default.
-        valid: pixels of the part; the background elsewhere is 0 in the fused map and no part of
-            the score. Everything counts by default, as in the paper.
         top: the score is the mean of this share of the largest values (0.01: INP-Former's); 0 takes
             the largest value alone.
 
     Raises:
-        ConfigError: for weights that do not fit, a grid that does not fit the tokens, or a share
-            outside [0, 1].
+        ConfigError: for a grid that does not fit the tokens, or a share outside [0, 1].
     """
-    if weights is not None and (set(weights) != set(distances) or min(weights.values()) < 0):
-        raise ConfigError(
-            f"weights must give each of {sorted(distances)} a number >= 0, got {dict(weights)}"
-        )
-    modalities = {name: upsample(values, size, grid) for name, values in distances.items()}
-    fused = sum(
-        ((1.0 if weights is None else weights[name]) * m for name, m in modalities.items()),
-        start=jnp.zeros((), jnp.float32),
-    )
-    if valid is not None:
-        fused = jnp.where(valid, fused, 0.0)
-    return AnomalyMaps(fused, modalities, image_score(fused, valid, top))
+    m, b, n = distances.shape
+    each = upsample(distances.reshape(m * b, n), size, grid).reshape(m, b, *size)
+    fused = each.sum(0)
+    return AnomalyMaps(fused, each, image_score(fused, top))
 
 
 def token_distance(
@@ -191,15 +144,12 @@ def smooth_upsampling(tokens: int, pixels: int, sigma: float) -> Float32[np.ndar
     return (gaussian @ bilinear).astype(np.float32)
 
 
-def image_score(
-    maps: Float[Array, "B h w"], valid: Bool[Array, "B h w"] | None = None, top: float = 0.0
-) -> Float32[Array, " B"]:
+def image_score(maps: Float[Array, "B h w"], top: float = 0.0) -> Float32[Array, " B"]:
     """One score per map: its largest value, or the mean of its largest values.
 
     Args:
         maps: anomaly maps, >= 0.
-        valid: pixels that count; a map without any scores 0.
-        top: share of the valid pixels to average, rounded up to a whole pixel; 0: the largest only.
+        top: share of the pixels to average, rounded up to a whole pixel; 0: the largest only.
 
     Raises:
         ConfigError: for a share outside [0, 1].
@@ -207,15 +157,7 @@ def image_score(
     if not 0.0 <= top <= 1.0:
         raise ConfigError(f"top must be a share in [0, 1], got {top}", "0.01 is the largest 1 %")
     flat = maps.astype(jnp.float32).reshape(maps.shape[0], -1)
-    if valid is not None:
-        flat = jnp.where(valid.reshape(flat.shape), flat, 0.0)
     if top == 0.0:
         return flat.max(axis=1)
-    most = max(1, math.ceil(top * flat.shape[1]))
-    largest, _ = jax.lax.top_k(flat, most)
-    if valid is None:
-        return largest.mean(axis=1)
-    count = valid.reshape(flat.shape).sum(axis=1, dtype=jnp.int32)
-    kept = jnp.clip(jnp.ceil(top * count.astype(jnp.float32)), 1, most).astype(jnp.int32)
-    counted = jnp.arange(most)[None, :] < kept[:, None]
-    return jnp.where(counted, largest, 0.0).sum(axis=1) / kept.astype(jnp.float32)
+    largest, _ = jax.lax.top_k(flat, max(1, math.ceil(top * flat.shape[1])))
+    return largest.mean(axis=1)

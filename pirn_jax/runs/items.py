@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 from pirn_jax.config import TrainConfig
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans import Dataset, choose_shots, list_categories, open_dataset
+from pirn_jax.report.schema import Provenance
+from pirn_jax.scans import Dataset, choose_shots, find_layout, list_categories, open_dataset
 
 GENERATED_CATEGORIES = ("flange", "biscuit")
 GENERATED_POOL = 50
 """Good generated scans the shots are chosen from, so that every seed chooses others."""
 GENERATED_VALIDATION = 10
+_STREAMS = {"rgb": "rgb", "normals": "xyz"}  # a modality, and the files it is made from
 
 
-class Part(NamedTuple):
+class RunItem(NamedTuple):
     """One model of a run: a category and a seed."""
 
     category: str
@@ -32,30 +34,31 @@ class Part(NamedTuple):
         return f"{self.category}/seed{self.seed}"
 
 
-def list_parts(config: TrainConfig) -> list[Part]:
+def list_items(config: TrainConfig) -> list[RunItem]:
     """Every model of a run; no picture is read.
 
     Raises:
         PirnError: data missing, files that do not pair, or nothing to learn or calibrate from.
     """
     root = config.data_root or os.environ.get("PIRN_DATA")
-    if config.dataset == "synthetic" and not config.category:
+    rendered = find_layout(config.dataset).rendered
+    if rendered and not config.category:
         names: tuple[str, ...] = GENERATED_CATEGORIES
-    elif config.dataset != "synthetic" and not root:
+    elif not rendered and not root:
         open_category(config, "")  # says what is missing
         names = ()
     elif not config.category or config.category == ("all",):
-        names = list_categories(config.dataset, root if config.dataset != "synthetic" else None)
+        names = list_categories(config.dataset, None if rendered else root)
         if names == ("",) and root:
             names = (Path(root).resolve().name,)
     else:
         names = config.category
     if not names:
         raise BadInputError("no category was found", "see pirn_jax.scans for the layouts", root)
-    parts = []
+    items = []
     for name in names:
         data = open_category(config, name)
-        parts += [Part(data.category or name, seed, data) for seed in config.seeds]
+        items += [RunItem(data.category or name, seed, data) for seed in config.seeds]
         if not len(data.train):
             raise BadInputError(f"{name} has no scans to learn from", "see pirn_jax.scans", root)
         if not len(data.validation) and (config.shots or len(data.train)) < 2:
@@ -63,14 +66,15 @@ def list_parts(config: TrainConfig) -> list[Part]:
                 f"{name} has no validation scans, and one shot alone sets no threshold",
                 "use --shots 2 or more",
             )
-    return parts
+    return items
 
 
 def open_category(config: TrainConfig, category: str) -> Dataset:
     """One category of the run's dataset, with the options the run's config implies."""
-    if config.dataset == "synthetic":
+    layout = find_layout(config.dataset)
+    if layout.rendered:
         return open_dataset(
-            "synthetic",
+            config.dataset,
             None,
             category,
             train=max(GENERATED_POOL, config.shots),
@@ -84,9 +88,8 @@ def open_category(config: TrainConfig, category: str) -> Dataset:
             "give --data-root, or set PIRN_DATA, or leave out --dataset for generated scans",
         )
     options: dict[str, Any] = {}
-    if config.dataset in ("mvtec3d", "eyecandies", "real_iad_d3"):
-        streams = {"rgb": "rgb", "normals": "xyz"}
-        options["modalities"] = tuple(streams[name] for name in config.detector.modalities)
+    if "modalities" in layout.options:
+        options["modalities"] = tuple(_STREAMS[name] for name in config.detector.modalities)
     if config.unit != "auto":
         options["unit"] = config.unit
     # A root that is itself the category has the name of its folder.
@@ -95,19 +98,24 @@ def open_category(config: TrainConfig, category: str) -> Dataset:
     return open_dataset(config.dataset, root, category if category in known else inside, **options)
 
 
-def shots_of(config: TrainConfig, part: Part) -> tuple[str, ...]:
+def shots_of(config: TrainConfig, item: RunItem) -> tuple[str, ...]:
     """Keys of the scans a model learns from."""
-    keys = part.data.train.keys
-    order = "first" if config.shots_order == "first" else "hash"
+    keys, count = item.data.train.keys, config.shots or len(item.data.train)
     return choose_shots(
-        keys, config.shots or len(keys), part.seed, config.dataset, part.category, order
+        keys, count, item.seed, config.dataset, item.category, config.shots_order
     )
 
 
-def generator_of(config: TrainConfig) -> dict[str, Any]:
+def provenance_of(config: TrainConfig, demo: bool) -> Provenance:
+    """How far what comes of a run may be believed."""
+    generated = find_layout(config.dataset).rendered
+    return Provenance("generated" if generated else "real", demo)
+
+
+def generator_of(config: TrainConfig) -> dict[str, object]:
     """Version and hash of the generator, for generated data."""
-    if config.dataset != "synthetic":
+    if not find_layout(config.dataset).rendered:
         return {}
-    from pirn_jax.scans.synthetic.generator import GENERATOR_VERSION, generator_hash
+    from pirn_jax.scans.synthetic import GENERATOR_VERSION, generator_hash
 
     return {"generator": {"version": GENERATOR_VERSION, "hash": generator_hash()}}

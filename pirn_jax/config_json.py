@@ -1,0 +1,103 @@
+"""Configs as JSON: what a run and a model keep of their settings, and how it is believed again.
+
+The file is untrusted: every field is checked against its type as strict JSON (no text for a number,
+no number for a truth), by pydantic; an unknown one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from pirn_jax.config import Config, TrainConfig
+from pirn_jax.errors import ConfigError, check_name
+from pirn_jax.methods import find_recipe
+
+_Kind = TypeVar("_Kind", Config, TrainConfig)
+# Which of several processes this is says nothing of a run.
+_NOT_STORED = ("coordinator", "processes", "process")
+
+
+def to_json(config: Config | TrainConfig) -> dict[str, Any]:
+    """A config as one JSON object, `from_json`'s inverse.
+
+    A detector's recipe is there by name, and in full as `settings`; a run's object holds the
+    detector's fields beside its own, but for its seed.
+    """
+    if isinstance(config, TrainConfig):
+        document = {
+            f.name: getattr(config, f.name)
+            for f in fields(config)
+            if f.name not in ("detector", *_NOT_STORED)
+        }
+        detector = to_json(config.detector)
+        del detector["seed"]
+        return document | detector
+    document = {f.name: getattr(config, f.name) for f in fields(config)}
+    return document | {"recipe": config.recipe_name, "settings": asdict(config.chosen_recipe)}
+
+
+def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kind:
+    """A config from JSON.
+
+    Args:
+        kind: Config or TrainConfig.
+        document: what `to_json` made; fields left out have their defaults, and where `settings` is
+            left out the recipe is the one named.
+        path: the file, for messages.
+
+    Raises:
+        ConfigError: an unknown field, a value of another type or out of range.
+    """
+    if kind is TrainConfig:
+        if "detector" in document:
+            raise ConfigError("no field 'detector'", "its fields stand beside the others", path)
+        own = {f.name for f in fields(Config)} - {"seed"} | {"settings"}
+        inner = {name: value for name, value in document.items() if name in own}
+        outer = {name: value for name, value in document.items() if name not in own}
+        detector = from_json(Config, inner, path)
+        # Checked together: what data there is decides what the detector may look at.
+        return _validated(kind, outer, path, detector=detector)
+    plain = {name: value for name, value in document.items() if name != "settings"}
+    settings = document.get("settings")
+    if settings is None:
+        return _validated(kind, plain, path)
+    method = str(plain.get("method", "pirn")).replace("_", "-")
+    try:
+        of = type(find_recipe(method, str(plain.pop("recipe", "default"))))
+    except ConfigError as error:
+        raise ConfigError(error.problem, error.remedy, path) from error
+    return _validated(kind, plain, path, recipe=_validated(of, settings, path))
+
+
+_Data = TypeVar("_Data")
+
+
+def _validated(kind: type[_Data], document: object, path: str, **given: object) -> _Data:
+    """The dataclass, its fields as strict JSON has them; those given are as they are."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"expected an object, got {type(document).__name__}", path=path)
+    types = get_type_hints(kind, include_extras=True)
+    names = [f.name for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    values: dict[str, object] = dict(given)
+    for name, value in document.items():
+        try:
+            check_name("field", name, names)
+        except ConfigError as error:
+            raise ConfigError(error.problem, error.remedy, path) from error
+        if is_dataclass(inner := types[name]):
+            values[name] = _validated(inner, value, path)
+            continue
+        try:
+            values[name] = TypeAdapter(types[name]).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]["msg"]
+            raise ConfigError(f"{name}: got {json.dumps(value)}: {said}", path=path) from error
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(error.problem, error.remedy, path) from error

@@ -1,0 +1,43 @@
+"""Methods: what learns from tokens of good scans, and gives those of others distances.
+
+One file per system. Each has its settings (a `MethodSettings`), named sets of them (`RECIPES`), and
+a class that is a `Method`; a line in `METHODS` makes it one of `--method`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from pirn_jax.errors import check_name
+from pirn_jax.methods.settings import MethodSettings
+
+METHODS = {
+    "pirn": "pirn_jax.methods.pirn",
+    "memory": "pirn_jax.methods.memory",
+    "subspace": "pirn_jax.methods.subspace",
+    "inp-former": "pirn_jax.methods.inp_former",
+}
+
+__all__ = ["METHODS", "MethodSettings", "find_recipe", "recipes_of"]
+
+
+def recipes_of(method: str) -> Mapping[str, MethodSettings]:
+    """A method's recipes by name; each has "default".
+
+    Raises:
+        ConfigError: no such method.
+    """
+    check_name("method", method, METHODS)
+    return importlib.import_module(METHODS[method]).RECIPES
+
+
+def find_recipe(method: str, recipe: str) -> MethodSettings:
+    """A recipe of a method.
+
+    Raises:
+        ConfigError: no such method, or no such recipe of it.
+    """
+    known = recipes_of(method)
+    check_name(f"recipe of {method}", recipe, known)
+    return known[recipe]

@@ -1,0 +1,83 @@
+"""What every method's recipe holds: a frozen dataclass whose fields are flags, `--recipe.NAME`.
+
+A method's file has a subclass with its own fields, and `RECIPES`, named sets of values of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from tyro.conf import Suppress
+
+from pirn_jax.errors import ConfigError, check_choices
+
+if TYPE_CHECKING:
+    from pirn_jax.encoder import Encoder
+    from pirn_jax.geometry.augmentation import Augmentations
+    from pirn_jax.methods.method import Method
+
+Layers = tuple[int, ...] | Callable[[int], Sequence[int]]
+"""Encoder blocks, counted from 1; or a function from how many there are to them."""
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """How a method learns and judges."""
+
+    foreground: Literal["mask", "all"] = "mask"
+    """mask: tokens without a pixel of the part take no part in learning, and count as perfectly
+    rebuilt; all: every location counts. The background is black in the pictures either way."""
+    top: float = 0.0
+    """Image score: mean of this share of the map's largest values; 0: the largest."""
+    encoder: Annotated[str, Suppress] = "auto"
+    """What encoder auto means here; auto: as everywhere."""
+    geometry: Annotated[Literal["grid", "open3d"], Suppress] = "grid"
+    """What geometry auto means here."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not 0.0 <= self.top <= 1.0:
+            raise ConfigError(f"top: expected a share in [0, 1], got {self.top}", "use 0 or 0.01")
+
+    def at_least(self, **lowest: int) -> None:
+        """Refuse a field below its lowest value.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected {least} or more, got {getattr(self, name)}")
+
+    def for_detector(self, modalities: tuple[str, ...], solver: str) -> Self:
+        """The same with what a detector says for itself.
+
+        Raises:
+            ConfigError: a solver, and the method has no transport problem to solve.
+        """
+        del modalities
+        if solver != "auto":
+            raise ConfigError(
+                f"solver {solver} is of transport problems, and this method has none",
+                "leave out solver, or use method pirn",
+            )
+        return self
+
+    def for_shots(self, shots: int) -> dict[str, object]:
+        """Fields that are others for so many shots (0: all there are), with their values."""
+        del shots
+        return {}
+
+    def encoder_layers(self) -> tuple[Layers | None, int]:
+        """The encoder's blocks to average, None for its own, and in how many groups."""
+        return None, 1
+
+    def augmentations(self) -> Augmentations:
+        """What is learned from beside each shot itself."""
+        return ()
+
+    def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Method:
+        """The method, for tokens of that encoder."""
+        raise NotImplementedError(type(self).__name__)
