@@ -5,14 +5,15 @@ other modality and to itself, by multi-head graph attention:
 
     h = p W,   e_ij = LeakyReLU(a_dst·h_i + a_src·h_j),   p'_i = p_i + ELU(Σ_j softmax_j(e_ij) h_j)
 
-Stage 2: tokens attend to the other modality's aligned prototypes (Eq. 3):
+Stage 2: purified tokens Z' attend to the other modality's aligned prototypes P':
 
-    CA(Z', P') = softmax(Z' W_Q (P' W_K)ᵀ / √C) (P' W_V),   added through the gate tanh γ  (Eq. 4)
+    CA(Z', P') = softmax(Z' W_Q (P' W_K)ᵀ / √C) (P' W_V)                        Eq. 3
+    Z_mnc = Z' + tanh(γ) · CA(Z', P')                                           Eq. 4
 
 Dimension letters: B batch, N tokens, K prototypes, C channels, H heads; the two modalities are
 axis 0, of length 2.
-Differs from the paper: k = 3 neighbours, 4 heads, self edges and the residual are ours (DECISIONS
-9), and γ starts at 0.1 (DECISIONS 10).
+Differs from the paper: k = 3 neighbours, 4 heads, self edges and the residual of stage 1 are ours
+(docs/decisions.md, 9), and γ starts at 0.1 (docs/decisions.md, 10).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.decoder.distance import unit_vectors
 from pirn_jax.decoder.refinement import stacked_normal
 from pirn_jax.errors import ConfigError
-from pirn_jax.decoder.config import DecoderConfig
-from pirn_jax.transport.cost import inverse_length
 
 LEAK = 0.2  # of LeakyReLU, as in Veličković et al. 2018
 
@@ -39,7 +40,7 @@ def nearest_across(
 ) -> Int[Array, "B K2 neighbours"]:
     """For each of the 2K nodes, the nodes of the other modality with the largest cosines."""
     k = prototypes.shape[2]
-    directions = prototypes * inverse_length(prototypes)[..., None]
+    directions = unit_vectors(prototypes)
     cosine = jnp.einsum(
         "bkc,bjc->bkj", directions[0], directions[1], precision=jax.lax.Precision.HIGHEST
     )
@@ -66,7 +67,8 @@ def attend_jraph(
     self_edges = jnp.arange(count, dtype=nearest.dtype)
     receivers = jnp.concatenate([jnp.repeat(self_edges, neighbours), self_edges])
 
-    # jraph carries one array per node: the logits travel as two more channels of it.
+    # jraph carries one array per node: the logits travel as two more channels of it. To its types
+    # (any tree) the arrays are not known.
     def logit(sent: Any, received: Any, edges: Any) -> Any:
         return jax.nn.leaky_relu(received[..., -2:-1] + sent[..., -1:], LEAK)
 
@@ -147,19 +149,27 @@ class CrossAttention(nnx.Module):
         self.value = nnx.Param(stacked_normal(rngs.params(), shape))
         self.gate = nnx.Param(jnp.full((2,), config.gate))
 
-    def gates(self) -> Float[Array, " M"]:
-        """The gates tanh γ, one per modality."""
-        return jnp.tanh(self.gate[...])
-
     def __call__(
         self, purified: Float[Array, "2 B N C"], aligned: Float[Array, "2 B K C"]
     ) -> Float[Array, "2 B N C"]:
-        """Gated attention: tanh γ · CA(Z', P' of the other modality)."""
+        """CA(Z', P' of the other modality), Eq. 3."""
         other = aligned[::-1]
         key = jnp.einsum("mbkc,mcd->mbkd", other, self.key[...])
         # (Z' W_Q) Kᵀ = Z' (W_Q Kᵀ): K rows are projected in place of N, 1/25 of the work.
         key = jnp.einsum("mbkd,mcd->mbkc", key, self.query[...])
         value = jnp.einsum("mbkc,mcd->mbkd", other, self.value[...])
-        value = value * self.gates()[:, None, None, None]
         logits = jnp.einsum("mbnc,mbkc->mbnk", purified, key) / math.sqrt(purified.shape[-1])
         return jnp.einsum("mbnk,mbkc->mbnc", jax.nn.softmax(logits, axis=-1), value)
+
+
+def inject(
+    start: Float[Array, "2 B N C"], heard: Float[Array, "2 B N C"], gate: Float[Array, " 2"]
+) -> Float[Array, "2 B N C"]:
+    """Eq. 4: Z_mnc = Z' + tanh(γ) · CA.
+
+    Args:
+        start: Z', or what the config's `mnc_residual` puts in its place.
+        heard: CA, Eq. 3.
+        gate: γ of each modality.
+    """
+    return start + jnp.tanh(gate)[:, None, None, None] * heard

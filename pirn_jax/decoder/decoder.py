@@ -9,7 +9,8 @@ to another, and nothing is kept: a score does not depend on the batch or the ord
     reconstruction = jax.jit(lambda p, t: merge(graph, p, statistics)(t))(parameters, tokens)
 
 Shapes of parameters and statistics depend on the configuration alone, so that models of several
-categories or seeds stack and train under one `jax.vmap`.
+categories or seeds stack and train under one `jax.vmap`; `abstract_params` tells them without
+computing anything.
 
 Dimension letters: M modalities, B batch, N tokens, K prototypes, C channels, L layers.
 """
@@ -23,28 +24,30 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray, Shaped
+from jaxtyping import Float, PRNGKeyArray
 
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.decoder.layer import Diagnostics, Layer, bottleneck_rank
 from pirn_jax.decoder.prototypes import init_prototypes, principal_directions
-from pirn_jax.decoder.tokens import Statistic, Tokens, apply_scale, fit_scale, stack, unstack
-from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.decoder.tokens import Statistic, Tokens, apply_scale, fit_scale
+from pirn_jax.errors import BadInputError
+
+Params = dict[str, Any]
+"""A tree of arrays, or of their shapes: dictionaries in dictionaries, by the modules' names."""
 
 
 class Reconstruction(NamedTuple):
     """Rebuilt tokens and what to compare them with.
 
     Attributes:
-        rgb: (B, N, C) rebuilt tokens, None where the stream is not there.
-        normals: (B, N, C), the same.
-        target: the input tokens at the decoder's scale: what `rgb` and `normals` should equal.
+        values: (M, B, N, C) rebuilt tokens.
+        target: (M, B, N, C) the input tokens at the decoder's scale: what `values` should equal.
         prototypes: (M, B, K, C), as refined for each image by the last layer.
         diagnostics: of every layer, stacked on a leading axis L.
     """
 
-    rgb: Float[Array, "B N C"] | None
-    normals: Float[Array, "B N C"] | None
-    target: Tokens
+    values: Float[Array, "M B N C"]
+    target: Float[Array, "M B N C"]
     prototypes: Float[Array, "M B K C"]
     diagnostics: Diagnostics
 
@@ -72,69 +75,47 @@ class Decoder(nnx.Module):
         self.statistics = nnx.Dict({name: Statistic(value) for name, value in nothing.items()})
 
     def __call__(
-        self,
-        tokens: Tokens,
-        valid: Shaped[Array, "B N"] | None = None,
-        corrupt: Callable[[Array], Array] | None = None,
+        self, tokens: Tokens, corrupt: Callable[[Array], Array] | None = None
     ) -> Reconstruction:
         """Rebuild the tokens of each image.
 
         Args:
-            tokens: (B, N, C) per modality of the config; what else it holds is not looked at.
-            valid: (B, N), 0 or False for padding and background: they take no part in any
-                prototype's context or balance. None: all count.
+            tokens: of the config's modalities, in its order. Those that are not valid take no part
+                in any prototype's context or balance.
             corrupt: what becomes of the tokens, (M, B, N, C) at the decoder's scale, before they
                 are rebuilt; the target stays whole. Training hides part of them so. None: nothing.
-        """
-        names = self.config.modalities
-        target, rebuilt, prototypes, diagnostics = self.rebuild(
-            stack(tokens, names), valid, corrupt
-        )
-        streams = unstack(rebuilt, names)
-        return Reconstruction(
-            streams.rgb, streams.normals, unstack(target, names), prototypes, diagnostics
-        )
 
-    def rebuild(
-        self,
-        tokens: Float[Array, "M B N C"],
-        valid: Shaped[Array, "B N"] | None = None,
-        corrupt: Callable[[Array], Array] | None = None,
-    ) -> tuple[
-        Float[Array, "M B N C"], Float[Array, "M B N C"], Float[Array, "M B K C"], Diagnostics
-    ]:
-        """The same on stacked modalities: target, rebuilt tokens, prototypes, diagnostics."""
-        mass = None if valid is None else valid.astype(tokens.dtype)
+        Raises:
+            BadInputError: other modalities than the config's.
+        """
+        values, mass = _values_and_mass(tokens, self.config)
         statistics = {name: value[...] for name, value in self.statistics.items()}
-        target = apply_scale(self.config.token_scale, statistics, tokens, mass)
+        target = apply_scale(self.config.token_scale, statistics, values, mass)
         learned = self.prototypes[...]
         m, k, c = learned.shape
-        prototypes = jnp.broadcast_to(learned[:, None], (m, tokens.shape[1], k, c))
+        prototypes = jnp.broadcast_to(learned[:, None], (m, target.shape[1], k, c))
         current, done = target if corrupt is None else corrupt(target), []
-        for layer in self.layers:
-            current, prototypes, diagnostics = layer(current, prototypes, target, mass)
+        for layer in self.layers:  # Algorithm 1, line 6
+            current, prototypes, diagnostics = layer(current, prototypes, mass)
             done.append(diagnostics)
-        return target, current, prototypes, jax.tree.map(lambda *x: jnp.stack(x), *done)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *done)
+        return Reconstruction(current, target, prototypes, stacked)
 
 
-def create_decoder(
-    config: DecoderConfig,
-    shots: Tokens,
-    key: PRNGKeyArray,
-    valid: Shaped[Array, "B N"] | None = None,
-) -> Decoder:
+def create_decoder(config: DecoderConfig, shots: Tokens, key: PRNGKeyArray) -> Decoder:
     """A decoder ready to train: weights by `key`, statistics and prototypes from the shots.
 
     Args:
         config: see DecoderConfig.
-        shots: tokens of the training scans.
+        shots: tokens of the training scans; those that are not valid do not count.
         key: random key; traced keys and shots work, so `jax.vmap` makes many decoders at once.
-        valid: (B, N), which tokens count.
+
+    Raises:
+        BadInputError: other modalities than the config's.
     """
-    tokens = stack(shots, config.modalities)
+    tokens, mass = _values_and_mass(shots, config)
     for_weights, for_prototypes = jax.random.split(key)
     decoder = Decoder(config, tokens.shape[-1], nnx.Rngs(for_weights))
-    mass = None if valid is None else valid.astype(tokens.dtype)
     statistics = fit_scale(config.token_scale, tokens, mass)
     for name, value in statistics.items():
         decoder.statistics[name].set_value(value)
@@ -156,12 +137,34 @@ def create_decoder(
     return decoder
 
 
-def split(decoder: Decoder) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def split(decoder: Decoder) -> tuple[nnx.GraphDef, Params, Params]:
     """The decoder as a static graph, trainable parameters and statistics, both plain dicts."""
     graph, parameters, statistics = nnx.split(decoder, nnx.Param, Statistic)
     return graph, nnx.to_pure_dict(parameters), nnx.to_pure_dict(statistics)
 
 
-def merge(graph: Any, parameters: dict[str, Any], statistics: dict[str, Any]) -> Decoder:
+def merge(graph: nnx.GraphDef, parameters: Params, statistics: Params) -> Decoder:
     """`split` undone; inside `jax.jit` it costs tracing time only."""
     return nnx.merge(graph, parameters, statistics)
+
+
+def abstract_params(config: DecoderConfig, channels: int) -> tuple[nnx.GraphDef, Params, Params]:
+    """What `split` gives of any decoder of that config, as shapes; nothing is computed.
+
+    With arrays of those shapes `merge` makes the decoder.
+    """
+    return split(nnx.eval_shape(lambda: Decoder(config, channels, nnx.Rngs(0))))
+
+
+def _values_and_mass(
+    tokens: Tokens, config: DecoderConfig
+) -> tuple[Float[Array, "M B N C"], Float[Array, "B N"] | None]:
+    values, names = jnp.asarray(tokens.values), config.modalities
+    if values.ndim != 4 or len(values) != len(names):
+        raise BadInputError(
+            f"expected tokens (modalities, images, tokens, channels) of {' and '.join(names)}, "
+            f"{len(names)} in front; got shape {values.shape}",
+            "give the modalities the decoder was built for, or build it for those there are",
+        )
+    mass = None if tokens.valid is None else jnp.asarray(tokens.valid).astype(values.dtype)
+    return values, mass

@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from pirn_jax.decoder.communication import CrossAttention, GraphAttention
-from pirn_jax.decoder.reconstruction import Assignment
-from pirn_jax.decoder.refinement import Refinement, stacked_normal
-from pirn_jax.decoder.tokens import normalised
+from pirn_jax.decoder.communication import CrossAttention, GraphAttention, inject
 from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.decoder.reconstruction import Assignment
+from pirn_jax.decoder.refinement import Refinement, column_average, stacked_normal
+from pirn_jax.decoder.tokens import layer_norm
 from pirn_jax.transport import Plan
 
 
@@ -27,55 +27,28 @@ class Diagnostics(NamedTuple):
     Attributes:
         usage: (M, B, K) share of the tokens that give this prototype their largest weight (in
             heads, the mean over heads). Column sums would say nothing: they are the constraint.
-        effective_prototypes: (M, B) mean over tokens of exp(entropy of their weights): 1 to K.
-        row_error: (M, B) largest relative error of the plan's rows.
-        column_error: (M, B) largest relative error of its columns against N/K.
-        gates: (M,) tanh γ; zeros where there is no cross-attention.
-        residual_share: (M, B) share of Z', as it is added, in the lengths of the three summands
-            Z_bpa, Z', g·CA, mean over tokens.
-        residual_distance: (M, B, N) 1 − cos(E, Z'), Z' as it is added: the anomaly map of the path
-            that could copy an anomaly through, alone; 1 where the path is closed.
+        column_error: (M, B) largest relative error of the columns of BPA's plan against N/K (in
+            heads, of any head): how far its iterations are from balance.
     """
 
     usage: Float[Array, "*layers M B K"]
-    effective_prototypes: Float[Array, "*layers M B"]
-    row_error: Float[Array, "*layers M B"]
     column_error: Float[Array, "*layers M B"]
-    gates: Float[Array, "*layers M"]
-    residual_share: Float[Array, "*layers M B"]
-    residual_distance: Float[Array, "*layers M B N"]
 
 
-def lengths(x: Float[Array, "*batch C"]) -> Float[Array, "*batch"]:
-    """|x| along the last axis."""
-    return jnp.sqrt((x * x).sum(-1))
-
-
-def cosine_distance(
-    a: Float[Array, "*batch C"], b: Float[Array, "*batch C"]
-) -> Float[Array, "*batch"]:
-    """1 − cos along the last axis, in [0, 2]; 1 where either is zero.
-
-    The smallest length told from 0 is 1e-8, as in PyTorch's cosine similarity.
-    """
-    product = (a * a).sum(-1) * (b * b).sum(-1)
-    there = ~(product <= 1e-32)  # so that what is not a number stays so
-    return 1.0 - jnp.where(
-        there, (a * b).sum(-1) * jax.lax.rsqrt(jnp.where(there, product, 1.0)), 0.0
-    )
-
-
-def squared_distance(
-    a: Float[Array, "*batch C"], b: Float[Array, "*batch C"]
-) -> Float[Array, "*batch"]:
-    """Mean over channels of (a − b)²."""
-    difference = a - b
-    return (difference * difference).mean(-1)
+def diagnose(plan: Plan, mass: Float[Array, "B N"] | None) -> Diagnostics:
+    """What a plan, (M, B, N, K) or (M, B, H, N, K), says of its layer; without gradient."""
+    # Heads, where there are none, are one.
+    matrix = plan.matrix if plan.matrix.ndim == 5 else plan.matrix[:, :, None]
+    m, b, heads, n, _ = matrix.shape
+    weight = jnp.ones((b, n), matrix.dtype) if mass is None else mass
+    weight = weight / jnp.maximum(weight.sum(-1, keepdims=True), 1e-12)
+    largest = matrix.max(-1, keepdims=True)
+    chosen = ((matrix >= largest) & (largest > 0)).astype(weight.dtype)
+    usage = jnp.einsum("mbhnk,bn->mbk", chosen, weight) / heads
+    return jax.lax.stop_gradient(Diagnostics(usage, plan.column_error.reshape(m, b, -1).max(-1)))
 
 
 _QUIET = 0.1  # of the weights of what is summed beside a linear start
-
-DISTANCES = {"cosine": cosine_distance, "squared": squared_distance}
 
 
 def bottleneck_rank(channels: int) -> int:
@@ -117,7 +90,7 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
         """The block on every token."""
         m, b, n, c = x.shape
-        hidden = jnp.matmul(normalised(x).reshape(m, b * n, c), self.first[...])
+        hidden = jnp.matmul(layer_norm(x).reshape(m, b * n, c), self.first[...])
         hidden = jax.nn.gelu(hidden + self.first_bias[...][:, None, :], approximate=False)
         out = jnp.matmul(hidden, self.second[...]) + self.second_bias[...][:, None, :]
         return x + out.reshape(x.shape)
@@ -155,72 +128,39 @@ class Layer(nnx.Module):
         self,
         tokens: Float[Array, "M B N C"],
         prototypes: Float[Array, "M B K C"],
-        target: Float[Array, "M B N C"],
         mass: Float[Array, "B N"] | None,
     ) -> tuple[Float[Array, "M B N C"], Float[Array, "M B K C"], Diagnostics]:
-        """Rebuilt tokens, refined prototypes, and what was done.
+        """Rebuilt tokens, refined prototypes, and what was done; numbered as in Algorithm 1.
 
         Args:
             tokens: Z, the last layer's reconstruction; E in the first.
             prototypes: P of each image.
-            target: E, for the diagnostics.
             mass: (B, N), 0 for padding and background.
         """
-        if self.refine is not None:
-            prototypes = self.refine(tokens, prototypes, mass)
-        rebuilt, plan = self.assign(tokens, prototypes, mass)
-        purified = heard = jnp.zeros((1, 1, 1, tokens.shape[-1]), tokens.dtype)
-        gates = jnp.zeros(tokens.shape[:1], tokens.dtype)
-        result = rebuilt
+        if self.refine is not None:  # 7: Adaptive Prototype Refinement (APR)
+            gamma = self.refine.weights(tokens, prototypes, mass)  # 8: Γ*, Eq. 1
+            context = column_average(gamma, tokens)  # 9: c_k
+            prototypes = self.refine(prototypes, context)  # 10: GRU(p_k, c_k), Eq. 5-8
+        # 11: Balanced Prototype Assignment (BPA)
+        plan = self.assign.plan(tokens, prototypes, mass)  # 12: T*, Eq. 1
+        z_bpa = self.assign.rebuild(plan.matrix, prototypes)  # 13: T* P, Eq. 2
+        z_rec = z_bpa
         if self.config.communicate:
-            queries = tokens * jax.nn.sigmoid(rebuilt)
-            if self.attend is not None and self.align is not None:
-                heard = self.attend(queries, self.align(prototypes))
-                gates = self.attend.gates()
-                result = result + heard
-            if self.config.mnc_residual != "none":
-                purified = queries if self.narrow is None else self.narrow(queries)
-                result = result + purified
+            # 14: MNC stage 1, 2D and 3D prototype alignment
+            aligned = prototypes if self.align is None else self.align(prototypes)  # 15: P'
+            # 16: MNC stage 2, cross-modal feature injection
+            purified = tokens * jax.nn.sigmoid(z_bpa)  # 17: Z'
+            z_mnc = self.start(purified)
+            if self.attend is not None:
+                heard = self.attend(purified, aligned)  # 18: CA(Z', P'), Eq. 3
+                z_mnc = inject(z_mnc, heard, self.attend.gate[...])  # 19: Eq. 4
+            z_rec = z_bpa + z_mnc  # 20
         if self.feed_forward is not None:
-            result = self.feed_forward(result)
-        return (
-            result,
-            prototypes,
-            self._diagnose(plan, target, mass, gates, rebuilt, purified, heard),
-        )
+            z_rec = self.feed_forward(z_rec)
+        return z_rec, prototypes, diagnose(plan, mass)  # 21: Z ← Z_rec
 
-    def _diagnose(
-        self,
-        plan: Plan,
-        target: Array,
-        mass: Array | None,
-        gates: Array,
-        rebuilt: Array,
-        purified: Array,
-        heard: Array,
-    ) -> Diagnostics:
-        m, b, n, _ = target.shape
-        weight = jnp.ones((b, n), target.dtype) if mass is None else mass
-        weight = weight / jnp.maximum(weight.sum(-1, keepdims=True), 1e-12)
-        # Heads, where there are none, are one.
-        matrix = plan.matrix.reshape(m, b, -1, n, plan.matrix.shape[-1])
-        largest = matrix.max(-1, keepdims=True)
-        chosen = ((matrix >= largest) & (largest > 0)).astype(weight.dtype)
-        usage = jnp.einsum("mbhnk,bn->mbk", chosen, weight) / matrix.shape[2]
-        shares = matrix / jnp.maximum(matrix.sum(-1, keepdims=True), 1e-12)
-        entropy = -(shares * jnp.log(jnp.maximum(shares, 1e-30))).sum(-1)
-        effective = jnp.einsum("mbhn,bn->mb", jnp.exp(entropy), weight) / matrix.shape[2]
-        through = jnp.broadcast_to(lengths(purified), (m, b, n))
-        total = lengths(rebuilt) + through + lengths(heard)
-        share = jnp.einsum("mbn,bn->mb", through / jnp.maximum(total, 1e-12), weight)
-        return jax.lax.stop_gradient(
-            Diagnostics(
-                usage,
-                effective,
-                plan.row_error.reshape(m, b, -1).max(-1),
-                plan.column_error.reshape(m, b, -1).max(-1),
-                gates,
-                share,
-                cosine_distance(target, jnp.broadcast_to(purified, target.shape)),
-            )
-        )
+    def start(self, purified: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
+        """What Z_mnc starts from: Z' (Eq. 4), Z' through the bottleneck, or nothing."""
+        if self.config.mnc_residual == "none":
+            return jnp.zeros_like(purified)
+        return purified if self.narrow is None else self.narrow(purified)

@@ -5,7 +5,7 @@ cosine of the whole flattened map of an image; the mining scales the gradient of
 (d / mean d)^3, d the distance there, the mean taken over batch and places. `per_token` uses the
 same weights on the distances themselves; `mean` uses none.
 
-Dimension letters: B batch, N tokens, C channels.
+Dimension letters: M modalities, B batch, N tokens, C channels.
 Source: Luo et al. 2025 (INP-Former), its released loss; paper, "Training and Inference".
 Differs from INP-Former: its mean is taken on each device by itself; with `axis_name` ours is taken
 over all of them, so that the number of devices changes nothing.
@@ -15,28 +15,26 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Shaped
 
-from pirn_jax.decoder.decoder import Reconstruction
-from pirn_jax.decoder.layer import DISTANCES, cosine_distance
 from pirn_jax.decoder.config import LossConfig
+from pirn_jax.decoder.decoder import Reconstruction
+from pirn_jax.decoder.distance import DISTANCES, cosine_distance
 
 
 def reconstruction_loss(
     reconstruction: Reconstruction,
     config: LossConfig,
-    weight: Shaped[Array, "B N"] | None = None,
+    weight: Shaped[Array | np.ndarray, "B N"] | None = None,
     axis_name: str | None = None,
     distance: str = "cosine",
 ) -> Float[Array, ""]:
     """Sum over modalities of their loss; see `stream_loss`."""
     losses = [
         stream_loss(target, rebuilt, config, weight, axis_name, distance)
-        for target, rebuilt in zip(
-            reconstruction.target, (reconstruction.rgb, reconstruction.normals), strict=True
-        )
-        if target is not None and rebuilt is not None
+        for target, rebuilt in zip(reconstruction.target, reconstruction.values, strict=True)
     ]
     return sum(losses[1:], start=losses[0])
 
@@ -45,7 +43,7 @@ def stream_loss(
     target: Float[Array, "B N C"],
     rebuilt: Float[Array, "B N C"],
     config: LossConfig,
-    weight: Shaped[Array, "B N"] | None = None,
+    weight: Shaped[Array | np.ndarray, "B N"] | None = None,
     axis_name: str | None = None,
     distance: str = "cosine",
 ) -> Float[Array, ""]:
@@ -62,7 +60,7 @@ def stream_loss(
         distance: of a token to its target, see DecoderConfig; form flattened has cosines only.
     """
     target = jax.lax.stop_gradient(target)
-    token = jnp.ones(target.shape[:2], target.dtype) if weight is None else weight
+    token = jnp.ones(target.shape[:2], target.dtype) if weight is None else jnp.asarray(weight)
     token = token.astype(target.dtype)
     each = DISTANCES[distance](target, rebuilt)
     held = jax.lax.stop_gradient(each)

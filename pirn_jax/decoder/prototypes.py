@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from pirn_jax.transport.cost import inverse_length
+from pirn_jax.decoder.distance import unit_vectors
 
 _SHRINK = 1.0  # noise's variance, of the tokens' mean variance
 
@@ -35,7 +35,7 @@ def init_prototypes(
         k: how many.
         mass: (T,); tokens of mass 0 are never drawn, as long as there is another. None: 1 each.
     """
-    directions = tokens * inverse_length(tokens)[:, None]
+    directions = unit_vectors(tokens)
     mass = jnp.ones(tokens.shape[:1], tokens.dtype) if mass is None else mass
     # A little everywhere, so that the draw stays defined once every token coincides with one drawn.
     log_mass = jnp.log(mass + jnp.finfo(tokens.dtype).tiny)

@@ -1,6 +1,7 @@
 """BPA: tokens rebuilt from prototypes by a balanced plan (paper, section 3.2).
 
-    z_bpa = Σ_k T_nk p_k                                                        Eq. 2
+    T* = the balanced plan of 1 − cos(z, p)                                     Eq. 1
+    z_bpa = Σ_k T*_nk p_k                                                       Eq. 2
 
 or, with `attention`, the same plan in heads between projections of both, as in the attention it
 replaces:
@@ -17,9 +18,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from pirn_jax.decoder.refinement import stacked_normal
-from pirn_jax.decoder.tokens import normalised
 from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.decoder.refinement import stacked_normal
+from pirn_jax.decoder.tokens import layer_norm
 from pirn_jax.transport import Plan, assign, cosine_cost
 
 
@@ -44,33 +45,20 @@ class Assignment(nnx.Module):
             self.output = nnx.Param(stacked_normal(rngs.params(), shape))
             self.output_bias = nnx.Param(jnp.zeros((m, channels)))
 
-    def __call__(
+    def plan(
         self,
         tokens: Float[Array, "M B N C"],
         prototypes: Float[Array, "M B K C"],
         mass: Float[Array, "B N"] | None,
-    ) -> tuple[Float[Array, "M B N C"], Plan]:
-        """Rebuilt tokens and the plan, (M, B, N, K) or, in heads, (M, B, H, N, K)."""
+    ) -> Plan:
+        """T*, (M, B, N, K) or, in heads, (M, B, H, N, K)."""
         if self.heads is None:
-            plan = self._plan(cosine_cost(tokens, prototypes), mass)
-            return jnp.einsum("mbnk,mbkc->mbnc", plan.matrix, prototypes), plan
-        m, b, k, c = prototypes.shape
-        n, h = tokens.shape[2], self.heads
-        query = jnp.einsum("mbnc,mcd->mbnd", normalised(tokens), self.query[...])
-        source = normalised(prototypes)
-        key = jnp.einsum("mbkc,mcd->mbkd", source, self.key[...])
-        value = jnp.einsum("mbkc,mcd->mbkd", source, self.value[...]).reshape(m, b, k, h, -1)
-        # (T_h V_h) W_O,h = T_h (V_h W_O,h): the output projection runs over K rows, not N.
-        output = self.output[...].reshape(m, h, -1, c)
-        value = jnp.einsum("mbkhd,mhdc->mbhkc", value, output).reshape(m, b, h * k, c)
-        plan = self._plan(
-            cosine_cost(query, key, heads=h), None if mass is None else mass[:, None, :]
-        )
-        weights = jnp.swapaxes(plan.matrix, 2, 3).reshape(m, b, n, h * k)
-        rebuilt = jnp.einsum("mbnk,mbkc->mbnc", weights, value)
-        return rebuilt + self.output_bias[...][:, None, None, :], plan
-
-    def _plan(self, cost: Array, mass: Array | None) -> Plan:
+            cost = cosine_cost(tokens, prototypes)
+        else:
+            query = jnp.einsum("mbnc,mcd->mbnd", layer_norm(tokens), self.query[...])
+            key = jnp.einsum("mbkc,mcd->mbkd", layer_norm(prototypes), self.key[...])
+            cost = cosine_cost(query, key, heads=self.heads)
+            mass = None if mass is None else mass[:, None, :]
         return assign(
             cost,
             self.config.assignment,
@@ -80,3 +68,20 @@ class Assignment(nnx.Module):
             gradient=self.config.gradient,
             row_mass=mass,
         )
+
+    def rebuild(
+        self, plan: Float[Array, "M B *heads N K"], prototypes: Float[Array, "M B K C"]
+    ) -> Float[Array, "M B N C"]:
+        """Z_bpa of a plan's matrix, Eq. 2."""
+        if self.heads is None:
+            return jnp.einsum("mbnk,mbkc->mbnc", plan, prototypes)
+        m, b, k, c = prototypes.shape
+        n, h = plan.shape[-2], self.heads
+        value = jnp.einsum("mbkc,mcd->mbkd", layer_norm(prototypes), self.value[...])
+        value = value.reshape(m, b, k, h, -1)
+        # (T_h V_h) W_O,h = T_h (V_h W_O,h): the output projection runs over K rows, not N.
+        output = self.output[...].reshape(m, h, -1, c)
+        value = jnp.einsum("mbkhd,mhdc->mbhkc", value, output).reshape(m, b, h * k, c)
+        weights = jnp.swapaxes(plan, 2, 3).reshape(m, b, n, h * k)
+        rebuilt = jnp.einsum("mbnk,mbkc->mbnc", weights, value)
+        return rebuilt + self.output_bias[...][:, None, None, :]

@@ -1,7 +1,8 @@
 """APR: prototypes adapt to the image at hand (paper, section 3.3 and appendix B.1).
 
-    c_k = Σ_n Γ̄_nk z_n                            context: Γ's columns normalised
-    u = σ(W_z [p; c] + b_z)    r = σ(W_r [p; c] + b_r)                          Eq. 5, 6
+    Γ* = the balanced plan of 1 − cos(z, p)                                     Eq. 1
+    c_k = Σ_n Γ*_nk z_n / Σ_n Γ*_nk                                             context
+    u = σ(W_z [p; c] + b_z)       r = σ(W_r [p; c] + b_r)                       Eq. 5, 6
     p̃ = tanh(W [r ⊙ p; c] + b)    p' = u ⊙ p + (1 − u) ⊙ p̃                      Eq. 7, 8
 
 The cell is written out because it is another one than flax's: r acts before the linear map, not
@@ -35,13 +36,13 @@ def gated_update(
     candidate: Float[Array, "M C2 C"],
     candidate_bias: Float[Array, "M C"],
 ) -> Float[Array, "M B K C"]:
-    """Eq. 5-8; `gates` holds W_z and W_r side by side."""
+    """GRU(p_k, c_k), Eq. 5-8; `gates` holds W_z and W_r side by side."""
     both = jnp.concatenate([prototypes, context], -1)
     opened = jnp.einsum("mbkc,mcd->mbkd", both, gates) + gates_bias[:, None, None, :]
-    update, reset = jnp.split(jax.nn.sigmoid(opened), 2, axis=-1)
+    update, reset = jnp.split(jax.nn.sigmoid(opened), 2, axis=-1)  # Eq. 5, 6
     both = jnp.concatenate([reset * prototypes, context], -1)
     new = jnp.einsum("mbkc,mcd->mbkd", both, candidate) + candidate_bias[:, None, None, :]
-    return update * prototypes + (1.0 - update) * jnp.tanh(new)
+    return update * prototypes + (1.0 - update) * jnp.tanh(new)  # Eq. 8, of Eq. 7
 
 
 def context_weights(
@@ -53,10 +54,11 @@ def context_weights(
     """How much of each token goes into each prototype's context; columns are normalised later.
 
     Args:
-        kind: "ot": the balanced plan; "topk": the N/K tokens nearest to the prototype (the paper
-            leaves k open; N/K is what balance would give); "global": every token alike.
+        kind: "ot": the balanced plan, Eq. 1; "topk": the tokens nearest to the prototype, as many
+            as balance would give it (the paper leaves k open): Σ mass / K of the image, rounded
+            down, at least 1; "global": every token alike.
         cost: (M, B, N, K).
-        mass: (B, N) of tokens that count, None for all.
+        mass: (B, N) of tokens that count, 0 or 1; None for all.
         config: ε, iterations, solver and gradient of the plan.
     """
     n, k = cost.shape[-2:]
@@ -69,13 +71,24 @@ def context_weights(
             gradient=config.gradient,
             row_mass=mass,
         ).matrix
-    weight = jnp.ones((n,), cost.dtype) if mass is None else mass[:, :, None]
-    weight = jnp.broadcast_to(weight.reshape((1, -1, n, 1)), cost.shape)
+    mass = jnp.ones((cost.shape[1], n), cost.dtype) if mass is None else mass
+    weight = jnp.broadcast_to(mass[:, :, None], cost.shape)
     if kind == "global":
         return weight
-    nearest = -jnp.where(weight > 0, cost, jnp.inf)
-    last = jax.lax.top_k(jnp.swapaxes(nearest, -1, -2), max(1, n // k))[0][..., -1]
-    return jnp.where(nearest >= last[..., None, :], weight, 0.0)
+    counted = jnp.where(weight > 0, cost, jnp.inf)
+    share = jnp.maximum(mass.sum(-1).astype(jnp.int32) // k, 1)
+    # No image's share exceeds n // k: so many are sorted, and each image takes the last of its own.
+    nearest, _ = jax.lax.top_k(-jnp.swapaxes(counted, -1, -2), max(1, n // k))
+    farthest = -jnp.take_along_axis(nearest, share[None, :, None, None] - 1, -1)
+    return jnp.where(counted <= jnp.swapaxes(farthest, -1, -2), weight, 0.0)
+
+
+def column_average(
+    weights: Float[Array, "M B N K"], tokens: Float[Array, "M B N C"]
+) -> Float[Array, "M B K C"]:
+    """Context c_k of each prototype: the tokens' mean, weighed by its column."""
+    total = jnp.maximum(weights.sum(-2), jnp.finfo(weights.dtype).tiny)
+    return jnp.einsum("mbnk,mbnc->mbkc", weights, tokens) / total[..., None]
 
 
 class Refinement(nnx.Module):
@@ -92,18 +105,20 @@ class Refinement(nnx.Module):
         self.candidate = nnx.Param(stacked_normal(rngs.params(), (m, 2 * channels, channels)))
         self.candidate_bias = nnx.Param(jnp.zeros((m, channels)))
 
-    def __call__(
+    def weights(
         self,
         tokens: Float[Array, "M B N C"],
         prototypes: Float[Array, "M B K C"],
         mass: Float[Array, "B N"] | None,
+    ) -> Float[Array, "M B N K"]:
+        """Γ*: how much of each token goes into each prototype's context."""
+        cost = cosine_cost(tokens, prototypes)
+        return context_weights(self.config.context, cost, mass, self.config)
+
+    def __call__(
+        self, prototypes: Float[Array, "M B K C"], context: Float[Array, "M B K C"]
     ) -> Float[Array, "M B K C"]:
-        """Prototypes refined by the tokens' context."""
-        weights = context_weights(
-            self.config.context, cosine_cost(tokens, prototypes), mass, self.config
-        )
-        total = jnp.maximum(weights.sum(-2), jnp.finfo(weights.dtype).tiny)
-        context = jnp.einsum("mbnk,mbnc->mbkc", weights, tokens) / total[..., None]
+        """Prototypes refined by their context, Eq. 5-8."""
         return gated_update(
             prototypes,
             context,

@@ -1,10 +1,10 @@
-"""Tokens, and the scale they are brought to before they are both input and target.
+"""Tokens: their one form, and the scale they are brought to before they are input and target.
 
 Raw ViT outputs share a strong mean and a few outlier channels, so their cosines hardly differ.
 `token_scale` says what is taken out; the statistics come from the shots and are never trained.
 
 Dimension letters: M modalities, B batch, N tokens, C channels.
-Differs from the paper: it says nothing of scale ("none" is its reading); DECISIONS 4.
+Differs from the paper: it says nothing of scale ("none" is its reading); docs/decisions.md, 4.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Float
-
-from pirn_jax.errors import BadInputError
+from jaxtyping import Bool, Float, Int
 
 # Of a channel's standard deviation, or of the largest: less than this is not divided by.
 SMALLEST = 1e-4
@@ -27,39 +26,30 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 class Tokens(NamedTuple):
-    """Patch tokens per modality, float (B, N, C); None for a stream that is not there."""
+    """Patch tokens, in the one form they have from the encoder to the map.
 
-    rgb: Float[Array, "B N C"] | None = None
-    normals: Float[Array, "B N C"] | None = None
+    Stacks of several such (training's jobs) carry their own axis in front of both fields.
+
+    Attributes:
+        values: (M, B, N, C), the modalities in the order of the decoder's `modalities`.
+        valid: (B, N), False for padding and background. None: all tokens count.
+    """
+
+    values: Float[Array | np.ndarray, "*lead M B N C"]
+    valid: Bool[Array | np.ndarray, "*lead B N"] | None = None
 
 
 class Statistic(nnx.Variable):
     """State taken from the shots and never trained."""
 
 
-def stack(tokens: Tokens, modalities: tuple[str, ...]) -> Float[Array, "M B N C"]:
-    """The streams named, on a leading axis.
-
-    Raises:
-        BadInputError: a stream is missing, or they differ in shape.
-    """
-    streams = [getattr(tokens, name) for name in modalities]
-    shapes = [() if stream is None else stream.shape for stream in streams]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 3:
-        raise BadInputError(
-            f"expected tokens (B, N, C) of one shape for {' and '.join(modalities)}; got "
-            + ", ".join(f"{n} {s or None}" for n, s in zip(modalities, shapes, strict=True)),
-            "give every stream the model was built for, or build it with fewer modalities",
-        )
-    return jnp.stack(streams)
+def select_scans(tokens: Tokens, places: Int[Array | np.ndarray, " P"]) -> Tokens:
+    """The tokens of the scans at these places, in that order; what lies on disk stays there."""
+    valid = None if tokens.valid is None else tokens.valid[places]
+    return Tokens(tokens.values[:, places], valid)
 
 
-def unstack(stacked: Float[Array, "M B N C"], modalities: tuple[str, ...]) -> Tokens:
-    """`stack` undone."""
-    return Tokens(**{name: stacked[i] for i, name in enumerate(modalities)})
-
-
-def normalised(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+def layer_norm(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
     """LayerNorm without scale and bias: the linear map that follows has its own."""
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
@@ -115,7 +105,7 @@ def apply_scale(
     if kind == "none":
         return tokens
     if kind == "layernorm":
-        return normalised(tokens)
+        return layer_norm(tokens)
     if kind.endswith("_image"):
         tokens = _centre_image(tokens, mass)
     if kind == "centre_image":

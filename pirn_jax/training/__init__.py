@@ -1,19 +1,23 @@
 """Training: scans' features → trained decoders."""
 
 from pirn_jax.training.compilation import use_compilation_cache
-from pirn_jax.training.features import FeatureCache, Features, extract
-from pirn_jax.training.loop import Job, Trained, train
+from pirn_jax.training.features import FeatureCache, extract, token_validity
+from pirn_jax.training.jobs import TrainingJob
+from pirn_jax.training.loop import HistoryLine, Trained, train
 from pirn_jax.training.processes import from_first, is_first, join_processes
+from pirn_jax.training.recipe import TrainingRecipe
 
 __all__ = [
     "FeatureCache",
-    "Features",
-    "Job",
+    "HistoryLine",
     "Trained",
+    "TrainingJob",
+    "TrainingRecipe",
     "extract",
     "from_first",
     "is_first",
     "join_processes",
+    "token_validity",
     "train",
     "use_compilation_cache",
 ]

@@ -2,7 +2,7 @@
 
 A checkpoint holds the jobs' state as it is on the host, without a trace of the devices it was
 computed on, so that a run may go on with more or fewer of them. Beside it lie the loss history and
-what the run was (jobs, seeds, recipe, a digest of the features): a checkpoint of another run is
+what the run was (jobs, seeds, recipe, a digest of the tokens): a checkpoint of another run is
 refused, not loaded.
 """
 
@@ -18,13 +18,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from pirn_jax.decoder import Tokens
 from pirn_jax.errors import ConfigError
-from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.processes import broadcast, from_first
-from pirn_jax.training.step import Shots
+from pirn_jax.training.recipe import TrainingRecipe
+from pirn_jax.training.step import State
 
 
-def identity(names: Sequence[str], seeds: Sequence[int], recipe: TrainingRecipe, shots: Shots) -> str:
+def identity(
+    names: Sequence[str], seeds: Sequence[int], recipe: TrainingRecipe, shots: Tokens
+) -> str:
     """What makes two runs the same, as a digest."""
     digest = hashlib.sha256()
     about = {"names": list(names), "seeds": list(seeds), "recipe": dataclasses.asdict(recipe)}
@@ -68,12 +71,12 @@ class Checkpoints:
                 "resume it, or give another folder",
             )
 
-    def save(self, epoch: int, state: Any, history: list[Any]) -> None:
+    def save(self, epoch: int, state: State, history: list[Any]) -> None:
         """Begin to write; training goes on meanwhile.
 
         Args:
             epoch: epochs done.
-            state: any tree of numpy arrays, not changed afterwards.
+            state: of numpy arrays, not changed afterwards.
             history: anything JSON can hold.
         """
         import orbax.checkpoint as ocp
@@ -86,11 +89,11 @@ class Checkpoints:
         )
         self._manager.save(epoch, args=args)
 
-    def restore(self, state: Any) -> tuple[int, Any, list[Any]] | None:
+    def restore(self, state: State) -> tuple[int, State, list[Any]] | None:
         """The newest checkpoint: epochs done, state, history; None where there is none.
 
         Args:
-            state: a tree of arrays or shapes, of the shapes and types expected.
+            state: of arrays, or their shapes, as expected.
 
         Raises:
             ConfigError: it belongs to another run.
@@ -135,7 +138,7 @@ class Checkpoints:
             self._manager.close()
 
 
-def _flat(tree: Any) -> dict[str, Any]:
+def _flat(tree: State) -> dict[str, Any]:
     """Leaves by path: readable names on disk, whatever the tree is made of."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf

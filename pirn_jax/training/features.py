@@ -1,6 +1,6 @@
 """Frozen features: pictures → tokens once, kept on disk for every later run.
 
-Dimension letters: S scans, N tokens, C channels, h w pixels of the views.
+Dimension letters: M modalities, S scans, N tokens, C channels, h w pixels of the views.
 """
 
 from __future__ import annotations
@@ -8,38 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax import Array
+from jaxtyping import Bool
 
+from pirn_jax.decoder import Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
+from pirn_jax.storage import whole_folder
 
 _log = logging.getLogger("pirn_jax")
 # Files larger than this stay on disk and are read page by page as they are used.
 MAPPED_BYTES = 256 * 2**20
-
-
-class Features(NamedTuple):
-    """Encoder tokens of one category's scans, frozen.
-
-    Attributes:
-        rgb: (S, N, C); None where the modality was not asked for.
-        normals: (S, N, C), the same.
-        valid: (S, N), True where the token's patch carries foreground.
-    """
-
-    rgb: Float[np.ndarray | Array, "S N C"] | None
-    normals: Float[np.ndarray | Array, "S N C"] | None
-    valid: Bool[np.ndarray | Array, "S N"]
+# Of what lies in an entry; part of its name, so that entries of another are not met.
+FORMAT = 2
 
 
 def extract(
@@ -49,8 +36,8 @@ def extract(
     *,
     batch: int = 8,
     advance: Callable[[int], None] | None = None,
-) -> Features:
-    """Tokens of every view, in order.
+) -> Tokens:
+    """Tokens of every view, in order: values (M, S, N, C), valid (S, N).
 
     Both modalities of a scan go through the encoder in one stacked batch, so that its weights are
     read once; the last batch is padded, so that one program serves all. While the device works the
@@ -59,7 +46,7 @@ def extract(
     Args:
         encoder: of the views' size.
         views: read one after the other; never more than two batches are held.
-        modalities: "rgb", "normals", or both.
+        modalities: "rgb", "normals", or both; M of them, in this order.
         batch: scans a call.
         advance: called with the number of scans just finished.
 
@@ -83,22 +70,23 @@ def extract(
         pictures = [[_picture(view, name) for view in some] for name in modalities]
         padded = [row + [row[-1]] * (batch - len(row)) for row in pictures]
         result = encoder(np.concatenate([np.stack(row) for row in padded]))
-        valid += [foreground(view.valid, encoder.grid) for view in some]
+        valid += [token_validity(view.valid, encoder.grid) for view in some]
         if waiting is not None:
             finish(waiting)
         waiting = (result, len(some))
     if waiting is None:
         raise BadInputError("no scans to take features from", "check the folder and the split")
     finish(waiting)
-    streams = dict(zip(modalities, np.concatenate(tokens, axis=1), strict=True))
-    return Features(streams.get("rgb"), streams.get("normals"), np.stack(valid))
+    return Tokens(np.concatenate(tokens, axis=1), np.stack(valid))
 
 
-def foreground(valid: Bool[np.ndarray, "h w"], grid: tuple[int, int]) -> Bool[np.ndarray, " N"]:
+def token_validity(
+    pixels: Bool[np.ndarray, "h w"], grid: tuple[int, int]
+) -> Bool[np.ndarray, " N"]:
     """True for each token with any valid pixel in its patch; row by row, as tokens are."""
     rows, columns = grid
-    height, width = valid.shape[0] // rows, valid.shape[1] // columns
-    return valid.reshape(rows, height, columns, width).any((1, 3)).reshape(-1)
+    height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+    return pixels.reshape(rows, height, columns, width).any((1, 3)).reshape(-1)
 
 
 def _batched(views: Iterable[Views], size: int) -> Iterator[list[Views]]:
@@ -129,7 +117,7 @@ class FeatureCache:
     def __init__(self, folder: Path | str | None):
         self.folder = None if folder is None else Path(folder)
 
-    def get(self, key_parts: Mapping[str, str], make: Callable[[], Features]) -> Features:
+    def get(self, key_parts: Mapping[str, str], make: Callable[[], Tokens]) -> Tokens:
         """The features of that key, read or made.
 
         Args:
@@ -139,51 +127,43 @@ class FeatureCache:
         """
         if self.folder is None:
             return make()
-        name = hashlib.sha256(json.dumps(dict(key_parts), sort_keys=True).encode()).hexdigest()
-        entry = self.folder / name
+        named = json.dumps({"format": FORMAT, "made_from": dict(key_parts)}, sort_keys=True)
+        entry = self.folder / hashlib.sha256(named.encode()).hexdigest()
         if entry.is_dir():
             try:
                 return _read(entry)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("cached features are damaged and will be made again: %s", error)
-        features = make()
+        tokens = make()
         try:
-            _write(entry, features, dict(key_parts))
+            _write(entry, tokens, dict(key_parts))
         except OSError as error:
             _log.warning("features could not be cached in %s: %s", self.folder, error)
-        return features
+        return tokens
 
 
-def _read(entry: Path) -> Features:
+def _read(entry: Path) -> Tokens:
     """Raises one of those errors for anything but a whole, unchanged entry."""
     sums = json.loads((entry / "entry.json").read_text())["sha256"]
-    arrays: dict[str, np.ndarray | None] = dict.fromkeys(Features._fields)
+    arrays: dict[str, np.ndarray] = {}
     for name, expected in sums.items():
         path = entry / f"{name}.npy"
-        if name not in arrays or _sha256(path) != expected:
+        if name not in Tokens._fields or _sha256(path) != expected:
             raise ValueError(f"{path} is not what was written")
         mapped = "r" if path.stat().st_size > MAPPED_BYTES else None
         arrays[name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
-    if arrays["valid"] is None:
-        raise ValueError(f"{entry} holds no validity")
-    return Features(arrays["rgb"], arrays["normals"], arrays["valid"])
+    return Tokens(arrays["values"], arrays.get("valid"))
 
 
-def _write(entry: Path, features: Features, key_parts: dict[str, str]) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=entry.parent) as temporary:
-        whole = Path(temporary) / "entry"
-        whole.mkdir()
+def _write(entry: Path, tokens: Tokens, key_parts: dict[str, str]) -> None:
+    with whole_folder(entry) as folder:
         sums = {}
-        for name, array in features._asdict().items():
+        for name, array in tokens._asdict().items():
             if array is not None:
-                np.save(whole / f"{name}.npy", np.asarray(array), allow_pickle=False)
-                sums[name] = _sha256(whole / f"{name}.npy")
+                np.save(folder / f"{name}.npy", np.asarray(array), allow_pickle=False)
+                sums[name] = _sha256(folder / f"{name}.npy")
         about = {"made_from": key_parts, "sha256": sums}
-        (whole / "entry.json").write_text(json.dumps(about, indent=1) + "\n")
-        if entry.exists():  # damaged
-            shutil.rmtree(entry)
-        os.replace(whole, entry)
+        (folder / "entry.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def _sha256(path: Path) -> str:

@@ -18,22 +18,25 @@ Dimension letters: D devices, J jobs, T steps, B scans of a step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
+from pirn_jax.decoder import Tokens, abstract_params
 from pirn_jax.errors import ConfigError
-from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.compilation import collector_paused
-from pirn_jax.training.step import Batches, Shots, State, run_steps, skeleton
+from pirn_jax.training.recipe import TrainingRecipe
+from pirn_jax.training.step import Arrays, Batches, State, run_steps
 
 PARALLEL = ("none", "pmap", "sharding", "auto")
 AXIS = "devices"
+Tree = TypeVar("Tree")
 
 
 class Layout(NamedTuple):
@@ -99,7 +102,7 @@ class Program:
         shots: of the stacked jobs, J a multiple as `Layout.padded_jobs` says.
     """
 
-    def __init__(self, layout: Layout, recipe: TrainingRecipe, shots: Shots):
+    def __init__(self, layout: Layout, recipe: TrainingRecipe, shots: Tokens):
         self.layout = layout
         jobs, pmap = layout.spread == "jobs", layout.kind == "pmap"
         self._state = layout.sharding(AXIS) if jobs else layout.sharding()
@@ -108,10 +111,9 @@ class Program:
         else:
             self._batches = layout.sharding(*([None, AXIS] if jobs else [None, None, AXIS]))
         self._stacked = pmap and jobs
-        channels = next(x.shape[-1] for x in shots.tokens if x is not None)
         # Neither epochs, nor batch size, nor rate is part of the program.
         same = replace(recipe, epochs=1, batch_size=1, learning_rate=1.0, schedule="constant")
-        self.graph, self._run = _compiled(layout, same, channels)
+        self._run = _compiled(layout, same, shots.values.shape[-1])
         self._shots = self._place(self._cut(shots), self._state)
 
     def place(self, state: State) -> State:
@@ -149,7 +151,7 @@ class Program:
             losses = np.moveaxis(losses, 0, 1).reshape(losses.shape[1], -1)
         return state, losses
 
-    def _cut(self, tree: Any) -> Any:
+    def _cut(self, tree: Tree) -> Tree:
         """Stacked jobs in D parts, where the program takes them so."""
         if not self._stacked:
             return tree
@@ -157,25 +159,27 @@ class Program:
         return jax.tree.map(lambda x: np.asarray(x).reshape(count, -1, *x.shape[1:]), tree)
 
     @staticmethod
-    def _place(tree: Any, sharding: NamedSharding) -> Any:
+    def _place(tree: Tree, sharding: NamedSharding) -> Tree:
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
 
-        def put(x: Any) -> jax.Array:
-            x = np.asarray(x)
-            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        def put(x: np.ndarray | jax.Array) -> jax.Array:
+            host = np.asarray(x)
+            return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
         return jax.tree.map(put, tree)
 
 
 @lru_cache(maxsize=16)
-def _compiled(layout: Layout, recipe: TrainingRecipe, channels: int) -> tuple[Any, Any]:
-    """The decoder's graph, and `run_steps` for it; compiled when first called with given shapes."""
-    graph, _, _ = skeleton(recipe.decoder, channels)
+def _compiled(
+    layout: Layout, recipe: TrainingRecipe, channels: int
+) -> Callable[[State, Tokens, Batches], tuple[State, jax.Array]]:
+    """`run_steps` of the decoder; compiled when first called with given shapes."""
+    graph, _, _ = abstract_params(recipe.decoder, channels)
     steps = partial(run_steps, graph, recipe)
     jobs = layout.spread == "jobs"
     if layout.kind == "pmap":
-        return graph, jax.pmap(
+        return jax.pmap(
             partial(steps, axis_name=None if jobs else AXIS),
             AXIS,
             in_axes=(0, 0, 0) if jobs else (None, None, 0),
@@ -183,14 +187,14 @@ def _compiled(layout: Layout, recipe: TrainingRecipe, channels: int) -> tuple[An
             devices=layout.devices,
             donate_argnums=0,
         )
-    whole, scans = layout.sharding(), layout.sharding(None, AXIS)
 
-    def constrain(x: Any) -> Any:
-        return x if jobs else jax.lax.with_sharding_constraint(x, scans)
+    def constrain(x: Arrays, axis: int) -> Arrays:
+        split = layout.sharding(*[None] * axis, AXIS)
+        return x if jobs else jax.lax.with_sharding_constraint(x, split)
 
-    return graph, jax.jit(
+    return jax.jit(
         partial(steps, constrain=constrain),
-        out_shardings=(layout.sharding(AXIS) if jobs else whole, whole),
+        out_shardings=(layout.sharding(AXIS) if jobs else layout.sharding(), layout.sharding()),
         donate_argnums=0,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from pirn_jax.errors import ConfigError, PirnError
 
 # The others wait while the first evaluates and reports.
 LONGEST_WAIT = 7 * 24 * 3600
+Result = TypeVar("Result")
+Tree = TypeVar("Tree")
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -52,7 +54,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(make: Callable[[], Any]) -> Any:
+def from_first(make: Callable[[], Result]) -> Result:
     """What the first process makes of it, on all of them.
 
     Args:
@@ -80,7 +82,7 @@ def from_first(make: Callable[[], Any]) -> Any:
     return document["value"]
 
 
-def broadcast(tree: Any) -> Any:
+def broadcast(tree: Tree) -> Tree:
     """The first process's arrays, on all of them; the others give arrays of the same shapes."""
     if jax.process_count() == 1:
         return tree

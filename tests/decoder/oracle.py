@@ -44,7 +44,7 @@ def refine(z, p, w, context="ot", mass=None):
     else:
         weights = torch.zeros(n, k)
         for j, nearest in enumerate(cosine(z, p).T):
-            weights[nearest.argsort()[: n // k], j] = 1
+            weights[nearest.argsort()[: max(1, n // k)], j] = 1
     contexts = [(weights[:, j : j + 1] * z).sum(0) / weights[:, j].sum() for j in range(k)]
     return gru(p, torch.stack(contexts), w)
 
@@ -82,9 +82,9 @@ def graph(p, q, w, heads, neighbours):
 
 
 def cross(z, p, w):
-    """Eq. 3, gated."""
+    """Eq. 3."""
     scores = (z @ w["cq"]) @ (p @ w["ck"]).T / math.sqrt(z.shape[-1])
-    return torch.tanh(w["gamma"]) * scores.softmax(-1) @ (p @ w["cv"])
+    return scores.softmax(-1) @ (p @ w["cv"])
 
 
 def mlp(x, w):
@@ -119,14 +119,16 @@ def decode(
             bpa = [attention(z[m], p[m], layer[m], heads, mass) for m in range(len(z))]
         else:
             bpa = [plan(cosine(z[m], p[m]), mass=mass) @ p[m] for m in range(len(z))]
-        queries = [z[m] * torch.sigmoid(bpa[m]) for m in range(len(z))]
+        purified = [z[m] * torch.sigmoid(bpa[m]) for m in range(len(z))]
         new = list(bpa)
         if len(z) == 2:
             aligned = graph(p[0], p[1], layer[0], graph_heads, neighbours)
-            new = [new[m] + cross(queries[m], aligned[1 - m], layer[m]) for m in range(2)]
+            gates = [torch.tanh(layer[m]["gamma"]) for m in range(2)]
+            heard = [cross(purified[m], aligned[1 - m], layer[m]) for m in range(2)]
+            new = [new[m] + gates[m] * heard[m] for m in range(2)]
         if residual == "purified":
-            new = [new[m] + queries[m] for m in range(len(z))]
+            new = [new[m] + purified[m] for m in range(len(z))]
         if residual == "bottleneck":
-            new = [new[m] + queries[m] @ layer[m]["down"] @ layer[m]["up"] for m in range(len(z))]
+            new = [new[m] + purified[m] @ layer[m]["down"] @ layer[m]["up"] for m in range(len(z))]
         z = [mlp(new[m], layer[m]) if "m1" in layer[m] else new[m] for m in range(len(z))]
     return z, p

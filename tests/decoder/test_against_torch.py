@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pirn_jax.decoder import Decoder, Tokens, merge, split
+from pirn_jax.decoder import Decoder, DecoderConfig, Tokens, merge, split
 from pirn_jax.decoder.communication import CrossAttention, GraphAttention
 from pirn_jax.decoder.layer import Bottleneck, FeedForward
 from pirn_jax.decoder.reconstruction import Assignment, head_count
-from pirn_jax.decoder.refinement import Refinement
-from pirn_jax.recipes import RECIPES, DecoderConfig
+from pirn_jax.decoder.refinement import Refinement, column_average
+from tests.decoder.recipes import RECIPES
 
 torch = pytest.importorskip("torch")
 from tests.decoder import oracle  # noqa: E402 (imports torch)
@@ -99,12 +99,18 @@ def each(function, *streams):
 TOKENS, PROTOTYPES = draw(1, 2, B, N, C), draw(2, 2, B, K, C)
 
 
+def refined(module, tokens, prototypes):
+    """Lines 8 to 10 of Algorithm 1."""
+    context = column_average(module.weights(tokens, prototypes, None), tokens)
+    return module(prototypes, context)
+
+
 @pytest.mark.parametrize("context", ["ot", "topk", "global"])
 def test_refinement(context):
     module = shaken(Refinement(DecoderConfig(context=context), C, nnx.Rngs(0)))
     weights = [module_weights(module, m) for m in range(2)]
     check(
-        lambda z, p: module(z, p, None),
+        lambda z, p: refined(module, z, p),
         lambda z, p: each(lambda m, z, p: oracle.refine(z, p, weights[m], context), z, p),
         (TOKENS, PROTOTYPES),
     )
@@ -112,7 +118,7 @@ def test_refinement(context):
 
 def test_closed_update_gate_keeps_the_prototypes():
     module = Refinement(DecoderConfig(update_bias=50.0), C, nnx.Rngs(0))
-    kept = module(jnp.asarray(TOKENS), jnp.asarray(PROTOTYPES), None)
+    kept = refined(module, jnp.asarray(TOKENS), jnp.asarray(PROTOTYPES))
     np.testing.assert_allclose(kept, PROTOTYPES, atol=1e-6)
 
 
@@ -128,7 +134,7 @@ def test_assignment(heads):
         return oracle.plan(oracle.cosine(z, p)) @ p
 
     check(
-        lambda z, p: module(z, p, None)[0],
+        lambda z, p: module.rebuild(module.plan(z, p, None).matrix, p),
         lambda z, p: each(theirs, z, p),
         (TOKENS, PROTOTYPES),
     )
@@ -212,13 +218,12 @@ def test_whole_decoder(recipe, modalities, masked):
             for layer in decoder.layers
         ],
     }
-    valid = np.ones((B, N), np.float32)
+    valid = np.ones((B, N), bool)
     if masked:
-        valid[:, 15:] = 0
-    tokens = Tokens(**{name: jnp.asarray(TOKENS[i]) for i, name in enumerate(modalities)})
+        valid[:, 15:] = False
     graph, parameters, statistics = split(decoder)
-    run = jax.jit(lambda p, z: merge(graph, p, statistics)(z, jnp.asarray(valid)))
-    ours = run(parameters, tokens)
+    run = jax.jit(lambda p, z: merge(graph, p, statistics)(z))
+    ours = run(parameters, Tokens(TOKENS[:m], valid))
     for b in range(B):
         kept = int(valid[b].sum())
         expected, prototypes = oracle.decode(
@@ -227,8 +232,6 @@ def test_whole_decoder(recipe, modalities, masked):
             heads=head_count(config.heads, C) if config.attention else 0,
             residual=config.mnc_residual,
         )
-        for i, name in enumerate(modalities):
-            np.testing.assert_allclose(
-                getattr(ours, name)[b, :kept], expected[i].detach(), atol=3e-5
-            )
+        for i in range(m):
+            np.testing.assert_allclose(ours.values[i, b, :kept], expected[i].detach(), atol=3e-5)
             np.testing.assert_allclose(ours.prototypes[i, b], prototypes[i].detach(), atol=1e-5)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pirn_jax.decoder import Diagnostics, LossConfig, Reconstruction, reconstruction_loss
 from pirn_jax.decoder.loss import stream_loss
-from pirn_jax.recipes import LossConfig
 
 RNG = np.random.default_rng(0)
 TARGET = RNG.normal(size=(4, 30, 16)).astype(np.float32)
@@ -108,3 +108,14 @@ def test_mining_weighs_the_worst_places_most():
     }
     share = {e: np.abs(g[:, :3]).sum() / np.abs(g).sum() for e, g in gradient.items()}
     assert share[3.0] > share[0.0] + 0.3
+
+
+def test_the_losses_of_the_modalities_are_summed():
+    target, rebuilt = np.stack([TARGET, 2 * TARGET[::-1]]), np.stack([REBUILT, REBUILT])
+    nothing = Diagnostics(jnp.zeros((1, 2, 4, 1)), jnp.zeros((1, 2, 4)))
+    both = Reconstruction(
+        jnp.asarray(rebuilt), jnp.asarray(target), jnp.zeros((2, 4, 1, 16)), nothing
+    )
+    expected = sum(((a - b) ** 2).mean() for a, b in zip(target, rebuilt, strict=True))
+    found = reconstruction_loss(both, LossConfig("mean"), distance="squared")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
