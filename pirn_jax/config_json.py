@@ -45,7 +45,7 @@ def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kin
     Args:
         kind: Config or TrainConfig.
         document: what `to_json` made; fields left out have their defaults, and where `settings` is
-            left out the recipe is the one named.
+            left out the recipe is the one named, as are its fields that are left out.
         path: the file, for messages.
 
     Raises:
@@ -66,31 +66,37 @@ def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kin
         return _validated(kind, plain, path)
     method = str(plain.get("method", "pirn")).replace("_", "-")
     try:
-        of = type(find_recipe(method, str(plain.pop("recipe", "default"))))
+        named = find_recipe(method, str(plain.pop("recipe", "default")))
     except ConfigError as error:
         raise ConfigError(error.problem, error.remedy, path) from error
-    return _validated(kind, plain, path, recipe=_validated(of, settings, path))
+    return _validated(kind, plain, path, recipe=_validated(type(named), settings, path, named))
 
 
 _Data = TypeVar("_Data")
 
 
-def _validated(kind: type[_Data], document: object, path: str, **given: object) -> _Data:
-    """The dataclass, its fields as strict JSON has them; those given are as they are."""
+def _validated(
+    kind: type[_Data], document: object, path: str, base: _Data | None = None, **given: object
+) -> _Data:
+    """The dataclass, its fields as strict JSON has them; those given are as they are.
+
+    Fields left out are those of `base`, or have their defaults.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(document, Mapping):
         raise ConfigError(f"expected an object, got {type(document).__name__}", path=path)
     types = get_type_hints(kind, include_extras=True)
     names = [f.name for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
-    values: dict[str, object] = dict(given)
+    values: dict[str, object] = {} if base is None else {n: getattr(base, n) for n in names}
+    values |= given
     for name, value in document.items():
         try:
             check_name("field", name, names)
         except ConfigError as error:
             raise ConfigError(error.problem, error.remedy, path) from error
         if is_dataclass(inner := types[name]):
-            values[name] = _validated(inner, value, path)
+            values[name] = _validated(inner, value, path, values.get(name))
             continue
         try:
             values[name] = TypeAdapter(types[name]).validate_json(json.dumps(value), strict=True)

@@ -1,22 +1,22 @@
-"""Configs are frozen, hashable, and refuse what cannot be."""
+"""Configs: frozen, hashable, refusing what cannot be; recipes by name and changed; JSON."""
 
-from dataclasses import FrozenInstanceError
+import json
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from pirn_jax.config import Config
+from pirn_jax.config import PRESETS, Config, TrainConfig, preset, with_settings
+from pirn_jax.config_json import from_json, to_json
+from pirn_jax.decoder.config import DecoderConfig, LossConfig
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import (
-    BASELINES,
-    RECIPES,
-    DecoderConfig,
-    LossConfig,
-    MemoryRecipe,
-    find_recipe,
-)
+from pirn_jax.methods import METHODS, find_recipe, recipes_of
+from pirn_jax.methods.memory import MemorySettings
+from pirn_jax.methods.pirn import RECIPES
+
+# Recipes
 
 
-def test_paper_recipe_is_literal():
+def test_the_paper_is_taken_to_the_letter():
     paper = RECIPES["paper"]
     assert paper.decoder == DecoderConfig()
     assert (paper.decoder.prototypes, paper.decoder.layers, paper.decoder.epsilon) == (10, 2, 0.05)
@@ -24,6 +24,24 @@ def test_paper_recipe_is_literal():
     assert paper.loss == LossConfig("flattened", 3.0)
     assert not paper.decoder.attention
     assert paper.decoder.mlp_ratio == 0
+    assert paper.foreground == "all"
+    assert paper.top == 0.0
+    assert paper.augmentations() == ()
+
+
+@pytest.mark.parametrize("config", [Config(recipe="paper"), preset("paper").detector])
+def test_paper_means_one_thing_everywhere(config):
+    """Recipe, encoder, geometry, and the epochs for the number of shots."""
+    assert config.settings == RECIPES["paper"]
+    assert config.settings.encoder == "dinov2-base"
+    assert config.geometry_method == "open3d"
+    run = {"dataset": "mvtec3d", "detector": config}
+    assert TrainConfig(**run, shots=5).model_config.settings.epochs == 60
+    assert TrainConfig(**run, shots=0).model_config.settings.epochs == 8
+    asked = with_settings(config, {"epochs": 20})
+    assert asked.for_shots(0).settings.epochs == 20  # what was asked for stays
+    assert replace(config, geometry="grid").geometry_method == "grid"
+    assert Config().geometry_method == "grid"
 
 
 def test_configs_are_frozen_and_hashable():
@@ -32,65 +50,190 @@ def test_configs_are_frozen_and_hashable():
         RECIPES["paper"].decoder.layers = 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_default_recipe(method):
+    config = Config(method=method)
+    assert config.chosen_recipe == recipes_of(method)["default"]
+    assert Config(method=method.replace("-", "_")) == config  # as flags spell it
+
+
+def test_changes_reach_the_recipe_and_are_told():
+    changes = {
+        "epochs": 3,
+        "learning_rate": 1,
+        "decoder.context": "none",
+        "decoder.attention": False,
+        "loss.exponent": 2.0,
+    }
+    config = with_settings(Config(modalities=("rgb",), solver="scan"), changes)
+    recipe = config.settings
+    assert (recipe.epochs, recipe.learning_rate, recipe.loss.exponent) == (3, 1.0, 2.0)
+    assert (recipe.decoder.context, recipe.decoder.attention) == ("none", False)
+    assert (recipe.decoder.modalities, recipe.decoder.solver) == (("rgb",), "scan")
+    assert config.recipe_name == "default"
+    assert config.changed == changes
+    assert with_settings(config, {}) == config
+    # Changed back, it is the named one again.
+    back = {name: value for name, value in _defaults(changes).items()}
+    assert with_settings(config, back).recipe == "default"
+    # Another recipe is another, whatever this one was changed to.
+    assert replace(config, recipe="paper").chosen_recipe == RECIPES["paper"]
+
+
+def _defaults(names):
+    recipe = RECIPES["default"]
+    return {
+        name: getattr(getattr(recipe, name.split(".")[0]), name.split(".")[1])
+        if "." in name
+        else getattr(recipe, name)
+        for name in names
+    }
+
+
+def test_a_baselines_fields_are_its_own():
+    config = with_settings(Config(method="memory"), {"distance": "euclidean", "pool": True})
+    assert config.settings == MemorySettings(distance="euclidean", pool=True)
+    with pytest.raises(ConfigError, match="MemorySettings is not of method pirn"):
+        Config(recipe=MemorySettings())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": "otk"}, "did you mean 'o|did you mean 'topk'"),
-        ({"solver": "sinkhorn"}, "expected one of auto"),
-        ({"modalities": ()}, "one or two different"),
-        ({"modalities": ("rgb", "rgb")}, "one or two different"),
-        ({"modalities": ("rgb", "normal")}, "did you mean 'normals'"),
-        ({"layers": 0}, "layers: expected 1 or more"),
-        ({"epsilon": -1.0}, "epsilon"),
-        ({"mlp_ratio": -1}, "mlp_ratio"),
-        ({"gradient": "implicit", "assignment": "softmax"}, "implicit needs assignment ot"),
-        ({"prototype": 3}, "did you mean 'prototypes'"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"decoder.prototype": 3}, "did you mean 'prototypes'"),
+        ({"epochs": "many"}, "expected int"),
+        ({"epochs": True}, "expected int"),
+        ({"epochs": 0}, "above 0"),
+        ({"epochs.more": 1}, "epochs has no fields"),
+        ({"decoder.context": "otk"}, "context: expected one of ot, topk, global, none"),
+        ({"decoder.layers": 0}, "layers: expected 1 or more"),
+        ({"decoder.epsilon": -1.0}, "epsilon"),
+        ({"decoder.mlp_ratio": -1}, "mlp_ratio"),
+        ({"decoder.gradient": "implicit", "decoder.assignment": "softmax"}, "implicit needs"),
+        ({"loss.exponent": -1.0}, "exponent"),
+        ({"top": 2.0}, "share in"),
+        ({"foreground": "some"}, "foreground: expected one of mask, all"),
+        ({"jitter": -1}, "jitter: expected 0 or more"),
     ],
 )
-def test_bad_values_are_refused(changes, message):
+def test_a_recipe_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        find_recipe("default", **changes)
-
-
-def test_unknown_recipe():
-    with pytest.raises(ConfigError, match="did you mean 'paper'"):
-        find_recipe("papper")
-
-
-def test_bad_loss():
-    with pytest.raises(ConfigError, match="exponent"):
-        LossConfig(exponent=-1.0)
-    with pytest.raises(ConfigError, match="flattened"):
-        LossConfig(form="flat")
-
-
-def test_changes_reach_the_recipe_of_the_method():
-    config = Config(method="memory", change=("distance=euclidean", "pool=True", "copies=3"))
-    assert config.resolved_recipe() == MemoryRecipe(distance="euclidean", pool=True, copies=3)
-    for name, recipe in BASELINES.items():
-        assert Config(method=name).resolved_recipe() == recipe
-
-
-def test_the_share_of_the_map_that_is_the_score_is_the_methods_own_unless_given():
-    assert [Config(method=name).top_share for name in ("pirn", "memory")] == [0.01, 0.0]
-    assert Config(recipe="paper").top_share == 0.0
-    assert [Config(method=name).top_share for name in ("inp_former", "subspace")] == [0.01, 0.01]
-    assert Config(method="inp_former", top=0.0).top_share == 0.0
+        with_settings(Config(), changes)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("changes", "message"),
     [
-        ({"method": "memroy"}, "did you mean 'memory'"),
-        ({"method": "memory", "recipe": "paper"}, "recipe paper is pirn's"),
-        ({"method": "subspace", "solver": "ott"}, "solver ott is pirn's"),
-        ({"method": "memory", "change": ("prototypes=3",)}, "change: expected one of copies"),
-        ({"method": "pirn", "change": ("pool=True",)}, "change: expected one of"),
-        ({"method": "memory", "modalities": ("xyz",)}, "modalities"),
-        ({"method": "memory", "change": ("copies=-1",)}, "copies: expected 0 or more"),
-        ({"change": ("copies=-1",)}, "copies: expected 0 or more"),
+        ({"recipe": "papper"}, "did you mean 'paper'"),
+        ({"method": "memry"}, "did you mean 'memory'"),
+        ({"method": "memory", "recipe": "paper"}, "recipe of memory: expected one of default"),
+        ({"method": "memory", "solver": "scan"}, "solver scan"),
+        ({"solver": "sinkhorn"}, "expected one of auto"),
+        ({"require_weights": True, "encoder": "demo"}, "weights are required"),
+        ({"encoder": "demo", "weights": "x.safetensors"}, "no weights to load"),
+        ({"false_alarm_rate": 0.0}, "false_alarm_rate"),
+        ({"modalities": ("normal",)}, "did you mean 'normals'"),
+        ({"modalities": ()}, "one or two different"),
+        ({"modalities": ("rgb", "rgb")}, "one or two different"),
+        ({"background": "plan"}, "did you mean 'plane'"),
+        ({"image_size": 0}, "image_size"),
     ],
 )
-def test_what_contradicts_the_method_is_refused(fields, message):
+def test_a_detector_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        Config(**fields)
+        Config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resume": True, "overwrite": True}, "give one of the two"),
+        ({"data_root": "somewhere"}, "lie in no folder"),
+        ({"dataset": "mvtec2d"}, "--modalities rgb"),
+        ({"dataset": "mvtec"}, "did you mean 'mvtec"),
+        ({"shots": 0}, "shots: expected 1"),
+        ({"shots": -1, "dataset": "folder"}, "shots: expected 1"),
+        ({"seeds": ()}, "seeds"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"category": ("all", "flange")}, "all beside others"),
+        ({"test_scans": 0}, "test_scans"),
+        ({"parallel": "pmapp"}, "did you mean 'pmap'"),
+        ({"detector": Config(seed=3)}, "use --seeds 3"),
+    ],
+)
+def test_contradictions_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**changes)
+
+
+def test_the_background_follows_the_dataset_unless_said():
+    assert TrainConfig().model_config.background == "auto"
+    assert TrainConfig(dataset="eyecandies").model_config.background == "none"
+    marked = TrainConfig(dataset="eyecandies", detector=Config(background="plane"))
+    assert marked.model_config.background == "plane"
+
+
+# JSON
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_run_survives_its_file(name):
+    document = json.loads(json.dumps(to_json(preset(name))))
+    assert from_json(TrainConfig, document, "file") == preset(name)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(recipe="paper", layers=(1, 2), seed=3),
+        with_settings(Config(method="subspace"), {"variance": 0.5}),
+        Config(method="inp-former", modalities=("rgb",)),
+    ],
+)
+def test_a_detector_survives_its_file(config):
+    document = json.loads(json.dumps(to_json(config)))
+    assert from_json(Config, document, "file") == config
+    # The recipe stands there in full: a later default changes no old model.
+    assert document["settings"] == json.loads(json.dumps(document["settings"]))
+    assert set(document["settings"]) >= {"foreground", "top"}
+
+
+def test_a_file_may_leave_fields_out():
+    assert from_json(TrainConfig, {"shots": 7, "image_size": 448}, "f") == TrainConfig(
+        shots=7, detector=Config(image_size=448)
+    )
+    small = {"recipe": "paper", "settings": {"decoder": {"prototypes": 3}}}
+    found = from_json(Config, small, "f").chosen_recipe
+    assert found == replace(RECIPES["paper"], decoder=DecoderConfig(prototypes=3))
+    assert from_json(Config, {"recipe": "paper"}, "f") == Config(recipe="paper")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"shot": 5}, "did you mean 'shots'"),
+        ({"shots": "5"}, "shots: got .*integer"),
+        ({"shots": True}, "shots: got true.*integer"),
+        ({"seeds": ["0"]}, "seeds: got .*integer"),
+        ({"seeds": 3}, "seeds: got 3.*tuple"),
+        ({"image_size": 22.4}, "image_size: got 22.4.*integer"),
+        ({"detector": {}}, "no field"),
+        ({"recipe": "defautl"}, "did you mean 'default'"),
+        ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"settings": {"epochs": "3"}}, "epochs: got .*integer"),
+        ({"settings": {"decoder": {"layer": 3}}}, "did you mean 'layers'"),
+        ({"settings": {"decoder": 3}}, "expected an object"),
+        ({"settings": {"foreground": "x"}}, "foreground"),
+        ({"settings": []}, "expected an object"),
+        ({"method": "memory", "settings": {"decoder": {}}}, "field: expected one of"),
+        ({"resume": True, "overwrite": True}, "give one of the two"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(document, message):
+    with pytest.raises(ConfigError, match=f"(?s)file.*{message}"):
+        from_json(TrainConfig, document, "file")
+
+
+def test_what_is_found_by_name_is_what_was_named():
+    assert find_recipe("pirn", "default") is RECIPES["default"]

@@ -23,7 +23,6 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -32,10 +31,11 @@ from pirn_jax.config import Config
 from pirn_jax.decoder import Params, Tokens, select_scans
 from pirn_jax.detector.encoders import open_encoder
 from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
+from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.inference import Inference, Outputs, build_inference
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
-from pirn_jax.detector.saving import load_model, save_model
+from pirn_jax.detector.saving import Stored, load_model, save_model
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.geometry import Views
@@ -74,7 +74,7 @@ class PIRN:
         self.config = Config() if config is None else config
         self.prepared = prepared
         self.calibration: Calibration | None = None
-        self.origin: dict[str, Any] = {}
+        self.origin: dict[str, object] = {}
         self.shots: Tokens | None = None
         self._encoder = encoder
         self._learned: tuple[Params, Params] | None = None
@@ -140,8 +140,6 @@ class PIRN:
         Raises:
             BadInputError: a defective scan, none at all, or one without a modality of the model.
         """
-        from pirn_jax.detector.fitting import fit_models
-
         fit_models([self], [scans], ["model"], parallel=parallel)
         return self
 
@@ -160,8 +158,6 @@ class PIRN:
             BadInputError: a defective scan, none at all, or a single shot and nothing else.
         """
         if scans is None:
-            from pirn_jax.detector.fitting import leave_one_out_scores
-
             scores = leave_one_out_scores(self, parallel=parallel)
         else:
             scores = []
@@ -246,7 +242,10 @@ class PIRN:
         Returns:
             The folder.
         """
-        return save_model(self, folder)
+        stored = Stored(
+            self.config, self.encoder, self.calibration, self.origin, *self.parameters
+        )
+        return save_model(stored, folder)
 
     @classmethod
     def load(

@@ -6,7 +6,7 @@ Dimension letters: M modalities, B images, h w model pixels, N tokens, C channel
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class Outputs(NamedTuple):
     usage: Float[Array, "M B K"] | None
 
 
+@runtime_checkable
 class FromPictures(Protocol):
     """Encoder, method and scoring."""
 
@@ -51,6 +52,7 @@ class FromPictures(Protocol):
         ...
 
 
+@runtime_checkable
 class FromTokens(Protocol):
     """Method and scoring."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from pirn_jax.config import Config
 from pirn_jax.config_json import from_json, to_json
@@ -26,42 +26,39 @@ from pirn_jax.storage import (
     write_tensors,
 )
 
-if TYPE_CHECKING:
-    from pirn_jax.detector.detector import PIRN
-
 MODEL_FORMAT = "pirn_jax model 2"
 
 
 class Stored(NamedTuple):
-    """What a folder holds."""
+    """What a folder holds, and the encoder that it names."""
 
     config: Config
     encoder: Encoder
     calibration: Calibration | None
-    origin: dict[str, Any]
+    origin: dict[str, object]
     parameters: Params
     statistics: Params
 
 
-def save_model(model: PIRN, folder: str | os.PathLike[str]) -> Path:
+def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     """Write a trained detector; returns the folder."""
-    target = Path(folder)
-    parameters, statistics = model.parameters
-    source = model.encoder.source
+    target, source = Path(folder), stored.encoder.source
+    calibration = stored.calibration
     document = {
         "format": MODEL_FORMAT,
-        "config": to_json(model.config),
+        "config": to_json(stored.config),
         "encoder": {
-            "name": model.encoder.config.name,
+            "name": stored.encoder.config.name,
             "weights": str(Path(source.path).resolve()) if source.path else "",
             "sha256": source.sha256,
-            "layers": model.encoder.layers,
-            "demo": model.demo,
+            "layers": stored.encoder.layers,
+            "demo": not source.path,
         },
-        "calibration": None if model.calibration is None else model.calibration._asdict(),
-        "origin": model.origin,
+        "calibration": None if calibration is None else calibration._asdict(),
+        "origin": stored.origin,
     }
-    tensors = flatten("parameters", parameters) | flatten("statistics", statistics)
+    tensors = flatten("parameters", stored.parameters)
+    tensors |= flatten("statistics", stored.statistics)
     write_tensors(target / "model.safetensors", tensors)
     write_json(target / "config.json", document)
     return target

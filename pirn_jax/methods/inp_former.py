@@ -39,7 +39,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -49,18 +49,16 @@ from jaxtyping import Float, Int
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.config import LossConfig
-from pirn_jax.decoder.distance import token_distance
+from pirn_jax.decoder.distance import cosine_distance
 from pirn_jax.decoder.loss import stream_loss
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.geometry.augmentation import Augmentation, Augmentations
 from pirn_jax.methods.inp_former_network import GROUPS, Size, create_streams, forward
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.settings import Layers, MethodSettings
-from pirn_jax.training import Trained, TrainingJob
-from pirn_jax.training.loop import stretches
-
-if TYPE_CHECKING:
-    from pirn_jax.encoder import Encoder
+from pirn_jax.training import HistoryLine, Trained, TrainingJob
+from pirn_jax.training.batches import stretches
 
 LARGEST_GRADIENT = 0.1
 DECAY, MOMENT1, MOMENT2, SMALLEST = 1e-4, 0.9, 0.999, 1e-10  # of StableAdamW
@@ -144,9 +142,9 @@ def authors_augmentations() -> Augmentations:
 class Moments(NamedTuple):
     """StableAdamW's memory, of the shape of the parameters."""
 
-    mean: Any
-    square: Any
-    largest: Any
+    mean: Params
+    square: Params
+    largest: Params
 
 
 def stable_adamw(
@@ -232,7 +230,7 @@ def run_steps(
         parameters, moments = state
         value, gradient = jax.value_and_grad(loss)(parameters, images)
 
-        def each(path: Any, *tensors: Array) -> tuple[Array, ...]:
+        def each(path: tuple[jax.tree_util.DictKey, ...], *tensors: Array) -> tuple[Array, ...]:
             change = partial(stable_adamw, rate=rate, step=step)
             # Blocks are tensors of their own, though they lie stacked.
             return (jax.vmap(change) if path[0].key == "decoder" else change)(*tensors)
@@ -241,7 +239,9 @@ def run_steps(
         changed, *moved = jax.tree.transpose(jax.tree.structure(parameters), None, new)
         return (changed, Moments(*moved)), value
 
-    def take(state: Any, chosen: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+    def take(
+        state: tuple[Params, Moments], chosen: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Params, Moments], Array]:
         places, rate, step = chosen
         return jax.vmap(update, (0, 0, None, None))(state, tokens[:, places], rate, step)
 
@@ -276,7 +276,7 @@ class InpFormer:
         trained: list[Trained] = []
         for job in jobs:
 
-            def report(line: dict[str, Any], before: int = len(trained) * epochs) -> None:
+            def report(line: HistoryLine, before: int = len(trained) * epochs) -> None:
                 if progress is not None:
                     progress(before + line["epoch"], epochs * len(jobs), {line["job"]: line})
 
@@ -291,7 +291,7 @@ class InpFormer:
 
         def stream(parameters: Params, tokens: Array) -> Array:
             targets, rebuilt, _ = forward(parameters, tokens, self.heads)
-            return jax.vmap(token_distance)(targets, rebuilt).mean(0)
+            return jax.vmap(cosine_distance)(targets, rebuilt).mean(0)
 
         return jax.vmap(stream)(parameters, jnp.asarray(tokens.values)), None
 
@@ -305,7 +305,7 @@ class InpFormer:
         return create_streams(size, keys)
 
     def _train(
-        self, job: TrainingJob, most: int, report: Callable[[dict[str, Any]], None]
+        self, job: TrainingJob, most: int, report: Callable[[HistoryLine], None]
     ) -> Trained:
         recipe = self.settings
         streams = np.asarray(job.shots.values)
@@ -316,7 +316,7 @@ class InpFormer:
         rate = rates(recipe, recipe.epochs * steps)
         parameters = self._create(job.seed)
         state = (parameters, Moments(*(jax.tree.map(jnp.zeros_like, parameters) for _ in range(3))))
-        history: list[dict[str, Any]] = []
+        history: list[HistoryLine] = []
         for start, stop in stretches(recipe.epochs):
             orders = [_order(job.seed, epoch, images, size) for epoch in range(start, stop)]
             taken = np.arange(start * steps, stop * steps)
@@ -335,8 +335,9 @@ class InpFormer:
                         f"{job.name}: the loss of epoch {epoch} is {loss}",
                         "lower the learning rate",
                     )
-                line = {"job": job.name, "epoch": epoch, "step": epoch * steps}
-                history.append(line | {"loss": float(loss)})
+                history.append(
+                    HistoryLine(job=job.name, epoch=epoch, step=epoch * steps, loss=float(loss))
+                )
             report(history[-1])
         return Trained(job.name, jax.tree.map(np.array, state[0]), {}, history)
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +39,12 @@ from jax import Array
 from jaxtyping import Float
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.decoder.distance import token_distance
+from pirn_jax.decoder.distance import cosine_distance
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
 from pirn_jax.training import Trained, TrainingJob
-
-if TYPE_CHECKING:
-    from pirn_jax.encoder import Encoder
 
 CHUNK = 1024  # tokens of the bank compared at once; the bank is filled up to a multiple
 
@@ -122,7 +120,9 @@ class Memory:
         cosine = self.settings.distance == "cosine"
         left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
 
-        def look(best: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[Any, None]:
+        def look(
+            best: tuple[Array, Array], chunk: tuple[Array, Array]
+        ) -> tuple[tuple[Array, Array], None]:
             start, some = chunk
             # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
             near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
@@ -141,7 +141,7 @@ class Memory:
         (_, places), _ = jax.lax.scan(look, none, (starts, chunks))
         nearest = bank[places]
         if cosine:
-            return token_distance(queries[None], nearest[None])[0]
+            return cosine_distance(queries[None], nearest[None])[0]
         return jnp.linalg.norm(queries - nearest, axis=-1)
 
 

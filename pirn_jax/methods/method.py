@@ -9,15 +9,18 @@ Dimension letters: M modalities, B images, N tokens, C channels, K prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict, Unpack
+from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
 from jax import Array
 from jaxtyping import Float
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.training import Progress, Trained, TrainingJob
+from pirn_jax.training import HistoryLine, Trained, TrainingJob
+
+Told = Callable[[int, int, dict[str, HistoryLine]], None]
+"""Called with the epochs done and to do of all jobs, and the last history lines, by job."""
 
 
 class LearnOptions(TypedDict, total=False):
@@ -30,9 +33,10 @@ class LearnOptions(TypedDict, total=False):
     checkpoints: Path | None
     resume: bool
     save_seconds: float
-    progress: Progress | None
+    progress: Told | None
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a detector needs of a method."""
 

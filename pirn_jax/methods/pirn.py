@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Self, Unpack
+from typing import Annotated, Self, Unpack
 
 from jax import Array
 from jaxtyping import Float
 from tyro.conf import Suppress
 
-from pirn_jax.decoder import DISTANCES, Params, Tokens, merge
+from pirn_jax.decoder import DISTANCES, Params, Tokens, abstract_params, merge
 from pirn_jax.decoder.config import DecoderConfig, LossConfig
+from pirn_jax.encoder import Encoder
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.settings import MethodSettings
 from pirn_jax.training import Trained, TrainingJob, train
 from pirn_jax.training.recipe import TrainingRecipe
-from pirn_jax.training.step import abstract_params
-
-if TYPE_CHECKING:
-    from pirn_jax.encoder import Encoder
 
 
 @dataclass(frozen=True)

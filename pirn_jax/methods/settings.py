@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from tyro.conf import Suppress
 
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError, check_choices
-
-if TYPE_CHECKING:
-    from pirn_jax.encoder import Encoder
-    from pirn_jax.geometry.augmentation import Augmentations
-    from pirn_jax.methods.method import Method
+from pirn_jax.geometry.augmentation import Augmentations
+from pirn_jax.methods.method import Method
 
 Layers = tuple[int, ...] | Callable[[int], Sequence[int]]
 """Encoder blocks, counted from 1; or a function from how many there are to them."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,12 @@ from jax import Array
 from jaxtyping import Float
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.decoder.distance import token_distance
+from pirn_jax.decoder.distance import cosine_distance
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
 from pirn_jax.training import Trained, TrainingJob
-
-if TYPE_CHECKING:
-    from pirn_jax.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Subspace:
         inside = jnp.einsum("mbnc,mcr->mbnr", x, components, precision=precise)
         rebuilt = jnp.einsum("mbnr,mcr->mbnc", inside, components, precision=precise)
         if self.settings.distance == "cosine":
-            return jax.vmap(token_distance)(x, rebuilt), None
+            return jax.vmap(cosine_distance)(x, rebuilt), None
         return jnp.sum((x - rebuilt) ** 2, axis=-1), None
 
     def abstract_params(self) -> tuple[Params, Params]:

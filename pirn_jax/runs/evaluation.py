@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
@@ -39,7 +38,7 @@ from pirn_jax.storage import write_json, write_whole
 def evaluate_run(
     run: Path,
     out: Path,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, object],
     *,
     categories: Sequence[str] = (),
     weights: str | None = None,

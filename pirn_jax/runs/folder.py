@@ -14,10 +14,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -28,7 +27,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, default_folder
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
-from pirn_jax.report.schema import Environment
+from pirn_jax.report.schema import Document, Environment
 from pirn_jax.storage import cache_folder, read_object
 from pirn_jax.training import FeatureCache
 from pirn_jax.training.compilation import use_compilation_cache
@@ -50,7 +49,7 @@ PACKAGES = (
 _NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_seconds")
 
 
-def stored_config(config: TrainConfig) -> dict[str, Any]:
+def stored_config(config: TrainConfig) -> Document:
     """A run's `config.json`: the background is what its data decides, if it does."""
     return to_json(config) | {"background": config.model_config.background}
 
@@ -121,7 +120,7 @@ def claim_folder(config: TrainConfig) -> bool:
     return False
 
 
-def _check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_same(stored: Document, wanted: Document) -> None:
     for name in stored:
         same = json.dumps(stored[name]) == json.dumps(wanted[name])
         if name not in _NOT_SETTINGS and not same:

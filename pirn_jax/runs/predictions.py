@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -19,6 +18,7 @@ from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.report import layout
 from pirn_jax.report.heatmap import colour_map
 from pirn_jax.report.layout import picture_stem
+from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
 from pirn_jax.scans import Entry, File, Options, Scan, Split, open_dataset, open_files
 from pirn_jax.scans.datasets.reading import read_entry
@@ -104,7 +104,7 @@ def predict_scans(
     progress: Progress | None = None,
     *,
     batch: int = 4,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Document]:
     """Predict scan by scan.
 
     Args:
@@ -134,7 +134,7 @@ def predict_scans(
             yield record
 
 
-def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> dict[str, Any]:
+def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
     from PIL import Image
 
     name = picture_stem(scan.key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pirn_jax.config import TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
@@ -18,6 +17,7 @@ from pirn_jax.runs.folder import Progress, claim_folder, environment, start_cach
 from pirn_jax.runs.items import RunItem, generator_of, list_items, provenance_of, shots_of
 from pirn_jax.scans import write_split
 from pirn_jax.storage import read_object, write_json, write_whole
+from pirn_jax.training import HistoryLine as HistoryRecord
 from pirn_jax.training import from_first, is_first, join_processes
 
 
@@ -63,7 +63,7 @@ def train_run(
         encoded += number
         tell("shots", encoded, total, "")
 
-    def trained_so_far(done: int, of: int, last: Mapping[str, Any]) -> None:
+    def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 

@@ -8,23 +8,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pirn_jax.config import Config
-from pirn_jax.detector import PIRN, fit_models
+from pirn_jax.config import Config, with_settings
+from pirn_jax.decoder import Tokens
+from pirn_jax.detector import PIRN, fit_models, open_encoder, view_scan
+from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
-from pirn_jax.judging import FOLDS, left_out, open_encoder, view_scan
-from pirn_jax.storage import read_object, write_json
 from pirn_jax.scans import open_dataset
-from pirn_jax.training import Features
+from pirn_jax.storage import read_object, write_json
 
-SMALL = ("epochs=2", "layers=1", "iterations=5", "mlp_ratio=0")
-CONFIG = Config(encoder="demo", image_size=70, change=SMALL)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam mixes an integer count into floats, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0}
+CONFIG = with_settings(Config(encoder="demo", image_size=70), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +52,12 @@ def predictions(model, data):
 def test_batch_and_order_change_no_score(model, data, predictions):
     scans = list(data.test)
     for batch, order in ((2, range(5)), (8, (3, 0, 4, 1, 2))):
-        judged = list(model.judge([scans[place] for place in order], batch=batch))
-        for place, one in zip(order, judged, strict=True):
+        found = list(model.predict_scans([scans[place] for place in order], batch=batch))
+        for place, one in zip(order, found, strict=True):
             alone = predictions[place]
             assert one.scan.key == scans[place].key
-            assert one.outcome.score == pytest.approx(alone.pred_score, abs=1e-5)
-            fused = one.views.to_scan(one.outcome.fused)
+            assert one.inferred.score == pytest.approx(alone.pred_score, abs=1e-5)
+            fused = one.views.to_scan(one.inferred.fused)
             np.testing.assert_allclose(fused, alone.anomaly_map, atol=1e-5)
 
 
@@ -142,8 +135,8 @@ def test_a_missing_modality_is_named(model, data, change, message):
 def test_a_bad_scan_is_passed_over_where_asked(model, data):
     scans = [data.test[0], data.test[1]._replace(xyz=None, key="broken"), data.test[2]]
     failed = {}
-    judged = list(model.judge(scans, failed=failed.__setitem__))
-    assert [one.scan.key for one in judged] == [scans[0].key, scans[2].key]
+    found = list(model.predict_scans(scans, failed=failed.__setitem__))
+    assert [one.scan.key for one in found] == [scans[0].key, scans[2].key]
     assert list(failed) == ["broken"]
 
 
@@ -161,7 +154,7 @@ def test_defective_scans_teach_nothing(model, data, encoder):
 
 
 def test_same_seed_same_parameters_and_another_seed_others(trained):
-    first, other, again = (one._parameters for one in trained)
+    first, other, again = (one.parameters for one in trained)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, first, other)))
 
@@ -178,21 +171,21 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it_or_on_a_copy_of_it(copi
     for count in (2, 5, FOLDS + 3):
         shot = np.repeat(np.arange(count, dtype=np.float32), 1 + copies)
         tokens = shot[:, None, None] * np.ones((1, 4, 2), np.float32)
-        shots = Features(tokens, None, np.ones((len(shot), 4), bool))
-        jobs, parts = left_out("x", shots, 7, copies)
-        assert len(jobs) == len(parts) == min(count, FOLDS)
-        places_scored = [place for _, places in parts for place in places]
+        shots = Tokens(tokens[None], np.ones((len(shot), 4), bool))
+        folds = leave_one_out_folds("x", shots, 7, copies)
+        assert len(folds) == min(count, FOLDS)
+        places_scored = [place for fold in folds for place in fold.left_out]
         assert all(place % (1 + copies) == 0 for place in places_scored)  # no copy is scored
         scored = [int(shot[place]) for place in places_scored]
         assert sorted(scored) == list(range(count))
-        assert len({job.name for job in jobs}) == len(jobs)
-        for job, (_, places) in zip(jobs, parts, strict=True):
-            learned = job.shots.rgb[:, 0, 0].astype(int).tolist()
-            without = set(range(count)) - {int(shot[place]) for place in places}
+        assert len({fold.job.name for fold in folds}) == len(folds)
+        for job, left_out in folds:
+            learned = job.shots.values[0, :, 0, 0].astype(int).tolist()
+            without = set(range(count)) - {int(shot[place]) for place in left_out}
             assert sorted(learned) == sorted(list(without) * (1 + copies))
             assert job.seed == 7
     with pytest.raises(BadInputError, match="one shot"):
-        left_out("x", Features(tokens[:1], None, np.ones((1, 4), bool)), 0)
+        leave_one_out_folds("x", Tokens(tokens[None, :1], np.ones((1, 4), bool)), 0)
 
 
 @pytest.mark.slow  # five models

@@ -4,25 +4,24 @@ import jax
 import numpy as np
 import pytest
 
+from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens, create_decoder, split
+from pirn_jax.detector.inference import build_inference
 from pirn_jax.encoder import load_encoder
-from pirn_jax.judging import programs
-from pirn_jax.methods.method import Prototypes
-from pirn_jax.recipes import find_recipe
 
 
 @pytest.fixture(scope="module")
 def judge():
     """A program with its arguments, on the device."""
     encoder = load_encoder("vit-tiny-16", "random", 64, (1, 2))
-    recipe = find_recipe("default", iterations=3, layers=1, mlp_ratio=0)
-    decoder = recipe.decoder
+    small = {"decoder.iterations": 3, "decoder.layers": 1, "decoder.mlp_ratio": 0}
+    settings = with_settings(Config(), small).settings
     raw = jax.random.normal(jax.random.key(0), (2, 3, 16, 192))
     _, parameters, statistics = split(
-        create_decoder(decoder, Tokens(raw[0], raw[1]), jax.random.key(1))
+        create_decoder(settings.decoder, Tokens(raw), jax.random.key(1))
     )
-    method = Prototypes(decoder, encoder.config.width, recipe)
-    program, from_tokens = programs(encoder, method, decoder.modalities, 0.0)
+    method = settings.create(("rgb", "normals"), encoder)
+    program, from_tokens = build_inference(encoder, method, 0.0)
     pictures = np.random.default_rng(0).random((2, 2, 64, 64, 3), np.float32)
     given = (encoder.parameters, parameters, statistics, pictures, np.ones((2, 16), bool))
     return encoder, program, from_tokens, jax.device_put(given)
@@ -55,7 +54,7 @@ def test_the_one_program_equals_its_parts(judge):
     _, parameters, statistics, pictures, valid = given
     tokens = encoder(pictures.reshape(-1, 64, 64, 3)).reshape(2, 2, 16, 192)
     fused, _, score, _ = program(*given)
-    again, _, same, _ = from_tokens(parameters, statistics, tokens, valid)
+    again, _, same, _ = from_tokens(parameters, statistics, Tokens(tokens, valid))
     np.testing.assert_allclose(fused, again, atol=1e-5)
     np.testing.assert_allclose(score, same, atol=1e-5)
     np.testing.assert_allclose(score, np.asarray(fused).max(axis=(1, 2)), atol=1e-6)

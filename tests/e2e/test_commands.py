@@ -153,7 +153,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(run, place):
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
     """SIGKILL while it starts, trains, or writes one of its checkpoints, one every epoch."""
-    flags = ("--config", "debug", "--change", "epochs=211", "--save-seconds", "0", "--out")
+    flags = ("--config", "debug", "--recipe.epochs", "211", "--save-seconds", "0", "--out")
     began = time.monotonic()
     done = command("train", *flags, place / "whole", cache=place / "cache")
     assert done.returncode == 0, done.stderr
@@ -182,7 +182,7 @@ def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
         (("--dataset", "mvtec3"), "did you mean 'mvtec3d'"),
         (("--dataset", "mvtec2d", "--data-root", "."), "--modalities rgb"),
         (("--config", "debgu"), "expected one of default, paper, debug"),
-        (("--change", "epohs=3"), "did you mean 'epochs'"),
+        (("--recipe.epohs", "3"), "--recipe.epochs"),
         (("--recipe", "papper"), "did you mean 'paper'"),
         (("--dataset", "mvtec3d"), "--data-root"),
         (("--category", "flang"), "flang"),
@@ -354,11 +354,14 @@ def test_the_doctor_finds_a_file_without_its_partner(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["memory", "inp_former"])
+@pytest.mark.parametrize("method", ["memory", "inp-former"])
 def test_the_baselines_train_evaluate_and_predict_by_the_same_commands(method, scans, tmp_path):
     run, cache = tmp_path / "run", tmp_path / "cache"
-    changes = {"memory": ["copies=1"], "inp_former": ["epochs=2", "augment=False"]}[method]
-    flags = ("--config", "debug", "--method", method, "--change", *changes, "--out", run)
+    changes = {
+        "memory": ["--recipe.photometric", "1"],
+        "inp-former": ["--recipe.epochs", "2", "--recipe.no-augment"],
+    }[method]
+    flags = ("--config", "debug", "--method", method, *changes, "--out", run)
     done = command("train", *flags, cache=cache)
     assert done.returncode == 0, done.stderr
     assert method in (run / "report.html").read_text()

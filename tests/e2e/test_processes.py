@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from pirn_jax import train
 from tests.e2e.commands import command, finish, start
 
-FLAGS = ("--config", "debug", "--shots", "3", "--change", "epochs=4", "--parallel", "sharding")
+FLAGS = ("--config", "debug", "--shots", "3", "--recipe.epochs", "4", "--parallel", "sharding")
 
 
 def free_address() -> str:

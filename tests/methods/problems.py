@@ -1,12 +1,13 @@
-"""Small sets of tokens, as features of shots: what the tests of this folder share."""
+"""Small sets of tokens, as tokens of shots: what the tests of this folder share."""
 
 import jax
 import numpy as np
 
-from pirn_jax.training import Features, Job
+from pirn_jax.decoder import Tokens
+from pirn_jax.training import TrainingJob
 
 GRID, CHANNELS = (4, 4), 12
-MODALITIES = ("rgb", "normals")
+MODALITIES = 2
 
 
 def tokens(seed: int, images: int) -> np.ndarray:
@@ -24,14 +25,14 @@ def valid(seed: int, images: int) -> np.ndarray:
     return np.random.default_rng((4, seed)).random((images, GRID[0] * GRID[1])) < 0.7
 
 
-def job(seed: int = 0, images: int = 3) -> Job:
-    return Job(f"job{seed}", Features(*tokens(seed, images), valid(seed, images)), seed)
+def job(seed: int = 0, images: int = 3) -> TrainingJob:
+    return TrainingJob(f"job{seed}", Tokens(tokens(seed, images), valid(seed, images)), seed)
 
 
 def distances(method, trained, new, counted) -> np.ndarray:
     """Through `jax.jit`, as a detector does it."""
     judge = jax.jit(lambda *given: method.distances(*given)[0])
-    return np.asarray(judge(trained.parameters, trained.statistics, new, counted))
+    return np.asarray(judge(trained.parameters, trained.statistics, Tokens(new, counted)))
 
 
 def prepared(x, counts, options, statistics=None):

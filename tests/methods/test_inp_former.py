@@ -7,15 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirn_jax.baselines import inp_former
-from pirn_jax.methods.inp_former import InpFormer, Loss, Size, create, forward, layers_of, rates
+from pirn_jax.decoder import Tokens
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import InpFormerRecipe
-from pirn_jax.training import Features, Job
+from pirn_jax.methods import inp_former
+from pirn_jax.methods.inp_former import (
+    InpFormer,
+    InpFormerSettings,
+    Loss,
+    authors_augmentations,
+    layers_of,
+    rates,
+)
+from pirn_jax.methods.inp_former_network import Size, create, forward
+from pirn_jax.training import TrainingJob
 
 C, HEADS, LAYERS = 16, 2, 4
 # A prime number of epochs is run one by one: all tests of 6 images share one program.
-RECIPE = InpFormerRecipe(prototypes=3, blocks=4, epochs=3, batch_size=4, warm_up=2)
+RECIPE = InpFormerSettings(prototypes=3, blocks=4, epochs=3, batch_size=4, warm_up=2)
 SIZE = Size(3, 4, C, HEADS)
 
 
@@ -42,12 +50,12 @@ def parameters(seed: int = 0):
     )
 
 
-def job(images: int = 6, seed: int = 0, name: str = "a") -> Job:
+def job(images: int = 6, seed: int = 0, name: str = "a") -> TrainingJob:
     tokens = grouped(layer_tokens(images, 1))
-    return Job(name, Features(tokens, None, np.ones((images, 9), bool)), seed)
+    return TrainingJob(name, Tokens(tokens[None], np.ones((images, 9), bool)), seed)
 
 
-METHOD = InpFormer(("rgb",), C, HEADS, RECIPE)
+METHOD = InpFormer(1, C, HEADS, RECIPE)
 
 
 @pytest.mark.slow
@@ -101,7 +109,7 @@ def test_network_losses_and_training_are_those_of_pytorch():
 
 def test_the_initial_parameters_are_those_published():
     network = jax.jit(create, static_argnums=0)(SIZE, jax.random.key(0))
-    for kernel in (network["decoder"]["enter"]["kernel"], network["bottleneck"]["leave"]["kernel"]):
+    for kernel in (network["decoder"]["fc1"]["kernel"], network["bottleneck"]["fc2"]["kernel"]):
         assert float(jnp.abs(kernel).max()) <= 0.03
         # Of a normal distribution cut at 3 sigma.
         assert float(kernel.std()) == pytest.approx(0.01 * 0.9866, rel=0.1)
@@ -117,13 +125,13 @@ def test_layers_are_those_published():
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
-    found = rates(InpFormerRecipe(), 1200)
+    found = rates(InpFormerSettings(), 1200)
     assert len(found) == 1200
     np.testing.assert_allclose(found[:100], np.linspace(0, 1e-3, 100), rtol=1e-6)
     assert found[100] == pytest.approx(1e-3)
     assert found[650] == pytest.approx(5.5e-4)
     assert found[-1] == pytest.approx(1e-4, rel=1e-2)
-    assert len(rates(InpFormerRecipe(), 30)) == 30
+    assert len(rates(InpFormerSettings(), 30)) == 30
 
 
 @pytest.mark.slow  # another number of images, another program
@@ -148,24 +156,24 @@ def test_what_a_job_becomes_depends_on_itself_alone():
 @pytest.mark.slow
 def test_it_learns_and_progress_is_told():
     told = []
-    method = replace(METHOD, recipe=replace(RECIPE, epochs=61, warm_up=5))
+    method = replace(METHOD, settings=replace(RECIPE, epochs=61, warm_up=5))
     (trained,) = method.learn([job()], progress=lambda *args: told.append(args[:2]))
     losses = [line["loss"] for line in trained.history]
     assert len(losses) == 61
     assert losses[-1] < 0.8 * losses[0]
     assert told[-1] == (61, 61)
-    seen = job().shots.rgb[None]
+    seen = job().shots.values
     odd = np.random.default_rng(5).standard_normal(seen.shape).astype(np.float32)
-    judge = jax.jit(lambda p, x: method.distances(p, {}, x, jnp.ones(x.shape[1:3], bool))[0])
+    judge = jax.jit(lambda p, x: method.distances(p, {}, Tokens(x))[0])
     assert judge(trained.parameters, odd).mean() > 1.5 * judge(trained.parameters, seen).mean()
 
 
-def test_the_skeleton_is_of_what_is_trained():
+def test_the_abstract_parameters_are_those_of_what_is_trained():
     (trained,) = METHOD.learn([job()])
-    shapes, statistics = METHOD.skeleton()
+    shapes, statistics = METHOD.abstract_params()
     assert statistics == trained.statistics == {}
     # Two streams are two networks.
-    both, _ = replace(METHOD, modalities=("rgb", "normals")).skeleton()
+    both, _ = replace(METHOD, modalities=2).abstract_params()
     assert both["prototypes"].shape == (2, 3, C)
     assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(
         lambda x: x.shape, trained.parameters
@@ -177,4 +185,9 @@ def test_the_skeleton_is_of_what_is_trained():
 )
 def test_bad_values_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
-        replace(InpFormerRecipe(), **change)
+        replace(InpFormerSettings(), **change)
+
+
+def test_there_are_21_different_copies_beside_each_shot():
+    assert len(authors_augmentations()) == len(set(authors_augmentations())) == 21
+    assert InpFormerSettings(augment=False).augmentations() == ()

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from pirn_jax.baselines import memory
-from pirn_jax.methods.memory import Memory
+from pirn_jax.decoder import Tokens
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.recipes import MemoryRecipe
-from pirn_jax.training import Features, Job
+from pirn_jax.methods import memory
+from pirn_jax.methods.memory import Memory, MemorySettings
+from pirn_jax.training import TrainingJob
 
 from .problems import CHANNELS, GRID, MODALITIES, distances, job, prepared, tokens, valid
 
 OPTIONS = [
-    MemoryRecipe(),
-    MemoryRecipe(distance="euclidean"),
-    MemoryRecipe(centre_image=True),
-    MemoryRecipe(pool=True),
-    MemoryRecipe(scale="centre"),
-    MemoryRecipe(scale="standardise", distance="euclidean"),
-    MemoryRecipe(pool=True, centre_image=True, scale="whiten"),
+    MemorySettings(),
+    MemorySettings(distance="euclidean"),
+    MemorySettings(centre_image=True),
+    MemorySettings(pool=True),
+    MemorySettings(scale="centre"),
+    MemorySettings(scale="standardise", distance="euclidean"),
+    MemorySettings(pool=True, centre_image=True, scale="whiten"),
 ]
 
 
@@ -32,9 +32,9 @@ def test_distances_are_those_to_the_nearest_neighbours(recipe):
     (trained,) = method.learn([shots])
     new, counted = tokens(9, 2), valid(9, 2)
     found = distances(method, trained, new, counted)
-    for place, name in enumerate(MODALITIES):
+    for place in range(MODALITIES):
         seen = np.asarray(shots.shots.valid)
-        bank, statistics = prepared(getattr(shots.shots, name), seen, recipe)
+        bank, statistics = prepared(shots.shots.values[place], seen, recipe)
         queries, _ = prepared(new[place], counted, recipe, statistics)
         neighbours = NearestNeighbors(n_neighbors=1, metric=recipe.distance, algorithm="brute")
         expected, _ = neighbours.fit(bank[seen]).kneighbors(queries.reshape(-1, CHANNELS))
@@ -42,10 +42,10 @@ def test_distances_are_those_to_the_nearest_neighbours(recipe):
 
 
 def test_a_token_of_the_shots_has_distance_zero():
-    method = Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS)
+    method = Memory(MemorySettings(), MODALITIES, GRID, CHANNELS)
     shots = job()
     (trained,) = method.learn([shots])
-    again = np.stack([shots.shots.rgb, shots.shots.normals])
+    again = shots.shots.values
     found = distances(method, trained, again, shots.shots.valid)
     seen = np.asarray(shots.shots.valid)
     assert found[:, seen].max() < 1e-12
@@ -56,7 +56,7 @@ def test_chunks_change_nothing(monkeypatch):
     found = []
     for size in (1024, 8, 5):
         monkeypatch.setattr(memory, "CHUNK", size)
-        method = Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS)
+        method = Memory(MemorySettings(), MODALITIES, GRID, CHANNELS)
         (trained,) = method.learn([job()])
         assert trained.parameters["bank"].shape[1] % size == 0
         found.append(distances(method, trained, tokens(9, 2), valid(9, 2)))
@@ -65,7 +65,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 
 def test_each_image_by_itself():
-    method = Memory(MemoryRecipe(pool=True, centre_image=True), MODALITIES, GRID, CHANNELS)
+    method = Memory(MemorySettings(pool=True, centre_image=True), MODALITIES, GRID, CHANNELS)
     (trained,) = method.learn([job()])
     new, counted = tokens(9, 3), valid(9, 3)
     together = distances(method, trained, new, counted)
@@ -77,14 +77,14 @@ def test_each_image_by_itself():
 
 def test_shots_without_the_part_are_refused():
     empty = job()
-    nothing = Features(empty.shots.rgb, empty.shots.normals, np.zeros_like(empty.shots.valid))
+    nothing = Tokens(empty.shots.values, np.zeros_like(empty.shots.valid))
     with pytest.raises(BadInputError, match="no token of the shots"):
-        Memory(MemoryRecipe(), MODALITIES, GRID, CHANNELS).learn([Job("x", nothing, 0)])
+        Memory(MemorySettings(), MODALITIES, GRID, CHANNELS).learn([TrainingJob("x", nothing, 0)])
 
 
 @pytest.mark.parametrize(
-    "change", [{"distance": "l2"}, {"copies": -1}, {"rotations": 0}, {"scale": "layernorm"}]
+    "change", [{"distance": "l2"}, {"photometric": -1}, {"rotations": 0}, {"scale": "layernorm"}]
 )
 def test_bad_values_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
-        replace(MemoryRecipe(), **change)
+        replace(MemorySettings(), **change)

@@ -4,14 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from pirn_jax.config import Config
-from pirn_jax.detector import PIRN
+from pirn_jax.config import Config, with_settings
+from pirn_jax.detector import PIRN, open_encoder
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.judging import open_encoder
 from pirn_jax.scans import open_dataset
 
 SMALL = {"encoder": "demo", "image_size": 42}
-INP_FORMER = ("epochs=2", "warm_up=1", "blocks=2", "augment=False")
+INP_FORMER = {"epochs": 2, "warm_up": 1, "blocks": 2, "augment": False}
 
 
 @pytest.fixture(scope="module")
@@ -22,33 +21,32 @@ def data():
 @pytest.mark.parametrize(
     ("method", "change"),
     [
-        ("memory", ("copies=1", "centre_image=True", "scale=standardise")),
-        pytest.param("subspace", ("rotations=2", "variance=0.9"), marks=pytest.mark.slow),
-        pytest.param("inp_former", INP_FORMER, marks=pytest.mark.slow),
+        ("memory", {"photometric": 1, "centre_image": True, "scale": "standardise"}),
+        pytest.param("subspace", {"rotations": 2, "variance": 0.9}, marks=pytest.mark.slow),
+        pytest.param("inp-former", INP_FORMER, marks=pytest.mark.slow),
     ],
 )
 def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
-    config = Config(**SMALL, method=method, change=change)
+    config = with_settings(Config(**SMALL, method=method), change)
     model = PIRN(config).fit(data.train).calibrate()
     assert model.calibration.leave_one_out
     assert model.calibration.scans == 3
     scans = list(data.test)
-    scores = [judged.outcome.score for judged in model.judge(scans)]
-    assert all(judged.outcome.usage is None for judged in model.judge(scans[:1]))
-    turned = [judged.outcome.score for judged in model.judge(scans[::-1])]
+    scores = [found.inferred.score for found in model.predict_scans(scans)]
+    assert all(found.inferred.usage is None for found in model.predict_scans(scans[:1]))
+    turned = [found.inferred.score for found in model.predict_scans(scans[::-1])]
     np.testing.assert_allclose(scores, turned[::-1], rtol=1e-4)
     model.save(tmp_path)
     loaded = PIRN.load(tmp_path, encoder=model.encoder)
     assert loaded.encoder is model.encoder
-    jax.tree.map(np.testing.assert_array_equal, loaded._parameters, model._parameters)
-    jax.tree.map(np.testing.assert_array_equal, loaded._statistics, model._statistics)
-    again = [judged.outcome.score for judged in loaded.judge(scans)]
+    jax.tree.map(np.testing.assert_array_equal, loaded.parameters, model.parameters)
+    again = [found.inferred.score for found in loaded.predict_scans(scans)]
     np.testing.assert_allclose(again, scores, rtol=1e-6)
     assert loaded.calibration == model.calibration
     # Without its first shot: what leave-one-out scored that shot with.
     without = PIRN(config, encoder=model.encoder).fit(list(data.train)[1:])
-    (judged,) = without.judge([data.train[0]], batch=8)
-    assert model.calibration.threshold >= judged.outcome.score * (1 - 1e-3)
+    (found,) = without.predict_scans([data.train[0]], batch=8)
+    assert model.calibration.threshold >= found.inferred.score * (1 - 1e-3)
 
 
 def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
@@ -60,7 +58,7 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
     tensors = load_file(folder / "model.safetensors")
     bank = tensors["parameters.bank"]
     save_file({"parameters.bank": bank[:, :7].copy()}, folder / "model.safetensors")
-    assert PIRN.load(folder, encoder=encoder)._parameters["bank"].shape == (1, 7, 384)
+    assert PIRN.load(folder, encoder=encoder).parameters[0]["bank"].shape == (1, 7, 384)
     for damaged in (bank[:, :0], bank[:, :, 1:], bank[0]):
         save_file({"parameters.bank": damaged.copy()}, folder / "model.safetensors")
         with pytest.raises(BadInputError, match=r"parameters\.bank: expected"):
@@ -68,7 +66,7 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
 
 
 def test_inp_former_asks_for_layers_in_two_groups(data):
-    encoder = open_encoder(Config(**SMALL, method="inp_former"))
+    encoder = open_encoder(Config(**SMALL, method="inp-former"))
     assert (encoder.layers, encoder.groups) == (tuple(range(3, 11)), 2)
     assert encoder.channels == 2 * 384
     pictures = np.random.default_rng(0).random((1, 42, 42, 3), np.float32)
@@ -78,5 +76,5 @@ def test_inp_former_asks_for_layers_in_two_groups(data):
     with pytest.raises(ConfigError, match="2 groups of layers"):
         PIRN(Config(**SMALL, method="memory"), encoder=encoder).fit(data.train)
     with pytest.raises(ConfigError, match="do not make 2 groups"):
-        open_encoder(Config(**SMALL, method="inp_former", layers=(1, 2, 3)))
+        open_encoder(Config(**SMALL, method="inp-former", layers=(1, 2, 3)))
     jax.clear_caches()

@@ -5,17 +5,16 @@ import pytest
 from scipy.spatial.distance import cosine
 from sklearn.decomposition import PCA
 
-from pirn_jax.methods.subspace import Subspace
 from pirn_jax.errors import ConfigError
-from pirn_jax.recipes import SubspaceRecipe
+from pirn_jax.methods.subspace import Subspace, SubspaceSettings
 
 from .problems import CHANNELS, GRID, MODALITIES, distances, job, prepared, tokens, valid
 
 OPTIONS = [
-    SubspaceRecipe(),
-    SubspaceRecipe(variance=0.5),
-    SubspaceRecipe(variance=0.8, distance="cosine"),
-    SubspaceRecipe(variance=0.9, scale="standardise", centre_image=True, pool=True),
+    SubspaceSettings(),
+    SubspaceSettings(variance=0.5),
+    SubspaceSettings(variance=0.8, distance="cosine"),
+    SubspaceSettings(variance=0.9, scale="standardise", centre_image=True, pool=True),
 ]
 
 
@@ -26,9 +25,9 @@ def test_distances_are_the_residuals_of_the_components(recipe):
     (trained,) = method.learn([shots])
     new, counted = tokens(9, 2), valid(9, 2)
     found = distances(method, trained, new, counted)
-    for place, name in enumerate(MODALITIES):
+    for place in range(MODALITIES):
         seen = np.asarray(shots.shots.valid)
-        learned, statistics = prepared(getattr(shots.shots, name), seen, recipe)
+        learned, statistics = prepared(shots.shots.values[place], seen, recipe)
         queries, _ = prepared(new[place], counted, recipe, statistics)
         queries = queries.reshape(-1, CHANNELS)
         components = PCA(recipe.variance).fit(learned[seen])
@@ -44,10 +43,10 @@ def test_distances_are_the_residuals_of_the_components(recipe):
 
 
 def test_all_of_the_variance_leaves_nothing_of_the_shots():
-    method = Subspace(SubspaceRecipe(variance=1.0), MODALITIES, GRID, CHANNELS)
+    method = Subspace(SubspaceSettings(variance=1.0), MODALITIES, GRID, CHANNELS)
     shots = job()
     (trained,) = method.learn([shots])
-    again = np.stack([shots.shots.rgb, shots.shots.normals])
+    again = shots.shots.values
     found = distances(method, trained, again, shots.shots.valid)
     assert found.max() < 1e-9
 
@@ -55,4 +54,4 @@ def test_all_of_the_variance_leaves_nothing_of_the_shots():
 @pytest.mark.parametrize("variance", [0.0, 1.5, float("nan")])
 def test_bad_shares_are_refused(variance):
     with pytest.raises(ConfigError, match="variance"):
-        SubspaceRecipe(variance=variance)
+        SubspaceSettings(variance=variance)

@@ -119,13 +119,13 @@ def load(model, parameters):
             put(theirs.weight, found[ours]["scale"][at])
             put(theirs.bias, found[ours]["bias"][at])
         names = {"query": target.q, "key_value": target.kv, "out": target.proj}
-        for ours, theirs in (names | {"enter": target.mlp[0], "leave": target.mlp[2]}).items():
+        for ours, theirs in (names | {"fc1": target.mlp[0], "fc2": target.mlp[2]}).items():
             linear(theirs, found[ours], at)
 
     put(model.prototypes, parameters["prototypes"])
     block(model.aggregation, parameters["aggregation"])
-    linear(model.bottleneck[0], parameters["bottleneck"]["enter"])
-    linear(model.bottleneck[2], parameters["bottleneck"]["leave"])
+    linear(model.bottleneck[0], parameters["bottleneck"]["fc1"])
+    linear(model.bottleneck[2], parameters["bottleneck"]["fc2"])
     for place, target in enumerate(model.decoder):
         block(target, parameters["decoder"], place)
         put(target.learn_scale, parameters["decoder"]["sharpness"][place].reshape(-1, 1, 1))
