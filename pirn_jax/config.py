@@ -16,7 +16,7 @@ from tyro.conf import Suppress, arg
 
 from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.errors import ConfigError, check_choices, check_name
-from pirn_jax.methods import METHODS, MethodSettings, find_recipe, recipes_of
+from pirn_jax.methods import MethodSettings, find_recipe, recipes_of
 from pirn_jax.methods.settings import Layers
 from pirn_jax.scans.datasets.registry import DATASETS, find_layout
 

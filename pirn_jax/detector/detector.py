@@ -27,26 +27,22 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pirn_jax.config import Config
-from pirn_jax.decoder import Params, Tokens, select_scans
-from pirn_jax.detector.encoders import open_encoder
+from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
-from pirn_jax.detector.inference import Inference, Outputs, build_inference
+from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
 from pirn_jax.detector.saving import Stored, load_model, save_model
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.errors import PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
-from pirn_jax.methods.method import Method
 from pirn_jax.scans import Scan
-from pirn_jax.scoring import Calibration, calibrate
 from pirn_jax.training import token_validity
 
 
-class PIRN:
+class PIRN(DetectorState):
     """A few-shot anomaly detector.
 
     Args:
@@ -63,69 +59,6 @@ class PIRN:
         shots: tokens of what it learned from, each shot followed by its copies; None for a model
             that was loaded.
     """
-
-    def __init__(
-        self,
-        config: Config | None = None,
-        *,
-        encoder: Encoder | None = None,
-        prepared: PreparedCache = NOTHING_KEPT,
-    ):
-        self.config = Config() if config is None else config
-        self.prepared = prepared
-        self.calibration: Calibration | None = None
-        self.origin: dict[str, object] = {}
-        self.shots: Tokens | None = None
-        self._encoder = encoder
-        self._learned: tuple[Params, Params] | None = None
-
-    @property
-    def encoder(self) -> Encoder:
-        """The frozen encoder."""
-        if self._encoder is None:
-            self._encoder = open_encoder(self.config)
-        return self._encoder
-
-    @property
-    def demo(self) -> bool:
-        """Whether the encoder's weights are random, so that results mean little."""
-        return not self.encoder.source.path
-
-    @property
-    def method(self) -> Method:
-        """The method of the config, for tokens of the encoder.
-
-        Raises:
-            ConfigError: the encoder's layers are grouped as another method needs them.
-        """
-        settings = self.config.settings
-        if self.encoder.groups != settings.encoder_layers()[1]:
-            raise ConfigError(
-                f"method {self.config.method} with an encoder of {self.encoder.groups} groups of "
-                "layers",
-                "load it with open_encoder(config)",
-            )
-        return settings.create(self.config.modalities, self.encoder)
-
-    @property
-    def inference(self) -> Inference:
-        """The compiled programs, shared with all models of the same method and encoder."""
-        return build_inference(self.encoder, self.method, self.config.chosen_recipe.top)
-
-    @property
-    def parameters(self) -> tuple[Params, Params]:
-        """What was learned, and the statistics of the shots; trees of numpy arrays.
-
-        Raises:
-            ConfigError: the detector has not been trained.
-        """
-        if self._learned is None:
-            raise ConfigError("this model has not been trained", "call fit(scans) first")
-        return self._learned
-
-    @parameters.setter
-    def parameters(self, learned: tuple[Params, Params]) -> None:
-        self._learned = learned
 
     def fit(self, scans: Iterable[Scan], *, parallel: str = "none") -> PIRN:
         """Train on good scans.
@@ -166,12 +99,6 @@ class PIRN:
                 scores.append(result.inferred.score)
         self.set_threshold(scores, leave_one_out=scans is None)
         return self
-
-    def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
-        """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""
-        self.calibration = calibrate(
-            np.asarray(list(scores)), self.config.false_alarm_rate, leave_one_out=leave_one_out
-        )
 
     def predict_scans(
         self,
@@ -242,9 +169,7 @@ class PIRN:
         Returns:
             The folder.
         """
-        stored = Stored(
-            self.config, self.encoder, self.calibration, self.origin, *self.parameters
-        )
+        stored = Stored(self.config, self.encoder, self.calibration, self.origin, *self.parameters)
         return save_model(stored, folder)
 
     @classmethod

@@ -8,54 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, Unpack, runtime_checkable
+from typing import Unpack
 
-from pirn_jax.config import Config
-from pirn_jax.decoder import Params, Tokens, select_scans
-from pirn_jax.detector.inference import Inference
+from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.preprocessing import view_shots
 from pirn_jax.detector.shots import Fold, leave_one_out_folds, shot_tokens
-from pirn_jax.encoder import Encoder
+from pirn_jax.detector.state import DetectorState
 from pirn_jax.errors import BadInputError
-from pirn_jax.geometry.prepared import PreparedCache
-from pirn_jax.methods.method import LearnOptions, Method
+from pirn_jax.methods.method import LearnOptions
 from pirn_jax.scans import Scan
 from pirn_jax.training import FeatureCache, Trained, TrainingJob
 
 _log = logging.getLogger("pirn_jax")
 
 
-@runtime_checkable
-class Fittable(Protocol):
-    """What is fitted: `pirn_jax.detector.PIRN`, whose attributes these are."""
-
-    config: Config
-    prepared: PreparedCache
-    shots: Tokens | None
-    parameters: tuple[Params, Params]
-
-    @property
-    def encoder(self) -> Encoder:
-        """The frozen encoder."""
-        ...
-
-    @property
-    def method(self) -> Method:
-        """What learns."""
-        ...
-
-    @property
-    def inference(self) -> Inference:
-        """The compiled programs."""
-        ...
-
-    def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
-        """Set the threshold from the scores of good scans."""
-        ...
-
-
 def fit_models(
-    models: Sequence[Fittable],
+    models: Sequence[DetectorState],
     shots: Sequence[Iterable[Scan] | Tokens],
     names: Sequence[str],
     *,
@@ -90,7 +58,10 @@ def fit_models(
         jobs.append(TrainingJob(name, model.shots, model.config.seed))
         if encoded is not None and not isinstance(scans, Tokens):
             encoded(model.shots.values.shape[1] // _positions(model))
-    folds = [_folds(model, name) if own else [] for model, name, own in zip(models, names, wanted, strict=True)]
+    folds = [
+        _folds(model, name) if own else []
+        for model, name, own in zip(models, names, wanted, strict=True)
+    ]
     jobs += [fold.job for own in folds for fold in own]
     trained = models[0].method.learn(jobs, **options)
     for model, result in zip(models, trained, strict=False):
@@ -104,7 +75,7 @@ def fit_models(
     return trained[: len(models)]
 
 
-def leave_one_out_scores(model: Fittable, **options: Unpack[LearnOptions]) -> list[float]:
+def leave_one_out_scores(model: DetectorState, **options: Unpack[LearnOptions]) -> list[float]:
     """The score of every shot of a trained model, by one that has not seen it.
 
     Raises:
@@ -115,7 +86,7 @@ def leave_one_out_scores(model: Fittable, **options: Unpack[LearnOptions]) -> li
 
 
 def _tokens_of(
-    model: Fittable, scans: Iterable[Scan] | Tokens, name: str, cache: FeatureCache
+    model: DetectorState, scans: Iterable[Scan] | Tokens, name: str, cache: FeatureCache
 ) -> Tokens:
     """Tokens of the shots and their copies; decides the model's background."""
     if isinstance(scans, Tokens):
@@ -131,12 +102,12 @@ def _tokens_of(
     return shot_tokens(views, model.config, model.encoder, cache)
 
 
-def _positions(model: Fittable) -> int:
+def _positions(model: DetectorState) -> int:
     """How many times each shot is there: itself, and its copies."""
     return 1 + len(model.config.chosen_recipe.augmentations())
 
 
-def _folds(model: Fittable, name: str) -> list[Fold]:
+def _folds(model: DetectorState, name: str) -> list[Fold]:
     if model.shots is None:
         raise BadInputError(
             "this model was loaded, and its shots are not at hand",
@@ -145,7 +116,9 @@ def _folds(model: Fittable, name: str) -> list[Fold]:
     return leave_one_out_folds(name, model.shots, model.config.seed, _positions(model) - 1)
 
 
-def _scores_of(model: Fittable, folds: Sequence[Fold], trained: Sequence[Trained]) -> list[float]:
+def _scores_of(
+    model: DetectorState, folds: Sequence[Fold], trained: Sequence[Trained]
+) -> list[float]:
     assert model.shots is not None
     program, scores = model.inference.from_tokens, []
     for fold, result in zip(folds, trained, strict=True):

@@ -135,9 +135,7 @@ def view_shots(
     return decided, views
 
 
-def _with_object(
-    scan: Scan, found: Background, config: Config, prepared: PreparedCache
-) -> Views:
+def _with_object(scan: Scan, found: Background, config: Config, prepared: PreparedCache) -> Views:
     """The views of a scan in which a plane was looked for already."""
     return view_scan(scan, config, prepared, found if config.background == "plane" else None)
 

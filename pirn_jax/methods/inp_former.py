@@ -304,9 +304,7 @@ class InpFormer:
         size = Size(self.settings.prototypes, self.settings.blocks, self.channels, self.heads)
         return create_streams(size, keys)
 
-    def _train(
-        self, job: TrainingJob, most: int, report: Callable[[HistoryLine], None]
-    ) -> Trained:
+    def _train(self, job: TrainingJob, most: int, report: Callable[[HistoryLine], None]) -> Trained:
         recipe = self.settings
         streams = np.asarray(job.shots.values)
         images = streams.shape[1]

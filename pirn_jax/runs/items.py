@@ -101,9 +101,7 @@ def open_category(config: TrainConfig, category: str) -> Dataset:
 def shots_of(config: TrainConfig, item: RunItem) -> tuple[str, ...]:
     """Keys of the scans a model learns from."""
     keys, count = item.data.train.keys, config.shots or len(item.data.train)
-    return choose_shots(
-        keys, count, item.seed, config.dataset, item.category, config.shots_order
-    )
+    return choose_shots(keys, count, item.seed, config.dataset, item.category, config.shots_order)
 
 
 def provenance_of(config: TrainConfig, demo: bool) -> Provenance:

@@ -1,0 +1,94 @@
+"""What a detector is: its config, its frozen encoder, and what it has learned.
+
+Dimension letters: M modalities, S shots and their copies, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pirn_jax.config import Config
+from pirn_jax.decoder import Params, Tokens
+from pirn_jax.detector.encoders import open_encoder
+from pirn_jax.detector.inference import Inference, build_inference
+from pirn_jax.detector.preprocessing import NOTHING_KEPT
+from pirn_jax.encoder import Encoder
+from pirn_jax.errors import ConfigError
+from pirn_jax.geometry.prepared import PreparedCache
+from pirn_jax.methods.method import Method
+from pirn_jax.scoring import Calibration, calibrate
+
+
+class DetectorState:
+    """A detector before and after it was fitted; see `pirn_jax.detector.PIRN`."""
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        encoder: Encoder | None = None,
+        prepared: PreparedCache = NOTHING_KEPT,
+    ):
+        self.config = Config() if config is None else config
+        self.prepared = prepared
+        self.calibration: Calibration | None = None
+        self.origin: dict[str, object] = {}
+        self.shots: Tokens | None = None
+        self._encoder = encoder
+        self._learned: tuple[Params, Params] | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The frozen encoder."""
+        if self._encoder is None:
+            self._encoder = open_encoder(self.config)
+        return self._encoder
+
+    @property
+    def demo(self) -> bool:
+        """Whether the encoder's weights are random, so that results mean little."""
+        return not self.encoder.source.path
+
+    @property
+    def method(self) -> Method:
+        """The method of the config, for tokens of the encoder.
+
+        Raises:
+            ConfigError: the encoder's layers are grouped as another method needs them.
+        """
+        settings = self.config.settings
+        if self.encoder.groups != settings.encoder_layers()[1]:
+            raise ConfigError(
+                f"method {self.config.method} with an encoder of {self.encoder.groups} groups of "
+                "layers",
+                "load it with open_encoder(config)",
+            )
+        return settings.create(self.config.modalities, self.encoder)
+
+    @property
+    def inference(self) -> Inference:
+        """The compiled programs, shared with all models of the same method and encoder."""
+        return build_inference(self.encoder, self.method, self.config.chosen_recipe.top)
+
+    @property
+    def parameters(self) -> tuple[Params, Params]:
+        """What was learned, and the statistics of the shots; trees of numpy arrays.
+
+        Raises:
+            ConfigError: the detector has not been trained.
+        """
+        if self._learned is None:
+            raise ConfigError("this model has not been trained", "call fit(scans) first")
+        return self._learned
+
+    @parameters.setter
+    def parameters(self, learned: tuple[Params, Params]) -> None:
+        self._learned = learned
+
+    def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
+        """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""
+        self.calibration = calibrate(
+            np.asarray(list(scores)), self.config.false_alarm_rate, leave_one_out=leave_one_out
+        )
