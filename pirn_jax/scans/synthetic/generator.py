@@ -20,9 +20,7 @@ Dimension letters: H, W pixels.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +36,7 @@ from pirn_jax.scans.scan import Scan
 from pirn_jax.scans.synthetic.defects import FLAWS, damage
 from pirn_jax.scans.synthetic.parts import KINDS
 from pirn_jax.scans.synthetic.scene import focal_length, measure, photograph, take_view
+from pirn_jax.storage import whole_folder, write_json
 
 GENERATOR_VERSION = 1
 
@@ -195,9 +194,12 @@ def open_synthetic(
         for split in ("train", "validation", "test")
     }
     return Dataset(
-        splits["train"], splits["validation"], splits["test"],
-        name="synthetic", category=category, mask_values=MASK_VALUES,
-    )  # fmt: skip
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        name="synthetic",
+        category=category,
+    )
 
 
 def write_mvtec3d(
@@ -228,8 +230,13 @@ def write_mvtec3d(
         raise BadInputError(
             "the folder is there already", "remove it or choose another root", path=finished
         )
-    folder = finished.with_name(f".{category}.unfinished")
-    shutil.rmtree(folder, ignore_errors=True)
+    with whole_folder(finished) as folder:
+        _write_scans(folder, data, category, seed, size)
+    return finished
+
+
+def _write_scans(folder: Path, data: Dataset, category: str, seed: int, size: int) -> None:
+    """The scans of a category and the documents beside them."""
     records = []
     for split in (data.train, data.validation, data.test):
         for scan in split:
@@ -254,15 +261,14 @@ def write_mvtec3d(
         "image_width": size, "image_height": size,
     }  # fmt: skip
     origin = {
-        "generator": "pirn_jax.scans.synthetic.generator", "version": GENERATOR_VERSION,
+        "generator": "pirn_jax.scans.synthetic", "version": GENERATOR_VERSION,
         "hash": generator_hash(), "category": category, "seed": seed, "size": size,
         "scans": records,
     }  # fmt: skip
     present = {str(grey): name for grey, name in MASK_VALUES.items() if name in data.test.defects}
-    _write_json(folder / "class_ids.json", present | {"0": "good"})
-    _write_json(folder / "calibration" / "camera_parameters.json", camera)
-    _write_json(folder / "generated.json", origin)
-    return folder.rename(finished)
+    write_json(folder / "class_ids.json", present | {"0": "good"})
+    write_json(folder / "calibration" / "camera_parameters.json", camera)
+    write_json(folder / "generated.json", origin)
 
 
 @cache
@@ -302,11 +308,6 @@ def _check_category(category: str) -> None:
             f"no generated category {category!r}{did_you_mean(category, CATEGORIES)}",
             f"the categories are {', '.join(CATEGORIES)}",
         )
-
-
-def _write_json(path: Path, document: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 LAYOUT = Layout(open_synthetic, lambda _: CATEGORIES, rendered=True)
