@@ -253,7 +253,7 @@ def noise_free(category, key, size=256):
     record, kind = synthetic.describe(category, key), synthetic.KINDS[category]
 
     def stream(purpose):
-        return synthetic._stream(category, 0, key, purpose)
+        return synthetic.random_stream(category, 0, key, purpose)
 
     view = scene.take_view(stream("pose"), kind, size)
     surface = kind.draw(stream("part"), view.u, view.v, view.pixel)

@@ -99,7 +99,7 @@ def describe(category: str, key: str, seed: int = 0) -> Record:
     if defect == "good":
         return Record(key, defect)
     flaw = FLAWS[defect]
-    start = _stream(category, seed, f"test/{defect}", "spread").random(2)
+    start = random_stream(category, seed, f"test/{defect}", "spread").random(2)
     # Steps of the plastic number: any run of samples covers the (strength, share) square evenly.
     strong, large = np.mod(start + (int(number) + 1) * np.array([0.7548776662, 0.5698402910]), 1.0)
     weakest, strongest = flaw.strengths
@@ -128,16 +128,16 @@ def render(category: str, key: str, seed: int = 0, size: int = 256, flawless: bo
         the value of the defect in `MASK_VALUES` on the pixels it changed.
     """
     record, kind = describe(category, key, seed), KINDS[category]
-    view = take_view(_stream(category, seed, key, "pose"), kind, size)
-    surface = kind.draw(_stream(category, seed, key, "part"), view.u, view.v, view.pixel)
+    view = take_view(random_stream(category, seed, key, "pose"), kind, size)
+    surface = kind.draw(random_stream(category, seed, key, "part"), view.u, view.v, view.pixel)
     mask = np.zeros((size, size), np.uint8)
     label = int(record.defect != "good" and not flawless)
     if label:
-        rng = _stream(category, seed, key, "flaw")
+        rng = random_stream(category, seed, key, "flaw")
         surface, changed = damage(rng, record.defect, surface, view, record.share, record.strength)
         mask[changed] = 255 - DEFECTS.index(record.defect)
-    rgb = photograph(_stream(category, seed, key, "camera"), kind, view, surface)
-    xyz, valid = measure(_stream(category, seed, key, "sensor"), view, surface)
+    rgb = photograph(random_stream(category, seed, key, "camera"), kind, view, surface)
+    xyz, valid = measure(random_stream(category, seed, key, "sensor"), view, surface)
     defect = record.defect if label else "good"
     return Scan(rgb, xyz, valid, mask=mask, label=label, defect=defect, key=key)
 
@@ -296,7 +296,8 @@ def _read(entry: Entry, category: str, seed: int, size: int) -> Scan:
     return render(category, entry.key, seed, size)
 
 
-def _stream(category: str, seed: int, key: str, purpose: str) -> np.random.Generator:
+def random_stream(category: str, seed: int, key: str, purpose: str) -> np.random.Generator:
+    """A scan's own random numbers for one purpose: pose, part, flaw, camera, sensor or spread."""
     name = f"pirn_jax {GENERATOR_VERSION}|{category}|{seed}|{key}|{purpose}"
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
