@@ -28,7 +28,7 @@ Tree = Mapping[Any, Any]
 
 
 @runtime_checkable
-class Shaped(Protocol):
+class HasShape(Protocol):
     """What has a shape: an array, or what stands for one."""
 
     @property
@@ -207,7 +207,7 @@ def unflatten(
 
     Args:
         prefix: as it was given to `flatten`.
-        shapes: a tree whose leaves are `Shaped`.
+        shapes: a tree whose leaves have a shape: `HasShape`.
         tensors: arrays by name; others among them are passed over.
         path: the file they came from, for the message.
 
@@ -215,7 +215,7 @@ def unflatten(
         BadInputError: one is missing, of another shape, or not finite.
     """
 
-    def find(name: str, leaf: Shaped) -> np.ndarray:
+    def find(name: str, leaf: HasShape) -> np.ndarray:
         found = tensors.get(name)
         if found is None:
             problem = "nothing"
