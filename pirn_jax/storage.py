@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -22,11 +23,12 @@ from pirn_jax.errors import BadInputError
 
 LARGEST_JSON = 64 * 2**20
 
-Tree = Mapping[Any, "Tree | np.ndarray"]
-"""Arrays in dictionaries in dictionaries."""
+Tree = Mapping[Any, Any]
+"""Arrays in dictionaries in dictionaries; keys are text or numbers."""
 
 
-class Shaped(Protocol):
+@runtime_checkable
+class HasShape(Protocol):
     """What has a shape: an array, or what stands for one."""
 
     @property
@@ -38,39 +40,68 @@ class Shaped(Protocol):
 # --- whole or not at all --------------------------------------------------------------------------
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, sync it, and rename it; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are for their owner alone, and results are to be shared.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write a file under, which takes its place, synced, when the block ends.
+
+    Folders are made. Where the block raises, nothing is left of it.
+    """
+    temporary = _beside(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that takes its place, and that of what lay there, when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """A folder to fill, which takes its place, and that of what lay there, when the block ends.
+
+    What lay there is renamed out of the way and only then deleted, so that no half of it is ever
+    found under its name; where the block raises, it stays as it was.
+    """
+    temporary, old = _beside(path), _beside(path)
     temporary.mkdir()
     try:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+                _sync(file)
+        if os.path.lexists(path):
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.lexists(old):
+                os.replace(old, path)
+            raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in (temporary, old):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """An unused hidden name in the same folder, which is made; so renaming needs no copying."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile's: its files are for their owner alone, and results are to be shared. The file's
+    # own name is cut, as it may be as long as a name can be.
+    return path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 # --- JSON and arrays ------------------------------------------------------------------------------
@@ -86,12 +117,12 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        BadInputError: it is missing, too large, or not one.
+        BadInputError: it is missing, too large, or not one. NaN and infinite numbers are no JSON.
     """
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(
             f"cannot be read as JSON: {error}", "check the path", path=path
@@ -103,18 +134,31 @@ def read_object(path: Path) -> dict[str, Any]:
     return document
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an NPY file."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, _npy(array))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed NPZ file; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    # Not numpy.savez_compressed, which has names of its own ("file", "allow_pickle").
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # of 1980, whenever it is written
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, _npy(array))
     write_whole(path, buffer.getvalue())
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array, order="C"), allow_pickle=False)
+    return buffer.getvalue()
 
 
 # --- trees of tensors -----------------------------------------------------------------------------
@@ -132,57 +176,75 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name from a safetensors file.
 
     Raises:
-        BadInputError: it is missing or damaged.
+        BadInputError: it is missing, damaged, or of numbers that numpy does not have.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
+    # The last three, by version, where the file holds a type of number that numpy has not.
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"cannot be read: {error}", "train again", path=path) from error
 
 
 def flatten(prefix: str, tree: Tree) -> dict[str, np.ndarray]:
     """The arrays of a tree by their path, "prefix.layers.0.kernel"."""
     found: dict[str, np.ndarray] = {}
-    _walk(prefix, tree, lambda name, leaf: found.setdefault(name, np.asarray(leaf)))
+
+    def keep(name: str, leaf: Any) -> None:
+        assert name not in found, f"two arrays are called {name}"
+        found[name] = np.asarray(leaf)
+
+    _walk(prefix, tree, keep)
     return found
 
 
 def unflatten(
-    prefix: str, shapes: Mapping[Any, Any], tensors: Mapping[str, np.ndarray], path: Path
+    prefix: str, shapes: Tree, tensors: Mapping[str, np.ndarray], path: Path
 ) -> dict[Any, Any]:
     """The tree of those shapes, in which -1 is any size, with the arrays that `flatten` named.
 
+    Args:
+        prefix: as it was given to `flatten`.
+        shapes: a tree whose leaves have a shape: `HasShape`.
+        tensors: arrays by name; others among them are passed over.
+        path: the file they came from, for the message.
+
     Raises:
-        BadInputError: one is missing, of another shape, or not finite; `path` is the file named.
+        BadInputError: one is missing, of another shape, or not finite.
     """
 
-    def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-        return len(found) == len(wanted) and all(
-            size == other or (other == -1 and size > 0)
-            for size, other in zip(found, wanted, strict=True)
+    def find(name: str, leaf: HasShape) -> np.ndarray:
+        found = tensors.get(name)
+        if found is None:
+            problem = "nothing"
+        elif not _fits(found.shape, leaf.shape):
+            problem = f"shape {found.shape}"
+        elif not np.isfinite(found).all():
+            problem = "NaN or infinite ones"
+        else:
+            return found
+        raise BadInputError(
+            f"{name}: expected finite numbers of shape {leaf.shape}, got {problem}",
+            "train again",
+            path=path,
         )
 
-    def find(name: str, leaf: Shaped) -> np.ndarray:
-        found = tensors.get(name)
-        if found is None or not fits(found.shape, leaf.shape) or not np.isfinite(found).all():
-            raise BadInputError(
-                f"{name}: expected finite numbers of shape {leaf.shape}, got "
-                f"{'nothing' if found is None else found.shape}",
-                "train again",
-                path=path,
-            )
-        return found
-
     return _walk(prefix, shapes, find)
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(found) == len(wanted) and all(
+        size == other or (other == -1 and size > 0)
+        for size, other in zip(found, wanted, strict=True)
+    )
 
 
 _Leaf = TypeVar("_Leaf")
 
 
-def _walk(name: str, tree: Mapping[Any, Any], visit: Callable[[str, Any], _Leaf]) -> dict[Any, Any]:
+def _walk(name: str, tree: Tree, visit: Callable[[str, Any], _Leaf]) -> dict[Any, Any]:
     """The same tree with each leaf replaced by what is made of its path and itself."""
     return {
         key: _walk(f"{name}.{key}", branch, visit)

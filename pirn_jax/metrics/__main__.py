@@ -7,8 +7,7 @@ as the image's score, or --scores.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +23,7 @@ from pirn_jax.command import run
 from pirn_jax.errors import BadInputError
 from pirn_jax.metrics import evaluate_maps, image_intervals, image_metrics
 from pirn_jax.metrics.files import FileSet, open_pair, read_scores
+from pirn_jax.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Arguments:
     maps: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MAPS")]
     """Folder of maps (.npy, .tiff, .png), an .npz or an .npy (n, H, W); larger is worse."""
     masks: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MASKS")]
-    """The same for masks: 0 normal, > 0 defective."""
+    """The same for masks: 0 good, > 0 defective."""
     limits: tuple[float, ...] = (0.3, 0.1, 0.05, 0.01)
     """False-positive rates up to which AUPRO is integrated."""
     protocol: Literal["exact", "cfm99"] = "exact"
@@ -43,13 +43,13 @@ class Arguments:
     good_without_mask: bool = False
     """Maps without a mask are of good images (MVTec AD keeps no masks for them)."""
     json: Path | None = None
-    """Also write the figures to this file."""
+    """Also write the metrics to this file."""
 
 
 class Watched:
     """A source that tells a progress bar of every item, and passes on its names."""
 
-    def __init__(self, source: FileSet, advance: Any):
+    def __init__(self, source: FileSet, advance: Callable[[], None]):
         self.names = source.names
         self._source, self._advance = source, advance
 
@@ -70,11 +70,11 @@ def main(arguments: Arguments) -> dict[str, Any]:
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=walks * len(maps))
         watched = Watched(maps, lambda: progress.advance(bar))
-        figures = evaluate_maps(watched, masks, arguments.limits, protocol=arguments.protocol)
+        metrics = evaluate_maps(watched, masks, arguments.limits, protocol=arguments.protocol)
         labels, scores = _images(watched, masks)
     if arguments.scores is not None:
         scores = read_scores(arguments.scores, maps.names)
-    result: dict[str, Any] = dict(figures)
+    result: dict[str, Any] = dict(metrics)
     if 0 < labels.sum() < len(labels):
         result |= image_metrics(scores, labels)
         result["intervals_95"] = image_intervals(scores, labels)
@@ -93,8 +93,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     console.print(_table(result))
     if arguments.json is not None:
         try:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_json(arguments.json, result)
         except OSError as error:
             raise BadInputError(f"cannot be written: {error}", path=arguments.json) from error
         console.print(f"written to {arguments.json}")
@@ -109,7 +108,7 @@ def _images(maps: Watched, masks: FileSet) -> tuple[np.ndarray, np.ndarray]:
 
 def _table(result: dict[str, Any]) -> Table:
     table = Table(title=f"{result['images']} images, {result['defective_images']} defective")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     intervals = result.get("intervals_95", {})

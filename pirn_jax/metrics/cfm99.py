@@ -1,13 +1,13 @@
-"""The figure published tables hold: 224 x 224 and 99 thresholds.
+"""The number published tables hold: 224 x 224 and 99 thresholds.
 
 M3DM, CFM and the papers that follow them (PIRN too) take thresholds at 99 evenly spaced ranks of
-the sorted normal scores (M3DM 100), join the points by straight lines and divide the area by the
+the sorted good scores (M3DM 100), join the points by straight lines and divide the area by the
 limit. The curve lies below the exact one: 0.003 at 30 %, 0.08 at 1 %, where one or two points are
 all there is. Use it to compare with their tables, and the exact one for everything else.
 
 Size: maps and masks are padded to a square and brought to 224 x 224, masks by nearest neighbour
 (half-pixel centres, as Pillow does) and maps bilinearly without antialiasing (as PyTorch's
-`interpolate`). The padding counts as normal; maps continue there with their own minimum.
+`interpolate`). The padding counts as good; maps continue there with their own minimum.
 
 Source: CFM (Costanzino et al., 2024), utils/metrics_utils.py: thresholds, strict `>`, the start at
 (1, 1), the trapezoid; models/dataset.py: square padding, nearest masks.
@@ -38,16 +38,16 @@ class Resized(Pairs):
         super().__init__(pairs.maps, pairs.masks, pairs.ignore)
 
     def __iter__(self) -> Iterator[Pair]:
-        any_normal = False
+        any_good = False
         for pair in super().__iter__():
-            any_normal = any_normal or bool((pair.mask == 0).any())
+            any_good = any_good or bool((pair.mask == 0).any())
             scores = resize_map(pad_square(pair.scores, pair.scores.min()))
             mask = nearest(pad_square(pair.mask, pair.mask.dtype.type(0)))
             seen = None if pair.seen is None else nearest(pad_square(pair.seen, np.True_))
             yield Pair(pair.name, scores, mask, seen)
-        if not any_normal:  # the padding alone would pass for normal pixels
+        if not any_good:  # the padding alone would pass for good pixels
             raise BadInputError(
-                "no normal pixel in any mask: false-positive rates are undefined",
+                "no good pixel in any mask: false-positive rates are undefined",
                 "check that masks are 0 where the part is good",
             )
 
@@ -87,7 +87,7 @@ def resize_map(square: Shaped[np.ndarray, "S S"], size: int = SIZE) -> Shaped[np
 def aupro(pairs: Iterable[Pair], ranked: Ranking, limits: Sequence[float]) -> list[float]:
     """AUPRO at each limit from 99 thresholds.
 
-    All normal scores are held and sorted at once: 0.2 MB per map at this size.
+    All good scores are held and sorted at once: 0.2 MB per map at this size.
 
     Args:
         pairs: maps and masks at 224 x 224.
@@ -95,19 +95,19 @@ def aupro(pairs: Iterable[Pair], ranked: Ranking, limits: Sequence[float]) -> li
         limits: false-positive rates in (0, 1].
     """
     assert ranked.weights is not None
-    normal = np.concatenate([_normal(pair) for pair in pairs])
-    normal.sort()
-    ranks = np.linspace(0, len(normal) - 1, num=THRESHOLDS, dtype=int)
-    fpr = np.concatenate([[1.0], 1.0 - (ranks + 1) / len(normal)])[::-1]
+    good = np.concatenate([_good_scores(pair) for pair in pairs])
+    good.sort()
+    ranks = np.linspace(0, len(good) - 1, num=THRESHOLDS, dtype=int)
+    fpr = np.concatenate([[1.0], 1.0 - (ranks + 1) / len(good)])[::-1]
     overlap = np.append(np.cumsum(ranked.weights[::-1])[::-1], 0.0)  # of scores >= each
-    pro = overlap[np.searchsorted(ranked.scores, normal[ranks], side="right")]
+    pro = overlap[np.searchsorted(ranked.scores, good[ranks], side="right")]
     pro = np.concatenate([[1.0], pro])[::-1]
     return [area_up_to(fpr, pro, limit) / limit for limit in limits]
 
 
-def _normal(pair: Pair) -> Shaped[np.ndarray, " n"]:
-    normal = pair.mask == 0
-    return pair.scores[normal if pair.seen is None else normal & pair.seen]
+def _good_scores(pair: Pair) -> Shaped[np.ndarray, " n"]:
+    good = pair.mask == 0
+    return pair.scores[good if pair.seen is None else good & pair.seen]
 
 
 def area_up_to(

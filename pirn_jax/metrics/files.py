@@ -8,11 +8,12 @@ channel is accepted: a coloured heatmap holds no scores.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -24,6 +25,9 @@ LARGEST = 1 << 28  # pixels of one map: 268 Mpx, 1 GiB of float32
 LARGEST_SET = 1 << 31  # pixels of one array inside an .npz
 
 
+_Readers = dict[str, Callable[[], np.ndarray]]
+
+
 class FileSet:
     """Arrays behind names, in order of name; each is read when its turn comes, every time anew.
 
@@ -31,7 +35,7 @@ class FileSet:
         readers: what reads each array, by name.
     """
 
-    def __init__(self, readers: dict[str, Callable[[], np.ndarray]]):
+    def __init__(self, readers: _Readers):
         self.names = sorted(readers)
         self._readers = readers
 
@@ -110,18 +114,16 @@ def read_scores(path: Path, names: list[str]) -> np.ndarray:
     return np.array([scores[name] for name in names])
 
 
-def _readers(
-    path: Path, endings: tuple[str, ...], what: str
-) -> dict[str, Callable[[], np.ndarray]]:
+def _readers(path: Path, endings: tuple[str, ...], what: str) -> _Readers:
     if not path.exists():
         raise BadInputError(f"{what} not found", "check the path", path=path)
     if path.is_dir():
-        readers: dict[str, Callable[[], np.ndarray]] = {}
+        readers: _Readers = {}
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in endings):
             name = file.relative_to(path).with_suffix("").as_posix()
             if name in readers:
                 raise BadInputError(f"two {what} are called {name!r}", "keep one of them", path)
-            readers[name] = lambda file=file: read_array(file)
+            readers[name] = lambda file=file: read_map(file)
     elif path.suffix.lower() == ".npz":
         readers = _npz(path)
     elif path.suffix.lower() == ".npy":
@@ -133,7 +135,7 @@ def _readers(
     return readers
 
 
-def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> dict[str, Any]:
+def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> _Readers:
     """Readers of a (n, H, W) array's parts, numbered."""
     if array.ndim != 3:
         raise BadInputError(f"an .npy set has shape (n, H, W), got {array.shape}")
@@ -141,7 +143,7 @@ def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> dict[str, Any]:
     return {f"{i:0{width}d}": lambda i=i: read()[i] for i in range(len(array))}
 
 
-def _npz(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+def _npz(path: Path) -> _Readers:
     """Every array by its name; one (n, H, W) array alone is n maps, held in memory."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -172,7 +174,7 @@ def _npz(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     return {member.removesuffix(".npy"): lambda member=member: read(member) for member in members}
 
 
-def _header(file: Any, path: Path) -> tuple[int, ...]:
+def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     """Shape from an .npy header; refuses what is not plain numbers or is too large."""
     try:
         version = np.lib.format.read_magic(file)
@@ -201,7 +203,7 @@ def _check_size(shape: tuple[int, ...], path: Path) -> None:
         )
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_map(path: Path) -> np.ndarray:
     """One map or mask from an .npy, .png, .bmp or .tiff file: (H, W), as stored.
 
     Raises:

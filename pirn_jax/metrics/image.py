@@ -1,14 +1,11 @@
-"""Image metrics: figures, intervals, and a summary over seeds.
+"""Image metrics and their intervals.
 
 A test set of a few dozen images carries an I-AUROC with an uncertainty of several points; the
-bootstrap says how large it is, and the spread over few-shot seeds says how much the choice of shots
-matters. Neither replaces the other: report both.
+bootstrap says how large it is. How much the choice of shots matters it does not say: that is the
+spread over few-shot seeds. Neither replaces the other: report both.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -40,7 +37,7 @@ def image_metrics(
     """
     values, defective = _check(scores, labels)
     ranked = _rank(values, defective)
-    figures = {
+    metrics = {
         "i_auroc": ranking.auroc(ranked),
         "i_ap": ranking.average_precision(ranked),
         "i_f1max": ranking.f1_max(ranked),
@@ -51,10 +48,10 @@ def image_metrics(
         # Compared in float64: numpy would round the threshold to float32 scores' type.
         alarms = values.astype(np.float64) > threshold
         found, false = int(alarms[defective].sum()), int(alarms[~defective].sum())
-        figures["i_f1"] = 2 * found / (found + false + ranked.defective)
-        figures["i_recall"] = found / ranked.defective
-        figures["i_false_alarm_rate"] = false / ranked.normal
-    return figures
+        metrics["i_f1"] = 2 * found / (found + false + ranked.defective)
+        metrics["i_recall"] = found / ranked.defective
+        metrics["i_false_alarm_rate"] = false / ranked.good
+    return metrics
 
 
 def image_intervals(
@@ -95,74 +92,41 @@ def image_intervals(
     good = np.bincount(place[~defective], minlength=len(distinct))
     generator = np.random.default_rng(seed)
     block = max(1, 2_000_000 // len(distinct))  # draws at a time: bounds the memory
-    figures = []
+    resampled = []
     for start in range(0, draws, block):
         size = min(block, draws - start)
-        figures.append(
-            _figures_of_draws(
+        resampled.append(
+            _metrics_of_draws(
                 generator.multinomial(bad.sum(), bad / bad.sum(), size=size),
                 generator.multinomial(good.sum(), good / good.sum(), size=size),
             )
         )
     tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(np.concatenate(figures, axis=1), tails, axis=1)
+    low, high = np.quantile(np.concatenate(resampled, axis=1), tails, axis=1)
     names = ("i_auroc", "i_ap", "i_f1max")
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def _figures_of_draws(
+def _metrics_of_draws(
     bad: Int64[np.ndarray, "draws U"], good: Int64[np.ndarray, "draws U"]
 ) -> Float64[np.ndarray, "3 draws"]:
     """AUROC, AP and F1max of many resampled sets, from counts at each ascending distinct score."""
     found = bad[:, ::-1].cumsum(axis=1)[:, ::-1]
     false = good[:, ::-1].cumsum(axis=1)[:, ::-1]
-    defective, normal = bad[0].sum(), good[0].sum()
-    auroc = 1 - (bad * (2 * false - good)).sum(axis=1) / (2 * defective * normal)
+    positives, negatives = bad[0].sum(), good[0].sum()
+    auroc = 1 - (bad * (2 * false - good)).sum(axis=1) / (2 * positives * negatives)
     precision = found / np.maximum(found + false, 1)  # nothing drawn at or above: weight 0
-    ap = (bad * precision).sum(axis=1) / defective
-    f1 = (2 * found / (found + false + defective)).max(axis=1)
+    ap = (bad * precision).sum(axis=1) / positives
+    f1 = (2 * found / (found + false + positives)).max(axis=1)
     return np.stack([auroc, ap, f1])
-
-
-def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """Mean and standard deviation of each figure over runs (few-shot seeds).
-
-    Args:
-        results: one dictionary per run, with the same figures in each; entries that are not numbers
-            (curves) are left out.
-
-    Returns:
-        For each figure "mean", "std" (sample standard deviation, n - 1; None for one run) and "n".
-
-    Raises:
-        BadInputError: no run, runs with different figures, or figures that are not finite.
-    """
-    if not results:
-        raise BadInputError("there are no runs to summarise", "pass one dictionary per seed")
-    names = [[k for k, v in run.items() if isinstance(v, int | float)] for run in results]
-    for run, found in enumerate(names):
-        if set(found) != set(names[0]):
-            differing = sorted(set(found) ^ set(names[0]))
-            raise BadInputError(
-                f"run {run} and run 0 do not hold the same figures: {', '.join(differing)}",
-                "evaluate all runs with the same limits and options",
-            )
-    summary: dict[str, dict[str, float | int | None]] = {}
-    for name in names[0]:
-        values = np.array([float(run[name]) for run in results])
-        if not np.isfinite(values).all():
-            raise BadInputError(f"{name} is not finite in every run: {values.tolist()}")
-        std = float(values.std(ddof=1)) if len(values) > 1 else None
-        summary[name] = {"mean": float(values.mean()), "std": std, "n": len(values)}
-    return summary
 
 
 def _rank(values: Float[np.ndarray, " n"], defective: Bool[np.ndarray, " n"]) -> ranking.Ranking:
     scores, counts = np.unique(values[defective], return_counts=True)
-    normal = np.sort(values[~defective])
-    above = len(normal) - np.searchsorted(normal, scores, side="right")
-    above_or_equal = len(normal) - np.searchsorted(normal, scores, side="left")
-    return ranking.Ranking(scores, counts, above, above_or_equal, len(normal))
+    good = np.sort(values[~defective])
+    above = len(good) - np.searchsorted(good, scores, side="right")
+    above_or_equal = len(good) - np.searchsorted(good, scores, side="left")
+    return ranking.Ranking(scores, counts, above, above_or_equal, len(good))
 
 
 def _check(

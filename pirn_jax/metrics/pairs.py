@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+from numpy.typing import ArrayLike
 
 from pirn_jax.errors import BadInputError
 
@@ -23,7 +24,7 @@ class Pair(NamedTuple):
     Attributes:
         name: what to call it in a message.
         scores: the map, float32 or float64, finite.
-        mask: its mask, 0 normal, > 0 defective.
+        mask: its mask, 0 good, > 0 defective.
         seen: True where metrics may look; None where they may look everywhere.
     """
 
@@ -48,7 +49,12 @@ class Pairs:
             with negative values, an empty source, or sources of different length.
     """
 
-    def __init__(self, maps: Iterable[Any], masks: Iterable[Any], ignore: Iterable[Any] | None):
+    def __init__(
+        self,
+        maps: Iterable[ArrayLike],
+        masks: Iterable[ArrayLike | None],
+        ignore: Iterable[ArrayLike | None] | None,
+    ):
         for what, source in (("maps", maps), ("masks", masks), ("ignore", ignore)):
             if isinstance(source, Iterator):
                 raise BadInputError(
@@ -65,7 +71,7 @@ class Pairs:
             sources.append(iter(self.ignore))
         index = 0
         while True:
-            values = [next(source, _END) for source in sources]
+            values: list[Any] = [next(source, _END) for source in sources]
             if all(value is _END for value in values):
                 break
             if any(value is _END for value in values):
@@ -82,7 +88,9 @@ class Pairs:
             raise BadInputError("there are no maps to evaluate", "check the source or its folder")
 
 
-def _pair(name: str, scores: Any, mask: Any, ignore: Any = None) -> Pair:
+def _pair(
+    name: str, scores: ArrayLike, mask: ArrayLike | None, ignore: ArrayLike | None = None
+) -> Pair:
     scores = _scores(name, scores)
     if mask is None:
         raise BadInputError(
@@ -94,7 +102,7 @@ def _pair(name: str, scores: Any, mask: Any, ignore: Any = None) -> Pair:
     return Pair(name, scores, mask, seen)
 
 
-def _scores(name: str, value: Any) -> np.ndarray:
+def _scores(name: str, value: ArrayLike) -> np.ndarray:
     """The map as float32 or float64, whichever holds every score exactly."""
     array = np.asarray(value)
     if array.ndim != 2 or array.size == 0:
@@ -127,7 +135,7 @@ def _scores(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _mask(name: str, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _mask(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != shape:
         raise BadInputError(
@@ -137,10 +145,10 @@ def _mask(name: str, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarra
     if array.dtype.kind not in "biuf":
         raise BadInputError(f"{name}: its {what} must hold numbers, got {array.dtype}")
     if array.dtype.kind == "f" and np.isnan(array.min()):
-        raise BadInputError(f"{name}: its {what} holds NaN", "0 is normal, > 0 defective")
+        raise BadInputError(f"{name}: its {what} holds NaN", "0 is good, > 0 defective")
     if array.dtype.kind in "if" and array.min() < 0:
         raise BadInputError(
             f"{name}: its {what} holds negative values (a uint8 mask read as int8?)",
-            "0 is normal, > 0 defective",
+            "0 is good, > 0 defective",
         )
     return array

@@ -1,11 +1,11 @@
 """Pixel metrics of a whole set of anomaly maps: exact, streamed, small.
 
 Two walks through the maps. The first keeps the scores of the defective pixels (one to three percent
-of all) and the size of each one's region; the second sorts the normal pixels some millions at a
+of all) and the size of each one's region; the second sorts the good pixels some millions at a
 time and counts how many lie above each distinct defective score. The closed forms of `ranking.py`
 do the rest. Memory: the defective pixels and a few chunks, whatever the number of maps.
 
-Conventions, the same for every figure:
+Conventions, the same for every metric:
 
 * a pixel is defective where its mask is `> 0`, and all images, good ones too, are pooled;
 * a region is an 8-connected component of one image's mask; ignored pixels leave their region after
@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int32, Int64, Shaped
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from pirn_jax.errors import BadInputError, ConfigError
@@ -34,15 +35,15 @@ from pirn_jax.metrics.pairs import Pair, Pairs
 
 LIMITS = (0.3, 0.1, 0.05, 0.01)
 EIGHT = np.ones((3, 3), dtype=bool)  # neighbours of a pixel: 8-connectivity
-CHUNK = 1 << 22  # normal pixels sorted at a time: 16 MiB of float32
+CHUNK = 1 << 22  # good pixels sorted at a time: 16 MiB of float32
 
 
 def evaluate_maps(
-    maps: Iterable[Any],
-    masks: Iterable[Any],
+    maps: Iterable[ArrayLike],
+    masks: Iterable[ArrayLike | None],
     limits: Sequence[float] = LIMITS,
     *,
-    ignore: Iterable[Any] | None = None,
+    ignore: Iterable[ArrayLike | None] | None = None,
     protocol: Literal["exact", "cfm99"] = "exact",
     threshold: float | None = None,
     curves: int = 0,
@@ -52,10 +53,10 @@ def evaluate_maps(
     Args:
         maps: anomaly maps (H, W), larger is more anomalous; anything `iter()` works on twice. They
             may lie on disk and differ in size.
-        masks: one per map, of its size: 0 normal, > 0 defective (a defect's id, or 255).
+        masks: one per map, of its size: 0 good, > 0 defective (a defect's id, or 255).
         limits: false-positive rates in (0, 1] up to which AUPRO is integrated.
         ignore: one per map (or None for a map): > 0 is left out of everything.
-        protocol: "exact", or "cfm99" for the figure published tables hold: maps and masks brought
+        protocol: "exact", or "cfm99" for the number published tables hold: maps and masks brought
             to 224 x 224, AUPRO from 99 thresholds (0.003 low at 30 %, 0.08 low at 1 %).
         threshold: also give F1 of the masks `map > threshold`, as p_f1.
         curves: also give about that many points of the ROC and of the PRO curve.
@@ -66,8 +67,8 @@ def evaluate_maps(
         p_auroc = 0.5 and aupro_L = L / 2.
 
     Raises:
-        BadInputError: where a figure is undefined or would be false: no maps, no defective or no
-            normal pixel, NaN or infinite scores, shapes that do not agree, a one-shot source.
+        BadInputError: where a metric is undefined or would be false: no maps, no defective or no
+            good pixel, NaN or infinite scores, shapes that do not agree, a one-shot source.
         ConfigError: for a limit, threshold or protocol out of range.
     """
     _check(limits, protocol, threshold, curves)
@@ -75,23 +76,23 @@ def evaluate_maps(
     if protocol == "cfm99":
         pairs = cfm99.Resized(pairs)
     ranked, above_threshold = rank_pixels(pairs, threshold)
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "p_auroc": ranking.auroc(ranked),
         "p_ap": ranking.average_precision(ranked),
         "p_f1max": ranking.f1_max(ranked),
     }
     if threshold is not None:
         found = int(ranked.counts[ranked.scores.astype(np.float64) > threshold].sum())
-        figures["p_f1"] = 2 * found / (found + above_threshold + ranked.defective)
+        metrics["p_f1"] = 2 * found / (found + above_threshold + ranked.defective)
     if protocol == "exact":
         areas = [ranking.aupro(ranked, limit) for limit in limits]
     else:
         areas = cfm99.aupro(pairs, ranked, limits)
-    figures |= {f"aupro_{limit:g}": area for limit, area in zip(limits, areas, strict=True)}
+    metrics |= {f"aupro_{limit:g}": area for limit, area in zip(limits, areas, strict=True)}
     if curves:
-        figures["roc"] = ranking.curve(ranked, curves, regions=False)
-        figures["pro"] = ranking.curve(ranked, curves, regions=True)
-    return figures
+        metrics["roc"] = ranking.curve(ranked, curves, regions=False)
+        metrics["pro"] = ranking.curve(ranked, curves, regions=True)
+    return metrics
 
 
 def _check(limits: Sequence[float], protocol: str, threshold: float | None, curves: int) -> None:
@@ -124,22 +125,22 @@ def rank_pixels(
     """Walk twice through the maps and count.
 
     Returns:
-        The ranking of all pixels, and how many normal pixels are > `threshold` (0 without one).
+        The ranking of all pixels, and how many good pixels are > `threshold` (0 without one).
     """
     defective = _defective(pairs)
-    above, above_or_equal, normal, over, maps = _count_normal(pairs, defective.scores, threshold)
+    above, above_or_equal, good, over, maps = _count_good(pairs, defective.scores, threshold)
     if maps != defective.maps:
         raise BadInputError(
             f"the source gave {defective.maps} maps the first time and {maps} the second",
             "the maps must not change while they are evaluated",
         )
-    if normal == 0:
+    if good == 0:
         raise BadInputError(
-            "no normal pixel in any mask: false-positive rates are undefined",
+            "no good pixel in any mask: false-positive rates are undefined",
             "check that masks are 0 where the part is good",
         )
     ranked = ranking.Ranking(
-        defective.scores, defective.counts, above, above_or_equal, normal, defective.weights
+        defective.scores, defective.counts, above, above_or_equal, good, defective.weights
     )
     return ranked, over
 
@@ -194,13 +195,13 @@ def region_scores(
     return pair.scores[window][seen], 1.0 / size[region], int(np.count_nonzero(size))
 
 
-def _count_normal(
+def _count_good(
     pairs: Iterable[Pair], scores: Shaped[np.ndarray, " U"], threshold: float | None
 ) -> tuple[Int64[np.ndarray, " U"], Int64[np.ndarray, " U"], int, int, int]:
     """Normal pixels >, and >=, each of the ascending scores; all; above the threshold; and maps."""
     below = np.zeros(len(scores), np.int64)
     equal = np.zeros(len(scores), np.int64)
-    normal = over = 0
+    good = over = 0
     seen_maps = [0]
 
     def count(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
@@ -214,25 +215,25 @@ def _count_normal(
         return less, tied, ties, len(chunk), hot
 
     def absorb(done: Future) -> None:
-        nonlocal normal, over
+        nonlocal good, over
         less, tied, ties, size, hot = done.result()
         np.add(below, less, out=below)
         equal[tied] += ties
-        normal += size
+        good += size
         over += hot
 
     workers = min(4, os.cpu_count() or 1)
     pending: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for chunk in _normal_chunks(pairs, max(CHUNK, len(scores)), scores.dtype, seen_maps):
+        for chunk in _good_chunks(pairs, max(CHUNK, len(scores)), scores.dtype, seen_maps):
             pending.append(pool.submit(count, chunk))
             del chunk
             if len(pending) >= workers:
                 absorb(pending.popleft())
         while pending:
             absorb(pending.popleft())
-    above_or_equal = normal - below
-    return above_or_equal - equal, above_or_equal, normal, over, seen_maps[0]
+    above_or_equal = good - below
+    return above_or_equal - equal, above_or_equal, good, over, seen_maps[0]
 
 
 def _just(threshold: float, dtype: np.dtype) -> np.floating:
@@ -241,10 +242,10 @@ def _just(threshold: float, dtype: np.dtype) -> np.floating:
     return value if float(value) <= threshold else np.nextafter(value, dtype.type(-np.inf))
 
 
-def _normal_chunks(
+def _good_chunks(
     pairs: Iterable[Pair], size: int, dtype: np.dtype, seen_maps: list[int]
 ) -> Iterator[Float[np.ndarray, " chunk"]]:
-    """The normal pixels' scores in new arrays of `size` (the last is shorter); counts the maps."""
+    """The good pixels' scores in new arrays of `size` (the last is shorter); counts the maps."""
     chunk, filled = np.empty(size, dtype), 0
     for pair in pairs:
         seen_maps[0] += 1
@@ -252,7 +253,7 @@ def _normal_chunks(
         rows = max(1, CHUNK // width)  # a huge map goes by in bands of rows
         for top in range(0, height, rows):
             band = slice(top, top + rows)
-            part = _normal(pair.scores[band], pair.mask[band], pair.seen, band)
+            part = _good_scores(pair.scores[band], pair.mask[band], pair.seen, band)
             while len(part):
                 take = min(len(part), size - filled)
                 chunk[filled : filled + take] = part[:take]
@@ -264,15 +265,15 @@ def _normal_chunks(
         yield chunk[:filled]
 
 
-def _normal(
+def _good_scores(
     scores: Shaped[np.ndarray, "rows W"],
     mask: Shaped[np.ndarray, "rows W"],
     seen: Bool[np.ndarray, "H W"] | None,
     band: slice,
 ) -> Shaped[np.ndarray, " pixels"]:
-    normal = mask == 0
+    good = mask == 0
     if seen is not None:
-        normal &= seen[band]
-    elif normal.all():
+        good &= seen[band]
+    elif good.all():
         return scores.reshape(-1)  # a view: most bands of most maps
-    return scores[normal]
+    return scores[good]

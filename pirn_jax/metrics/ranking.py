@@ -1,7 +1,7 @@
-"""Closed forms: how well scores rank the defective above the normal, ties and all.
+"""Closed forms: how well scores rank the defective above the good, ties and all.
 
-Every figure here needs only what one defective pixel (or image) sees of the normal ones. With score
-s, x0 is the share of normals scored > s and x1 the share scored >= s; on the ROC curve the tie
+Every metric here needs only what one defective pixel (or image) sees of the good ones. With score
+s, x0 is the share of the good scored > s and x1 the share scored >= s; on the ROC curve the tie
 block of s runs from x0 to x1 and is joined by a straight line. Hence
 
 * AUROC = 1 - mean((x0 + x1) / 2): ties count one half (Mann-Whitney);
@@ -11,11 +11,11 @@ block of s runs from x0 to x1 and is joined by a straight line. Hence
   and A is the area right of the pixel's step and left of L: L - (x0 + x1)/2 where x1 <= L,
   (L - x0)^2 / (2 (x1 - x0)) where L cuts the tie block, else 0.
 
-No threshold grid, no sorting of all pixels together, and every limit for free. Figures are taken as
-1 - loss, so that a perfect ranking gives exactly 1. A map that is constant gives AUROC 1/2 and
+No threshold grid, no sorting of all pixels together, and every limit for free. Metrics are taken
+as 1 - loss, so that a perfect ranking gives exactly 1. A map that is constant gives AUROC 1/2 and
 AUPRO@L = L/2: the straight line from (0, 0) to (1, 1).
 
-Letters: U distinct scores of the defective, R regions, P defective, n normals.
+Letters: U distinct scores of the defective, R regions, P defective, n good.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from jaxtyping import Float64, Int64, Shaped
 
 
 class Ranking(NamedTuple):
-    """What the defective see of the normal ones, at each distinct score of a defective one.
+    """What the defective see of the good ones, at each distinct score of a defective one.
 
     Attributes:
         scores: the distinct scores of the defective, ascending.
         counts: how many defective ones have that score.
-        above: how many normal ones are scored > it.
-        above_or_equal: how many normal ones are scored >= it.
-        normal: how many normal ones there are, > 0.
+        above: how many good ones are scored > it.
+        above_or_equal: how many good ones are scored >= it.
+        good: how many good ones there are, > 0.
         weights: PRO weight of the defective pixels with that score, 1 in all; None for images.
     """
 
@@ -42,7 +42,7 @@ class Ranking(NamedTuple):
     counts: Int64[np.ndarray, " U"]
     above: Int64[np.ndarray, " U"]
     above_or_equal: Int64[np.ndarray, " U"]
-    normal: int
+    good: int
     weights: Float64[np.ndarray, " U"] | None = None
 
     @property
@@ -57,8 +57,8 @@ class Ranking(NamedTuple):
 
     @property
     def shares(self) -> tuple[Float64[np.ndarray, " U"], Float64[np.ndarray, " U"]]:
-        """x0 and x1: share of normals scored above, and at or above, each distinct score."""
-        return self.above / self.normal, self.above_or_equal / self.normal
+        """x0 and x1: share of the good scored above, and at or above, each distinct score."""
+        return self.above / self.good, self.above_or_equal / self.good
 
 
 def auroc(ranking: Ranking) -> float:

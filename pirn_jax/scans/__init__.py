@@ -1,7 +1,8 @@
 """Scans: files → Scan.
 
-Three wings: `formats` (untrusted bytes → arrays), `datasets` (folders → lists of scans), `synthetic`
-(rendered parts).
+Three wings, each importing only those before it: `formats` (untrusted bytes → arrays), `datasets`
+(folders → lists of scans), `synthetic` (rendered parts). The registry names a dataset's module and
+imports it when it is opened, so it knows of the generator without importing it.
 """
 
 from pirn_jax.scans.datasets import (
@@ -15,24 +16,23 @@ from pirn_jax.scans.datasets import (
     list_categories,
     open_dataset,
     read_scan,
-    read_split,
     write_split,
 )
 from pirn_jax.scans.datasets.folder import open_files
 from pirn_jax.scans.formats import (
-    Calibration,
+    CameraCalibration,
     File,
     Intrinsics,
     Limits,
     Options,
-    read_calibration,
+    read_camera_calibration,
     read_intrinsics,
 )
 from pirn_jax.scans.scan import Scan
 
 __all__ = [
     "DATASETS",
-    "Calibration",
+    "CameraCalibration",
     "Dataset",
     "Entry",
     "File",
@@ -47,9 +47,8 @@ __all__ = [
     "list_categories",
     "open_dataset",
     "open_files",
-    "read_calibration",
+    "read_camera_calibration",
     "read_intrinsics",
     "read_scan",
-    "read_split",
     "write_split",
 ]

@@ -11,7 +11,6 @@ from pirn_jax.scoring.calibration import (
     decide,
     normalise,
     rate_bound,
-    region_score,
     scans_needed,
 )
 from pirn_jax.scoring.maps import (
@@ -22,7 +21,6 @@ from pirn_jax.scoring.maps import (
     upsample,
 )
 from pirn_jax.scoring.regions import Region, find_regions
-from pirn_jax.scoring.surface import pixel_areas
 
 __all__ = [
     "AnomalyMaps",
@@ -34,9 +32,7 @@ __all__ = [
     "find_regions",
     "image_score",
     "normalise",
-    "pixel_areas",
     "rate_bound",
-    "region_score",
     "scans_needed",
     "score_distances",
     "token_distance",

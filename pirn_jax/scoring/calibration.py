@@ -25,12 +25,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.metrics.pixel import label_regions
 
 CONFIDENCE = 0.95
 
@@ -47,8 +46,6 @@ class Calibration(NamedTuple):
         mean_rate: k / (n + 1), the rate promised on average.
         rate_bound: the rate not exceeded with 95 % confidence.
         leave_one_out: the scores came from models trained without the scan; approximate.
-        minimum_area: smallest region that counts, in `area_unit`; 0: any pixel.
-        area_unit: "pixels" or "mm2".
     """
 
     threshold: float
@@ -59,8 +56,6 @@ class Calibration(NamedTuple):
     mean_rate: float
     rate_bound: float
     leave_one_out: bool = False
-    minimum_area: float = 0.0
-    area_unit: str = "pixels"
 
     @property
     def kept(self) -> bool:
@@ -82,31 +77,20 @@ class Calibration(NamedTuple):
             )
         if self.leave_one_out:
             lines.append("approximate: the scores are of models that left one scan out each")
-        if self.minimum_area > 0:
-            unit = "mm²" if self.area_unit == "mm2" else self.area_unit
-            lines.append(f"regions smaller than {self.minimum_area:g} {unit} do not count")
         lines.append("holds for the same part, camera and light; says nothing about misses")
         return "\n".join(lines)
 
 
 def calibrate(
-    scores: ArrayLike,
-    wanted_rate: float = 0.05,
-    *,
-    leave_one_out: bool = False,
-    minimum_area: float = 0.0,
-    area_unit: str = "pixels",
+    scores: ArrayLike, wanted_rate: float = 0.05, *, leave_one_out: bool = False
 ) -> Calibration:
     """Set the threshold from the scores of normal scans the model was not trained on.
 
     Args:
-        scores: one per normal scan, by the same rule as at prediction (`region_score` with a
-            minimum area).
+        scores: one per normal scan, by the same rule as at prediction.
         wanted_rate: false-alarm rate asked for, in (0, 1). Where n scans cannot promise it on
             average, the largest score is the threshold and `kept` is False.
         leave_one_out: the scores came from leave-one-out models; the promise is approximate.
-        minimum_area: recorded, and used by `decide`.
-        area_unit: "pixels" or "mm2".
 
     Raises:
         BadInputError: no score, or scores that are not finite.
@@ -124,10 +108,6 @@ def calibrate(
         )
     if not 0.0 < wanted_rate < 1.0:
         raise ConfigError(f"wanted_rate must lie between 0 and 1, got {wanted_rate}", "e.g. 0.05")
-    if not (math.isfinite(minimum_area) and minimum_area >= 0):
-        raise ConfigError(f"minimum_area must be >= 0, got {minimum_area}")
-    if area_unit not in ("pixels", "mm2"):
-        raise ConfigError(f"area_unit must be 'pixels' or 'mm2', got {area_unit!r}")
     count = len(values)
     # The smallest slack forgives 0.05 * 20 = 1.0000000000000002 and the like.
     rank = min(count, max(1, math.floor(wanted_rate * (count + 1) * (1 + 1e-12))))
@@ -144,8 +124,6 @@ def calibrate(
         mean_rate=rank / (count + 1),
         rate_bound=rate_bound(count, rank),
         leave_one_out=leave_one_out,
-        minimum_area=float(minimum_area),
-        area_unit=area_unit,
     )
 
 
@@ -154,16 +132,9 @@ def rate_bound(scans: int, rank: int = 1, confidence: float = CONFIDENCE) -> flo
     return float(stats.beta.ppf(confidence, rank, scans + 1 - rank))
 
 
-def scans_needed(rate: float, confidence: float | None = None) -> int:
-    """Fewest normal scans that promise a rate: on average, or with a confidence.
-
-    Args:
-        rate: false-alarm rate, in (0, 1).
-        confidence: e.g. 0.95; None: on average.
-    """
-    if confidence is None:
-        return max(1, math.ceil(1 / rate * (1 - 1e-12)) - 1)
-    return max(1, math.ceil(math.log1p(-confidence) / math.log1p(-rate) * (1 - 1e-12)))
+def scans_needed(rate: float) -> int:
+    """Fewest normal scans that promise a false-alarm rate, in (0, 1), on average."""
+    return max(1, math.ceil(1 / rate * (1 - 1e-12)) - 1)
 
 
 def normalise(scores: ArrayLike | float, calibration: Calibration) -> Float[np.ndarray, ...]:
@@ -188,7 +159,7 @@ class Decision(NamedTuple):
     """What one threshold says of one scan.
 
     Attributes:
-        score: the scan's score, by the calibration's rule.
+        score: the scan's score, as it was given.
         label: 1 exactly when the mask holds a pixel.
         mask: pixels called defective.
     """
@@ -202,125 +173,38 @@ def decide(
     anomaly_map: Float[np.ndarray, "H W"],
     calibration: Calibration,
     *,
-    score: float | np.floating | None = None,
-    areas: Float[np.ndarray, "H W"] | None = None,
+    score: float | np.floating,
     valid: Bool[np.ndarray, "H W"] | None = None,
 ) -> Decision:
-    """Score, label and mask of a scan from its map, which cannot contradict each other.
+    """Label and mask of a scan from its score and its map, which cannot contradict each other.
 
-    Without `score`, the score is `region_score` of this map: the largest value, or with a minimum
-    area the largest threshold a region of that area survives. A score from elsewhere (the model's
-    grid, the mean of the top 1 %) sets the label; the mask is then emptied where the label is 0,
-    and where it is 1 but no pixel of this map passes, the map's largest pixel is marked.
+    The score sets the label. It need not be this map's largest value: it is taken on the model's
+    grid, and may be the mean of the top 1 %. So the mask is emptied where the label is 0, and where
+    it is 1 but no pixel of this map passes, the map's largest pixel is marked.
 
     Args:
         anomaly_map: at the size the mask is wanted in.
         calibration: set with scores of the same rule.
-        score: the scan's score where it is not this map's.
-        areas: area of each pixel in mm² (`regions.pixel_areas`), for a minimum area in mm².
+        score: the scan's.
         valid: pixels that count.
 
     Raises:
-        BadInputError: for a map that is not finite, or has no valid pixel, or a part smaller than
-            the minimum area.
-        ConfigError: for a minimum area in mm² without areas, or a minimum area beside a `score`
-            from elsewhere, which would follow another rule.
+        BadInputError: for a score that is not finite, which no threshold can judge.
     """
-    minimum = calibration.minimum_area
-    if score is not None and minimum > 0:
-        raise ConfigError(
-            "a minimum area needs the score of regions, not one from elsewhere",
-            "leave out score, or calibrate without a minimum area",
-        )
-    if calibration.area_unit == "mm2" and minimum > 0 and areas is None:
-        raise ConfigError(
-            f"a minimum area of {minimum:g} mm² needs the area of each pixel",
-            "pass areas=pixel_areas(xyz), or give the minimum area in pixels",
-        )
-    if calibration.area_unit == "pixels":
-        areas = None
-    if score is None:
-        score = region_score(anomaly_map, minimum, areas=areas, valid=valid)
     score = float(score)
-    label = int(score > calibration.threshold)
-    mask = _above(anomaly_map, calibration.threshold, valid)
-    if label == 0:
+    if not math.isfinite(score):
+        raise BadInputError(
+            f"the scan's score is {score}, expected a finite number", "mend the detector"
+        )
+    # In float64: numpy would round the threshold to a float32 map's type.
+    mask = anomaly_map.astype(np.float64) > calibration.threshold
+    mask = mask if valid is None else mask & valid
+    if not score > calibration.threshold:
         return Decision(score, 0, np.zeros_like(mask))
-    if minimum > 0:
-        mask = _large_enough(mask, minimum, areas)
     if not mask.any():
         counted = anomaly_map if valid is None else np.where(valid, anomaly_map, -np.inf)
         mask.reshape(-1)[np.argmax(counted)] = True
     return Decision(score, 1, mask)
-
-
-def region_score(
-    anomaly_map: Float[np.ndarray, "H W"],
-    minimum_area: float = 0.0,
-    *,
-    areas: Float[np.ndarray, "H W"] | None = None,
-    valid: Bool[np.ndarray, "H W"] | None = None,
-) -> float:
-    """The score of a scan: the largest threshold at which a region of the minimum area is left.
-
-    A region is an 8-connected component of the pixels with at least that value. Without a minimum
-    area that is the map's largest value. `score > t` holds exactly when a region of that area lies
-    above t, so that one threshold rules label and mask.
-
-    Args:
-        anomaly_map: finite.
-        minimum_area: in pixels, or in the unit of `areas`.
-        areas: area of each pixel, >= 0; 1 each by default.
-        valid: pixels that count.
-
-    Raises:
-        BadInputError: as for `decide`.
-    """
-    counted = anomaly_map.reshape(-1) if valid is None else anomaly_map[valid]
-    if len(counted) == 0:
-        raise BadInputError("no valid pixel to score", "check the background mask")
-    if not np.isfinite(counted).all():
-        raise BadInputError("the anomaly map holds NaN or infinite values", "mend the detector")
-    if minimum_area <= 0:
-        return float(counted.max())
-    values = np.unique(counted)
-
-    def survives(value: np.floating) -> bool:
-        mask = anomaly_map >= value
-        mask = mask if valid is None else mask & valid
-        return bool(_large_enough(mask, minimum_area, areas).any())
-
-    if not survives(values[0]):
-        raise BadInputError(
-            f"no connected part of the scan is as large as the minimum area of {minimum_area:g}",
-            "lower the minimum area, or check the background mask",
-        )
-    low, high = 0, len(values)  # values[low] survives, values[high] does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if survives(values[middle]) else (low, middle)
-    return float(values[low])
-
-
-def _above(
-    anomaly_map: Shaped[np.ndarray, "H W"],
-    threshold: float,
-    valid: Bool[np.ndarray, "H W"] | None,
-) -> Bool[np.ndarray, "H W"]:
-    # In float64: numpy would round the threshold to a float32 map's type.
-    mask = anomaly_map.astype(np.float64) > threshold
-    return mask if valid is None else mask & valid
-
-
-def _large_enough(
-    mask: Bool[np.ndarray, "H W"], minimum: float, areas: Float[np.ndarray, "H W"] | None
-) -> Bool[np.ndarray, "H W"]:
-    """The mask without its regions below the minimum area."""
-    labels = label_regions(mask)
-    size = np.bincount(labels.reshape(-1), None if areas is None else areas.reshape(-1))
-    keep = size >= minimum
-    keep[0] = False
-    return keep[labels]
 
 
 def _ordinal(rank: int) -> str:

@@ -39,7 +39,7 @@ class Region(NamedTuple):
         peak_pixel: (row, column) of that score.
         shares: each modality's part of the score's excess over the image's median, 1 in all: which
             modality spoke. Empty without modalities.
-        measured: share of its pixels that carry a measurement, in [0, 1].
+        measured_share: share of its pixels that carry a measurement, in [0, 1].
         centroid_m: (x, y, z) of its middle, metres, camera frame.
         area_mm2: area along the surface, mm²; holes in the measurement are bridged.
         length_mm: longer side of the smallest rectangle around it in the tangent plane, mm.
@@ -56,7 +56,7 @@ class Region(NamedTuple):
     peak: float
     peak_pixel: tuple[int, int]
     shares: dict[str, float]
-    measured: float = 0.0
+    measured_share: float = 0.0
     centroid_m: tuple[float, float, float] | None = None
     area_mm2: float | None = None
     length_mm: float | None = None
@@ -72,7 +72,6 @@ def find_regions(
     modalities: Mapping[str, Float[np.ndarray, "H W"]] | None = None,
     xyz: Float[np.ndarray, "H W 3"] | None = None,
     valid: Bool[np.ndarray, "H W"] | None = None,
-    areas: Float[np.ndarray, "H W"] | None = None,
 ) -> list[Region]:
     """The regions of a mask, the one with the highest peak first.
 
@@ -82,25 +81,22 @@ def find_regions(
         modalities: each modality's map, for `shares`.
         xyz: organised points in metres, zeros where nothing was measured.
         valid: pixels of the part.
-        areas: `pixel_areas(xyz, valid)`, where it is at hand already.
 
     Raises:
         BadInputError: for arrays of different size.
     """
     sized: dict[str, np.ndarray | None] = {"anomaly_map": anomaly_map, "xyz": xyz, "valid": valid}
-    sized |= dict(modalities or {}) | {"areas": areas}
+    sized |= dict(modalities or {})
     for name, array in sized.items():
         if array is not None and array.shape[:2] != mask.shape:
             raise BadInputError(f"{name} has shape {array.shape}, the mask {mask.shape}")
     if not mask.any():
         return []
     everywhere = {name: _median(array, valid) for name, array in (modalities or {}).items()}
-    measured = np.zeros_like(mask)
+    measured, areas = np.zeros_like(mask), None
     if xyz is not None:
         measured = measured_pixels(xyz, valid)
-        if not (measured & mask).any():
-            xyz = None
-        elif areas is None:
+        if (measured & mask).any():
             areas = pixel_areas(xyz, valid)
     labels = label_regions(mask)
     regions = []
@@ -112,9 +108,9 @@ def find_regions(
             for name, array in (modalities or {}).items()
         }
         region = region._replace(
-            shares=_parts(excess), measured=float(measured[window][inside].mean())
+            shares=_parts(excess), measured_share=float(measured[window][inside].mean())
         )
-        if xyz is not None and areas is not None and region.measured > 0:
+        if xyz is not None and areas is not None and region.measured_share > 0:
             region = region._replace(area_mm2=float(areas[window][inside].sum()))
             near = surroundings(window, region.pixels)
             surface = local_surface(

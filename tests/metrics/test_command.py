@@ -14,7 +14,7 @@ from PIL import Image
 from pirn_jax.errors import BadInputError
 from pirn_jax.metrics import evaluate_maps, image_metrics
 from pirn_jax.metrics.__main__ import Arguments, main
-from pirn_jax.metrics.files import open_pair, read_array, read_scores
+from pirn_jax.metrics.files import open_pair, read_map, read_scores
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_files_that_lie(tmp_path, name, data, message):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(BadInputError, match=message) as caught:
-        read_array(path)
+        read_map(path)
     assert caught.value.path == str(path)
 
 
@@ -183,7 +183,7 @@ def test_a_tiff_that_claims_to_be_huge(tmp_path):
         for tag in ("ImageWidth", "ImageLength"):
             file.pages[0].tags[tag].overwrite(1 << 15)
     with pytest.raises(BadInputError, match="is larger than"):
-        read_array(path)
+        read_map(path)
 
 
 def test_npz_that_lie(tmp_path):
@@ -204,14 +204,14 @@ def test_npz_that_lie(tmp_path):
 def test_coloured_heatmaps_are_refused_and_grey_in_colour_is_not(tmp_path):
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_array(tmp_path / "grey.png"), grey)
+    np.testing.assert_array_equal(read_map(tmp_path / "grey.png"), grey)
     Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2)).save(tmp_path / "jet.png")
     with pytest.raises(BadInputError, match="coloured heatmap"):
-        read_array(tmp_path / "jet.png")
+        read_map(tmp_path / "jet.png")
     pages = np.zeros((3, 8, 8), np.float32)
     tifffile.imwrite(tmp_path / "pages.tiff", pages, photometric="minisblack")
     with pytest.raises(BadInputError, match="one page"):
-        read_array(tmp_path / "pages.tiff")
+        read_map(tmp_path / "pages.tiff")
 
 
 @pytest.mark.parametrize(

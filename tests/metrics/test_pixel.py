@@ -30,7 +30,8 @@ def draw(seed, images=4, height=13, width=11, levels=None, dtype=np.float32):
 
 
 def same(got, want, tolerance=1e-7):
-    assert {k for k in got if k in want} == set(want)
+    assert want
+    assert set(want) <= set(got)
     for name, value in want.items():
         assert got[name] == pytest.approx(value, abs=tolerance), name
 
@@ -38,11 +39,11 @@ def same(got, want, tolerance=1e-7):
 @pytest.mark.parametrize("levels", [1, 2, 5, 40, None])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equals_brute_force_and_the_published_curve(levels, dtype):
-    """40 x 5 tie levels x 2 types = 400 cases; with one level per unit most pixels are tied."""
-    for seed in range(40):
+    """20 x 5 tie levels x 2 types = 200 cases; with one level per unit most pixels are tied."""
+    for seed in range(20):
         maps, masks = draw(seed, levels=levels, dtype=dtype)
         got = evaluate_maps(maps, masks, LIMITS)
-        same(got, brute_force(maps, masks, LIMITS) if seed < 25 else {})
+        same(got, brute_force(maps, masks, LIMITS))
         published = sort_everything(maps, masks, LIMITS)
         for limit, value in zip(LIMITS, published, strict=True):
             assert got[f"aupro_{limit:g}"] == pytest.approx(value, abs=1e-7)
@@ -157,9 +158,8 @@ def test_ignored_pixels_are_neither_good_nor_bad():
             evaluate_maps(maps, masks, LIMITS, ignore=ignore),
             brute_force(maps, masks, LIMITS, ignore),
         )
-    for shape_of_ignore in (masks > 0,):
-        with pytest.raises(BadInputError, match="no defective pixel"):
-            evaluate_maps(maps, masks, ignore=shape_of_ignore)
+    with pytest.raises(BadInputError, match="no defective pixel"):
+        evaluate_maps(maps, masks, ignore=masks > 0)
 
 
 def test_f1_at_a_threshold():
@@ -252,7 +252,7 @@ def test_cfm99_sizes_follow_pillow_and_torch():
     torch = pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image")
     generator = np.random.default_rng(0)
-    for height, width in ((600, 800), (900, 400), (223, 224), (97, 31)):
+    for height, width in ((300, 400), (450, 200), (223, 224), (97, 31)):
         side = max(height, width)
         scores = generator.normal(size=(height, width))  # float64: torch's float32 places drift
         square = cfm99.pad_square(scores, scores.min())
@@ -277,7 +277,7 @@ def bad_cases():
     nan, infinite = maps.copy(), maps.copy()
     nan[2, 3, 4], infinite[3, 0, 0] = np.nan, -np.inf
     yield "no anomaly", (maps, np.zeros_like(masks)), "no defective pixel in any of 4 masks"
-    yield "no normal", (maps, np.ones_like(masks)), "no normal pixel"
+    yield "no good", (maps, np.ones_like(masks)), "no good pixel"
     yield "NaN", (nan, masks), r"map 2: scores must be finite, got 1 NaN and 0 infinite"
     yield "infinite", (infinite, masks), r"map 3: .* got 0 NaN and 1 infinite"
     yield (

@@ -25,7 +25,7 @@ The kinds (the modules of `hostile/` make 500 files of them):
   bits or another size.
 * Pipes, devices, folders, broken and circular links under a picture's name; a sparse file of
   100 GB; pictures, splits and categories linked from outside the root; two files of one stem.
-* Datasets: class ids, depth bounds and metadata that are missing, double, NaN or full of aliases
+* Datasets: depth bounds and metadata that are missing, double, NaN or full of aliases
   and tags; splits whose paths climb out, are absolute, numbers, lists or endless; brackets, 20 MB.
 """
 
@@ -74,7 +74,7 @@ def test_every_hostile_file_is_refused_in_time_and_memory(tmp_path, memory):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory: Linux only")
 def test_the_memory_announced_bounds_the_memory_taken(tmp_path):
-    rows = run("memory", str(tmp_path))
+    rows = run("hostile.memory", str(tmp_path))
     assert len(rows) >= 10
     for name, announced, taken in rows:
         assert taken <= announced, name

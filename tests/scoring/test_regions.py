@@ -8,8 +8,11 @@ from scipy import ndimage
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.metrics.pixel import label_regions
-from pirn_jax.scoring import find_regions, pixel_areas
-from pirn_jax.scoring.surface import rectangle
+from pirn_jax.scans.synthetic import generator, scene
+from pirn_jax.scans.synthetic.defects import damage
+from pirn_jax.scans.synthetic.parts import KINDS
+from pirn_jax.scoring import find_regions
+from pirn_jax.scoring.surface import pixel_areas, rectangle
 
 FOCAL, SIZE = 500.0, 160  # pixels
 RAYS = np.stack(
@@ -53,7 +56,7 @@ def test_disc_on_a_leaning_plane(tilt):
     assert region.width_mm == pytest.approx(16, abs=2 * pixel)
     assert np.linalg.norm(np.subtract(region.centroid_m, centre)) < 2e-4
     assert abs(region.deviation_mm) < 1e-3
-    assert region.measured == 1.0
+    assert region.measured_share == 1.0
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.3, 0.8, 1.2])
@@ -119,8 +122,8 @@ def test_holes_in_the_measurement_do_not_shrink_the_area():
     assert holed.area_mm2 == pytest.approx(whole.area_mm2, rel=0.03)
     assert holed.length_mm == pytest.approx(whole.length_mm, abs=0.5)
     left = mask & np.isfinite(scan[..., 0]) & (scan[..., 2] != 0)
-    assert holed.measured == pytest.approx(left.sum() / mask.sum())
-    assert holed.measured < 0.7
+    assert holed.measured_share == pytest.approx(left.sum() / mask.sum())
+    assert holed.measured_share < 0.7
 
 
 def test_a_jump_in_depth_is_no_surface():
@@ -180,7 +183,7 @@ def test_pixels_without_geometry():
     assert find_regions(np.zeros_like(mask), scores) == []
     unmeasured = find_regions(mask, scores, xyz=np.zeros((20, 30, 3), np.float32))
     assert [region.area_mm2 for region in unmeasured] == [None, None]
-    assert unmeasured[0].measured == 0.0
+    assert unmeasured[0].measured_share == 0.0
 
 
 def test_which_modality_spoke():
@@ -248,16 +251,14 @@ CATEGORIES = ["biscuit", "webbing", "flange", "dowel", *SLOW]
 
 def noise_free(category, key, size=256):
     """The surface the generator renders, before the sensor: points in metres and the mask."""
-    synthetic = pytest.importorskip("pirn_jax.scans.synthetic.generator")
-    scene = pytest.importorskip("pirn_jax.scans.synthetic.scene")
-    record, kind = synthetic.describe(category, key), synthetic.KINDS[category]
+    record, kind = generator.describe(category, key), KINDS[category]
 
     def stream(purpose):
-        return synthetic._stream(category, 0, key, purpose)
+        return generator.random_stream(category, 0, key, purpose)
 
     view = scene.take_view(stream("pose"), kind, size)
     surface = kind.draw(stream("part"), view.u, view.v, view.pixel)
-    surface, mask = synthetic.damage(
+    surface, mask = damage(
         stream("flaw"), record.defect, surface, view, record.share, record.strength
     )
     return scene.points(view, surface.height), mask
@@ -265,8 +266,11 @@ def noise_free(category, key, size=256):
 
 def fine_area(points, mask, times=4):
     """Area in mm² of the bilinear surface through the points over the mask's whole pixels."""
-    height, width = mask.shape
-    axes = [(np.arange(n * times + 1) / times - 0.5).clip(0, n - 1) for n in (height, width)]
+    (window,) = ndimage.find_objects(mask.astype(int))
+    axes = [
+        (np.arange(part.start * times, part.stop * times + 1) / times - 0.5).clip(0, size - 1)
+        for part, size in zip(window, mask.shape, strict=True)
+    ]
     place = np.meshgrid(*axes, indexing="ij")
     fine = np.stack(
         [ndimage.map_coordinates(points[..., i] * 1e3, place, order=1) for i in range(3)], axis=2
@@ -274,7 +278,7 @@ def fine_area(points, mask, times=4):
     a, b, c, d = fine[:-1, :-1], fine[:-1, 1:], fine[1:, :-1], fine[1:, 1:]
     cells = np.linalg.norm(np.cross(b - a, c - a), axis=2) / 2
     cells += np.linalg.norm(np.cross(b - d, c - d), axis=2) / 2
-    return cells[np.repeat(np.repeat(mask, times, 0), times, 1)].sum()
+    return cells[np.repeat(np.repeat(mask[window], times, 0), times, 1)].sum()
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -285,11 +289,10 @@ def test_regions_of_generated_scans(category):
     what lies inside a steep or shadowed pit is not in the scan. Sizes are compared in the picture
     plane, so only where most of the surface faces the camera to within 14 degrees.
     """
-    synthetic = pytest.importorskip("pirn_jax.scans.synthetic.generator")
     compared = sized = 0
-    for defect in synthetic.defects_of(category):
+    for defect in generator.defects_of(category):
         key = f"test/{defect}/000"
-        scan = synthetic.render(category, key)
+        scan = generator.render(category, key)
         points, mask = noise_free(category, key)
         np.testing.assert_array_equal(scan.mask > 0, mask)
         regions = find_regions(mask, mask.astype(np.float32), xyz=scan.xyz, valid=scan.valid)

@@ -9,7 +9,7 @@ from pirn_jax.scans.datasets.registry import (
     list_categories,
     open_dataset,
 )
-from pirn_jax.scans.datasets.shots import choose_shots, read_split, write_split
+from pirn_jax.scans.datasets.shots import choose_shots, write_split
 
 __all__ = [
     "DATASETS",
@@ -22,6 +22,5 @@ __all__ = [
     "list_categories",
     "open_dataset",
     "read_scan",
-    "read_split",
     "write_split",
 ]

@@ -7,14 +7,12 @@ milliseconds, and its parts can be sent to other processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import overload
 
 from pirn_jax.errors import BadInputError, did_you_mean
-from pirn_jax.scans.formats.files import File, check_inside
+from pirn_jax.scans.formats.files import File
 from pirn_jax.scans.scan import Scan
 
 
@@ -122,7 +120,6 @@ class Dataset:
         test: scans to judge.
         name: the dataset's name, as given to `open_dataset`.
         category: the category's name as the dataset spells it.
-        mask_values: what the values of `Scan.mask` mean, where the dataset says.
     """
 
     train: Split
@@ -130,72 +127,3 @@ class Dataset:
     test: Split
     name: str = ""
     category: str = ""
-    mask_values: Mapping[int, str] = field(default_factory=dict)
-
-
-def subfolders(folder: Path, root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out."""
-    return sorted(
-        name
-        for name in _listed(folder, root)
-        if not name.startswith((".", "__MACOSX")) and (folder / name).is_dir()
-    )
-
-
-def files_by_stem(folder: Path, root: Path, suffixes: Iterable[str]) -> dict[str, File]:
-    """Files of a folder by their name without extension; extensions in any case.
-
-    Raises:
-        BadInputError: two files share a stem, so that it is not known which belongs to the scan,
-            or the folder leads out of the root.
-    """
-    wanted = tuple(suffixes)
-    found: dict[str, File] = {}
-    for name in sorted(_listed(folder, root)):
-        file = File(folder / name, root=root)
-        if name.startswith(".") or file.suffix not in wanted:
-            continue
-        if file.stem in found:
-            raise BadInputError(
-                f"{found[file.stem].name} and {name} have the same stem",
-                "keep one of them",
-                path=str(folder),
-            )
-        found[file.stem] = file
-    return found
-
-
-def _listed(folder: Path, root: Path) -> list[str]:
-    if not folder.exists() and not folder.is_symlink():
-        return []
-    check_inside(folder, root)
-    try:
-        return os.listdir(folder)
-    except OSError as error:
-        raise BadInputError(
-            f"cannot be listed: {error.strerror}", "check the folder", path=str(folder)
-        ) from error
-
-
-def pair(
-    role: str, files: Mapping[str, File], partner: str, partners: Mapping[str, File], folder: Path
-) -> None:
-    """Check that two roles have the same stems.
-
-    Raises:
-        BadInputError: naming the first file without its partner.
-    """
-    for stem, file in sorted(files.items()):
-        if stem not in partners:
-            raise BadInputError(
-                f"no {partner} file for {file.name}: expected {folder / partner / stem}.*",
-                f"restore it, or remove {file.name}",
-                path=str(file),
-            )
-    for stem, file in sorted(partners.items()):
-        if stem not in files:
-            raise BadInputError(
-                f"no {role} file for {file.name}: expected {folder / role / stem}.*",
-                f"restore it, or remove {file.name}",
-                path=str(file),
-            )

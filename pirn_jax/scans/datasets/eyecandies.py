@@ -27,14 +27,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem, subfolders
-from pirn_jax.scans.formats.files import File, Limits, read_bytes
-from pirn_jax.scans.formats.measurements import back_project, points_in_metres, read_normals
-from pirn_jax.scans.datasets.mvtec3d import check_modalities
-from pirn_jax.scans.formats.options import Options
-from pirn_jax.scans.formats.pictures import read_grey16, read_rgb
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import assemble
 from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.formats.files import File, Limits, read_bytes
+from pirn_jax.scans.formats.measurements import back_project, points_in_metres, read_normals
+from pirn_jax.scans.formats.options import Options
+from pirn_jax.scans.formats.pictures import read_grey16, read_rgb
 from pirn_jax.scans.formats.registration import Intrinsics
 from pirn_jax.scans.scan import Scan
 

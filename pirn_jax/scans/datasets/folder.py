@@ -33,20 +33,21 @@ from pathlib import Path
 from typing import Any
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem, subfolders
-from pirn_jax.scans.formats.files import File, Limits
-from pirn_jax.scans.formats.options import NormalFrame, Options, Unit
-from pirn_jax.scans.formats.pictures import KINDS
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.listing import files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.formats.files import File, Limits
+from pirn_jax.scans.formats.options import NormalFrame, Options, Unit
+from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
 from pirn_jax.scans.formats.registration import (
-    Calibration,
+    CameraCalibration,
     Intrinsics,
-    read_calibration,
+    read_camera_calibration,
     read_intrinsics,
 )
 
-_PICTURES = tuple(KINDS)
+_PICTURES = tuple(PICTURE_FORMATS)
 _POINTS = (".npy", ".npz", ".ply", ".pcd", ".tif", ".tiff")
 ROLES = {  # folder or name ending → role and extensions
     "rgb": ("rgb", _PICTURES),
@@ -77,7 +78,7 @@ def open_folder(
     unit: Unit = "auto",
     assume_aligned: bool = False,
     scale: float | None = None,
-    calibration: Calibration | None = None,
+    calibration: CameraCalibration | None = None,
     intrinsics: Intrinsics | None = None,
     normal_frame: NormalFrame = "opengl",
     limits: Limits | None = None,
@@ -102,7 +103,7 @@ def open_folder(
     limits = limits or Limits()
     here = root / category if category else root
     if calibration is None and (file := _beside("calibration.json", here, root)):
-        calibration = read_calibration(file, limits)
+        calibration = read_camera_calibration(file, limits)
     if intrinsics is None and (file := _beside("intrinsics.json", here, root)):
         intrinsics = read_intrinsics(file, limits)
     options = Options(

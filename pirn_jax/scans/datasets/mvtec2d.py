@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem, subfolders
-from pirn_jax.scans.formats.files import File, Limits
-from pirn_jax.scans.datasets.mvtec3d import categories as categories
-from pirn_jax.scans.formats.options import Options
-from pirn_jax.scans.formats.pictures import KINDS
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.listing import files_by_stem, split_categories, subfolders
 from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.formats.files import File, Limits
+from pirn_jax.scans.formats.options import Options
+from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
 
 _SUFFIX = "_mask"
 
@@ -54,7 +54,7 @@ def _entries(folder: Path, root: Path, split: str) -> list[Entry]:
                 f"move them to {folder / 'test'}",
                 path=str(here),
             )
-        photographs = files_by_stem(here, root, KINDS)
+        photographs = files_by_stem(here, root, PICTURE_FORMATS)
         masks = _masks(folder / "ground_truth" / defect, root) if defect != "good" else {}
         for stem, file in photographs.items():
             files = {"rgb": file}
@@ -81,8 +81,8 @@ def _masks(folder: Path, root: Path) -> dict[str, File]:
     """Masks by the stem of their photograph; the suffix `_mask` may be missing."""
     return {
         stem.removesuffix(_SUFFIX): file
-        for stem, file in files_by_stem(folder, root, KINDS).items()
+        for stem, file in files_by_stem(folder, root, PICTURE_FORMATS).items()
     }
 
 
-LAYOUT = Layout(open_mvtec2d, categories, modalities=("rgb",))
+LAYOUT = Layout(open_mvtec2d, split_categories, modalities=("rgb",))

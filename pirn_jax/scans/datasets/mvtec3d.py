@@ -17,24 +17,22 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem, pair, subfolders
-from pirn_jax.scans.formats.files import File, Limits, read_json
-from pirn_jax.scans.formats.options import Options, Unit
-from pirn_jax.scans.formats.pictures import KINDS
+from pirn_jax.errors import BadInputError
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.listing import (
+    check_modalities,
+    check_partners,
+    files_by_stem,
+    split_categories,
+    subfolders,
+)
 from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.formats.files import Limits
+from pirn_jax.scans.formats.options import Options, Unit
+from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
 
-_SUFFIXES = {"rgb": tuple(KINDS), "xyz": (".tif", ".tiff"), "gt": tuple(KINDS)}
-
-
-def categories(root: Path) -> list[str]:
-    """Folders that hold a `train` or `test` folder."""
-    return [
-        name
-        for name in subfolders(root, root)
-        if (root / name / "train").is_dir() or (root / name / "test").is_dir()
-    ]
+_SUFFIXES = {"rgb": tuple(PICTURE_FORMATS), "xyz": (".tif", ".tiff"), "gt": tuple(PICTURE_FORMATS)}
 
 
 def open_mvtec3d(
@@ -75,17 +73,7 @@ def open_mvtec3d(
         splits["test"],
         name="mvtec3d",
         category=category,
-        mask_values=_mask_values(folder, root, limits),
     )
-
-
-def check_modalities(modalities: Sequence[str], known: Sequence[str] = ("rgb", "xyz")) -> None:
-    """Refuse modalities other than the known ones, or none."""
-    if isinstance(modalities, str) or not modalities or set(modalities) - set(known):
-        raise ConfigError(
-            f"modalities must be some of {tuple(known)}, got {modalities!r}",
-            'for instance modalities=("rgb",)',
-        )
 
 
 def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) -> list[Entry]:
@@ -109,10 +97,10 @@ def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) 
                 )
         first = modalities[0]
         for other in modalities[1:]:
-            pair(first, found[first], other, found[other], here)
+            check_partners(first, found[first], other, found[other], here)
         masks = files_by_stem(here / "gt", root, _SUFFIXES["gt"]) if split == "test" else {}
         if masks or defect != "good":
-            pair(first, found[first], "gt", masks, here)
+            check_partners(first, found[first], "gt", masks, here)
         for stem in found[first]:
             files = {role: found[role][stem] for role in modalities}
             if stem in masks:
@@ -121,23 +109,4 @@ def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) 
     return entries
 
 
-def _mask_values(folder: Path, root: Path, limits: Limits) -> dict[int, str]:
-    """Grey value → defect from `class_ids.json`, which may be missing."""
-    file = File(folder / "class_ids.json", root=root)
-    if not file.path.exists():
-        return {}
-    document = read_json(file, limits)
-    try:
-        values = {int(value): str(name) for value, name in document.items()}
-    except (AttributeError, TypeError, ValueError):
-        values = {-1: ""}
-    if any(not 0 <= value <= 255 for value in values):
-        raise BadInputError(
-            'expected grey values and their defects, as in {"255": "hole", "0": "good"}',
-            "restore it from the release, or remove it",
-            path=str(file),
-        )
-    return {value: name for value, name in sorted(values.items()) if value > 0}
-
-
-LAYOUT = Layout(open_mvtec3d, categories)
+LAYOUT = Layout(open_mvtec3d, split_categories)

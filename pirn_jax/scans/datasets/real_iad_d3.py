@@ -23,7 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split, files_by_stem
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem
+from pirn_jax.scans.datasets.reading import read_entry
+from pirn_jax.scans.datasets.registry import Layout
 from pirn_jax.scans.formats.files import (
     File,
     Limits,
@@ -33,11 +36,8 @@ from pirn_jax.scans.formats.files import (
     open_archive,
     read_json,
 )
-from pirn_jax.scans.datasets.mvtec3d import check_modalities
 from pirn_jax.scans.formats.options import Options, Unit
-from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
-from pirn_jax.scans.formats.registration import Calibration
+from pirn_jax.scans.formats.registration import CameraCalibration
 
 # Spellings met in copies and in papers → the release's.
 ALIASES = {
@@ -100,7 +100,7 @@ def open_real_iad_d3(
     unit: Unit = "mm",
     assume_aligned: bool = False,
     scale: float | None = None,
-    calibration: Calibration | None = None,
+    calibration: CameraCalibration | None = None,
     limits: Limits | None = None,
 ) -> Dataset:
     """Open one category.

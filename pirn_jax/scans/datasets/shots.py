@@ -15,11 +15,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.errors import ConfigError
 from pirn_jax.scans.datasets.dataset import Split
-from pirn_jax.scans.formats.files import File, Limits, read_bytes, read_json
+from pirn_jax.scans.formats.files import File, Limits, read_bytes
 from pirn_jax.storage import write_json
 
 _FORMAT = "pirn_jax split 1"
@@ -101,47 +101,6 @@ def write_split(
         ],
     }
     write_json(Path(path), document)
-
-
-def read_split(
-    path: str | os.PathLike[str], train: Split | None = None, limits: Limits | None = None
-) -> tuple[str, ...]:
-    """The keys of a `split.json`, and, given the training scans, proof that the files are the same.
-
-    Args:
-        path: the file.
-        train: the scans the shots are taken from; each file's SHA-256 is compared.
-        limits: caps on the files read for their hash.
-
-    Raises:
-        BadInputError: not such a file, a key that is not there, or a file that has changed.
-    """
-    file = File(Path(path))
-    keys, hashes = _parsed(read_json(file, limits or Limits()), file)
-    if train is not None:
-        for entry, expected in zip(train.select(keys).entries, hashes, strict=True):
-            found = file_hashes(entry.files, limits)
-            for role, digest in expected.items():
-                if found.get(role) != digest:
-                    raise BadInputError(
-                        f"the {role} file of shot {entry.key} is not the one of the split",
-                        "use the dataset the split was made from",
-                        path=str(entry.files.get(role, file)),
-                    )
-    return keys
-
-
-def _parsed(document: Any, file: File) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    try:
-        right = document["format"] == _FORMAT
-        keys = tuple(shot["key"] for shot in document["shots"])
-        hashes = [dict(shot["sha256"]) for shot in document["shots"]]
-        right = right and all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys)
-    except (KeyError, TypeError, ValueError):
-        right, keys, hashes = False, (), []
-    if not right:
-        raise BadInputError("not a split of this program", "choose the shots again", path=str(file))
-    return keys, hashes
 
 
 def file_hashes(files: Mapping[str, File], limits: Limits | None = None) -> dict[str, str]:

@@ -7,14 +7,14 @@ from pirn_jax.scans.formats.measurements import read_depth, read_normals, read_p
 from pirn_jax.scans.formats.options import Options, Unit
 from pirn_jax.scans.formats.pictures import read_mask, read_rgb
 from pirn_jax.scans.formats.registration import (
-    Calibration,
+    CameraCalibration,
     Intrinsics,
-    read_calibration,
+    read_camera_calibration,
     read_intrinsics,
 )
 
 __all__ = [
-    "Calibration",
+    "CameraCalibration",
     "File",
     "Intrinsics",
     "Limits",
@@ -23,7 +23,7 @@ __all__ = [
     "open_archive",
     "read_array",
     "read_bytes",
-    "read_calibration",
+    "read_camera_calibration",
     "read_cloud",
     "read_depth",
     "read_intrinsics",

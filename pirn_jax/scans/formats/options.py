@@ -7,7 +7,7 @@ from typing import Literal
 
 from pirn_jax.errors import ConfigError
 from pirn_jax.scans.formats.files import Limits
-from pirn_jax.scans.formats.registration import Calibration, Intrinsics
+from pirn_jax.scans.formats.registration import CameraCalibration, Intrinsics
 
 Unit = Literal["m", "mm", "auto"]
 NormalFrame = Literal["opengl", "directx", "camera"]
@@ -34,7 +34,7 @@ class Options:
     unit: Unit = "m"
     assume_aligned: bool = False
     scale: float | None = None
-    calibration: Calibration | None = None
+    calibration: CameraCalibration | None = None
     intrinsics: Intrinsics | None = None
     normal_frame: NormalFrame = "opengl"
     limits: Limits = field(default_factory=Limits)

@@ -27,7 +27,7 @@ from PIL import Image, ImageFile
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.formats.files import File, Limits, decoding, read_bytes
 
-KINDS = {
+PICTURE_FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -146,10 +146,11 @@ def read_normal_picture(file: File, limits: Limits) -> Float32[np.ndarray, "H W 
 
 def _open(file: File, limits: Limits, *, deep: bool = False) -> Image.Image:
     """Read the bytes, inspect the header, and leave the pixels for later."""
-    kind = KINDS.get(file.suffix)
+    kind = PICTURE_FORMATS.get(file.suffix)
     if kind is None:
         raise BadInputError(
-            f"extension {file.suffix!r} is no picture; expected one of {', '.join(sorted(KINDS))}",
+            f"extension {file.suffix!r} is no picture; expected one of "
+            f"{', '.join(sorted(PICTURE_FORMATS))}",
             _BAD,
             path=str(file),
         )

@@ -40,7 +40,7 @@ class Intrinsics:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CameraCalibration:
     """Where the photograph's camera stands relative to the geometry's.
 
     Attributes:
@@ -84,7 +84,7 @@ def _intrinsics(document: Any, file: File) -> Intrinsics:
     return Intrinsics(**numbers)
 
 
-def read_calibration(file: File, limits: Limits) -> Calibration:
+def read_camera_calibration(file: File, limits: Limits) -> CameraCalibration:
     """A calibration from JSON: {"rgb": {fx, fy, cx, cy}, "rotation": 3×3, "translation": metres}.
 
     Raises:
@@ -108,7 +108,7 @@ def read_calibration(file: File, limits: Limits) -> Calibration:
         )
     rows = tuple((float(a), float(b), float(c)) for a, b, c in rotation)
     x, y, z = (float(value) for value in translation)
-    return Calibration(camera, rows, (x, y, z))
+    return CameraCalibration(camera, rows, (x, y, z))
 
 
 class Registration:
@@ -156,7 +156,7 @@ def register(
     *,
     assume_aligned: bool = False,
     scale: float | None = None,
-    calibration: Calibration | None = None,
+    calibration: CameraCalibration | None = None,
     limits: Limits,
 ) -> Registration:
     """Find the geometry's pixel for each pixel of the photograph.

@@ -19,14 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from pirn_jax.scans.synthetic.parts import (
-    Field,
-    Surface,
-    layered_noise,
-    smoothstep,
-    value_noise,
-)
+from pirn_jax.scans.synthetic.parts import Surface
 from pirn_jax.scans.synthetic.scene import View
+from pirn_jax.scans.synthetic.shapes import Field, layered_noise, smoothstep, value_noise
 
 Mask = Bool[np.ndarray, "H W"]
 Damage = tuple[Surface, Mask]

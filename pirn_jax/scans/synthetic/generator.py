@@ -20,9 +20,7 @@ Dimension letters: H, W pixels.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +36,7 @@ from pirn_jax.scans.scan import Scan
 from pirn_jax.scans.synthetic.defects import FLAWS, damage
 from pirn_jax.scans.synthetic.parts import KINDS
 from pirn_jax.scans.synthetic.scene import focal_length, measure, photograph, take_view
+from pirn_jax.storage import whole_folder, write_json
 
 GENERATOR_VERSION = 1
 
@@ -100,7 +99,7 @@ def describe(category: str, key: str, seed: int = 0) -> Record:
     if defect == "good":
         return Record(key, defect)
     flaw = FLAWS[defect]
-    start = _stream(category, seed, f"test/{defect}", "spread").random(2)
+    start = random_stream(category, seed, f"test/{defect}", "spread").random(2)
     # Steps of the plastic number: any run of samples covers the (strength, share) square evenly.
     strong, large = np.mod(start + (int(number) + 1) * np.array([0.7548776662, 0.5698402910]), 1.0)
     weakest, strongest = flaw.strengths
@@ -129,16 +128,16 @@ def render(category: str, key: str, seed: int = 0, size: int = 256, flawless: bo
         the value of the defect in `MASK_VALUES` on the pixels it changed.
     """
     record, kind = describe(category, key, seed), KINDS[category]
-    view = take_view(_stream(category, seed, key, "pose"), kind, size)
-    surface = kind.draw(_stream(category, seed, key, "part"), view.u, view.v, view.pixel)
+    view = take_view(random_stream(category, seed, key, "pose"), kind, size)
+    surface = kind.draw(random_stream(category, seed, key, "part"), view.u, view.v, view.pixel)
     mask = np.zeros((size, size), np.uint8)
     label = int(record.defect != "good" and not flawless)
     if label:
-        rng = _stream(category, seed, key, "flaw")
+        rng = random_stream(category, seed, key, "flaw")
         surface, changed = damage(rng, record.defect, surface, view, record.share, record.strength)
         mask[changed] = 255 - DEFECTS.index(record.defect)
-    rgb = photograph(_stream(category, seed, key, "camera"), kind, view, surface)
-    xyz, valid = measure(_stream(category, seed, key, "sensor"), view, surface)
+    rgb = photograph(random_stream(category, seed, key, "camera"), kind, view, surface)
+    xyz, valid = measure(random_stream(category, seed, key, "sensor"), view, surface)
     defect = record.defect if label else "good"
     return Scan(rgb, xyz, valid, mask=mask, label=label, defect=defect, key=key)
 
@@ -195,9 +194,12 @@ def open_synthetic(
         for split in ("train", "validation", "test")
     }
     return Dataset(
-        splits["train"], splits["validation"], splits["test"],
-        name="synthetic", category=category, mask_values=MASK_VALUES,
-    )  # fmt: skip
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        name="synthetic",
+        category=category,
+    )
 
 
 def write_mvtec3d(
@@ -228,8 +230,13 @@ def write_mvtec3d(
         raise BadInputError(
             "the folder is there already", "remove it or choose another root", path=finished
         )
-    folder = finished.with_name(f".{category}.unfinished")
-    shutil.rmtree(folder, ignore_errors=True)
+    with whole_folder(finished) as folder:
+        _write_scans(folder, data, category, seed, size)
+    return finished
+
+
+def _write_scans(folder: Path, data: Dataset, category: str, seed: int, size: int) -> None:
+    """The scans of a category and the documents beside them."""
     records = []
     for split in (data.train, data.validation, data.test):
         for scan in split:
@@ -254,15 +261,14 @@ def write_mvtec3d(
         "image_width": size, "image_height": size,
     }  # fmt: skip
     origin = {
-        "generator": "pirn_jax.scans.synthetic.generator", "version": GENERATOR_VERSION,
+        "generator": "pirn_jax.scans.synthetic", "version": GENERATOR_VERSION,
         "hash": generator_hash(), "category": category, "seed": seed, "size": size,
         "scans": records,
     }  # fmt: skip
     present = {str(grey): name for grey, name in MASK_VALUES.items() if name in data.test.defects}
-    _write_json(folder / "class_ids.json", present | {"0": "good"})
-    _write_json(folder / "calibration" / "camera_parameters.json", camera)
-    _write_json(folder / "generated.json", origin)
-    return folder.rename(finished)
+    write_json(folder / "class_ids.json", present | {"0": "good"})
+    write_json(folder / "calibration" / "camera_parameters.json", camera)
+    write_json(folder / "generated.json", origin)
 
 
 @cache
@@ -290,7 +296,8 @@ def _read(entry: Entry, category: str, seed: int, size: int) -> Scan:
     return render(category, entry.key, seed, size)
 
 
-def _stream(category: str, seed: int, key: str, purpose: str) -> np.random.Generator:
+def random_stream(category: str, seed: int, key: str, purpose: str) -> np.random.Generator:
+    """A scan's own random numbers for one purpose: pose, part, flaw, camera, sensor or spread."""
     name = f"pirn_jax {GENERATOR_VERSION}|{category}|{seed}|{key}|{purpose}"
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
@@ -302,11 +309,6 @@ def _check_category(category: str) -> None:
             f"no generated category {category!r}{did_you_mean(category, CATEGORIES)}",
             f"the categories are {', '.join(CATEGORIES)}",
         )
-
-
-def _write_json(path: Path, document: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 LAYOUT = Layout(open_synthetic, lambda _: CATEGORIES, rendered=True)

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy.ndimage import gaussian_filter
 
-from pirn_jax.scans.synthetic.parts import Field, Kind, Surface, value_noise
+from pirn_jax.scans.synthetic.parts import Kind, Surface
+from pirn_jax.scans.synthetic.shapes import Field, value_noise
 
 
 class View(NamedTuple):

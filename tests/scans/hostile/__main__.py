@@ -9,7 +9,7 @@ from pirn_jax.errors import BadInputError
 from tests.scans import layouts
 from tests.scans.hostile.corpus import CASES
 from tests.scans.hostile.datasets import read_all
-from tests.scans.peak import peak_memory, reset_peak
+from tests.scans.hostile.peak import peak_memory, reset_peak
 
 
 def main(folder):

@@ -214,13 +214,6 @@ def writes(path, text):
 damaged("mvtec3d", "a picture linked from outside", linked_file, "bagel")
 damaged("mvtec3d", "a split linked from outside", linked_folder, "bagel")
 damaged("mvtec3d", "a category linked from outside", linked_category, "bagel")
-for label, text in {
-    "a list": "[1, 2]",
-    "values out of range": '{"999": "hole"}',
-    "values in words": '{"white": "hole"}',
-    "no JSON": "{",
-}.items():
-    damaged("mvtec3d", f"class_ids of {label}", writes("bagel/class_ids.json", text), "bagel")
 damaged(
     "mvtec3d",
     "two photographs of one stem",

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import zipfile
 
 import numpy as np
 import pytest
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans import choose_shots, open_dataset, read_split, write_split
+from pirn_jax.scans import choose_shots, open_dataset, write_split
 from tests.scans import layouts
 
 KEYS = [f"train/good/{number:03}" for number in range(200)]
@@ -57,59 +58,43 @@ def test_impossible_numbers_are_refused(k):
         choose_shots(KEYS + KEYS[:1], 5, 0, "mvtec3d", "bagel")
 
 
-@pytest.fixture
-def chosen(tmp_path):
+def test_split_json_holds_the_choice_and_the_hash_of_every_file(tmp_path):
     layouts.mvtec3d(tmp_path / "data")
     train = open_dataset("mvtec3d", tmp_path / "data", "bagel").train
-    keys = choose_shots(train.keys, 2, 0, "mvtec3d", "bagel")
-    write_split(
-        tmp_path / "split.json",
-        train.select(keys),
-        seed=0,
-        dataset="mvtec3d",
-        category="bagel",
-    )
-    return tmp_path / "split.json", train, keys
-
-
-def test_split_json_holds_the_keys_and_hashes(chosen):
-    path, train, keys = chosen
+    keys = choose_shots(train.keys, 2, 7, "mvtec3d", "bagel")
+    path = tmp_path / "split.json"
+    write_split(path, train.select(keys), seed=7, dataset="mvtec3d", category="bagel")
     document = json.loads(path.read_text())
+    assert [document[name] for name in ("dataset", "category", "seed", "order")] == [
+        *("mvtec3d", "bagel", 7, "hash")
+    ]
     assert [shot["key"] for shot in document["shots"]] == list(keys)
     for shot in document["shots"]:
-        entry = train.select([shot["key"]]).entries[0]
-        for role, file in entry.files.items():
-            digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
-            assert shot["sha256"][role] == digest
-    assert read_split(path) == keys
-    assert read_split(path, train) == keys
-    assert not list(path.parent.glob("*.partial"))
-
-
-def test_a_changed_file_or_another_dataset_is_noticed(chosen, tmp_path):
-    path, train, keys = chosen
-    file = train.select(keys).entries[1].files["rgb"].path
-    layouts.picture(file, layouts.photograph(99))
-    with pytest.raises(BadInputError, match="not the one of the split") as caught:
-        read_split(path, train)
-    assert caught.value.path == str(file)
-    with pytest.raises(BadInputError, match="no scan has the key"):
-        read_split(path, train.select([]))
-
-
-@pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"format": "other", "shots": []}', '{"format": 1, "shots": 5}']
-)
-def test_other_documents_are_refused(tmp_path, text):
-    (tmp_path / "split.json").write_text(text)
-    with pytest.raises(BadInputError, match="not a split"):
-        read_split(tmp_path / "split.json")
+        split, defect, stem = shot["key"].split("/")
+        here = tmp_path / "data" / "bagel" / split / defect
+        files = {"rgb": here / f"rgb/{stem}.png", "xyz": here / f"xyz/{stem}.tiff"}
+        assert shot["sha256"] == {
+            role: hashlib.sha256(file.read_bytes()).hexdigest() for role, file in files.items()
+        }
+    assert [path.name for path in tmp_path.iterdir()].count("split.json") == 1
+    assert len(list(tmp_path.iterdir())) == 2  # the data and the split, nothing left over
 
 
 def test_splits_of_packed_scans_hash_the_members(tmp_path):
     layouts.real_iad_d3(tmp_path)
     train = open_dataset("real_iad_d3", tmp_path, "knob-cap").train
-    write_split(
-        tmp_path / "split.json", train[:1], seed=1, dataset="real_iad_d3", category="knob-cap"
-    )
-    assert read_split(tmp_path / "split.json", train) == train.keys[:1]
+    path = tmp_path / "split.json"
+    write_split(path, train[:1], seed=1, dataset="real_iad_d3", category="knob-cap")
+    (shot,) = json.loads(path.read_text())["shots"]
+    with zipfile.ZipFile(tmp_path / "realiad_d3_raw" / "knob-cap.zip") as archive:
+        name = f"knob-cap/{shot['key'].removeprefix('train/')}.jpg"
+        assert shot["sha256"]["rgb"] == hashlib.sha256(archive.read(name)).hexdigest()
+
+
+def test_a_shot_that_cannot_be_hashed_leaves_no_split(tmp_path):
+    layouts.mvtec3d(tmp_path)
+    train = open_dataset("mvtec3d", tmp_path, "bagel").train
+    (tmp_path / "bagel/train/good/rgb/001.png").unlink()
+    with pytest.raises(BadInputError, match="No such file"):
+        write_split(tmp_path / "split.json", train, seed=0, dataset="mvtec3d", category="bagel")
+    assert not (tmp_path / "split.json").exists()

@@ -17,7 +17,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans import Intrinsics, Limits, Options, read_scan
 from tests.scans import layouts
 from tests.scans.hostile import clouds
-from tests.scans.peak import peak_memory, reset_peak
+from tests.scans.hostile.peak import peak_memory, reset_peak
 
 SIZE = (900, 1200)
 
