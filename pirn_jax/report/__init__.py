@@ -3,7 +3,10 @@
 >>> from pirn_jax.report import write_report
 >>> write_report("runs/flange")             # runs/flange/report.html
 
-`contents` reads the folder, `figures` draws the curves, `pictures` the heatmaps, `html` the page.
+A run folder is described once, for whoever writes one and for the report that reads it: `layout`
+(where the files lie), `schema` (what the JSON documents hold), `tables` (scores and history).
+`contents` reads a folder, `figures` draws the curves, `pictures` and `heatmap` the maps, `category`
+and `html` make the page.
 """
 
 from pirn_jax.report.html import write_report

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from pirn_jax.report import figures, pictures
-from pirn_jax.report.contents import Model, Row
+from pirn_jax.report.contents import Model
+from pirn_jax.report.schema import Curve, read_calibration, read_curves
+from pirn_jax.report.tables import ScoreRow
 from pirn_jax.report.text import count, escape, pairs
 
 PRO_LIMIT = 0.3
@@ -36,7 +37,7 @@ def category_section(anchor: str, models: Sequence[Model], most: int, notes: lis
     return "\n".join(filter(None, parts))
 
 
-def verdicts(rows: Sequence[Row]) -> str:
+def verdicts(rows: Sequence[ScoreRow]) -> str:
     """What the threshold found and what it got wrong, in a sentence; "" without one."""
     judged = [row for row in rows if row.pred_label is not None]
     bad = [row.pred_label for row in judged if row.label == 1]
@@ -114,15 +115,14 @@ def _figures(models: Sequence[Model]) -> list[str]:
     return found
 
 
-def _image_roc(model: Model) -> figures.Curve | None:
+def _image_roc(model: Model) -> Curve | None:
     """The exact ROC curve of the image scores: that of a map one pixel high."""
     from pirn_jax.metrics import evaluate_maps
 
     scores, labels = model.known
     if not 0 < labels.sum() < len(labels):
         return None
-    curve = evaluate_maps([scores[None]], [labels[None]], curves=200)["roc"]
-    return curve["fpr"], curve["tpr"]
+    return read_curves(evaluate_maps([scores[None]], [labels[None]], curves=200))["roc"]
 
 
 def _figure(title: str, words: str, drawn: str) -> str:
@@ -136,19 +136,19 @@ def _calibration(model: Model) -> str:
             "<div><h3>Threshold</h3><p>Not calibrated: there is no threshold, so no scan is called "
             "good or defective.</p></div>"
         )
-    from pirn_jax.scoring import Calibration
-
+    calibration = read_calibration(model.calibration)
     try:
-        known = {f: model.calibration[f] for f in Calibration._fields if f in model.calibration}
-        words = Calibration(**known).statement()
-    except (TypeError, ValueError, ArithmeticError):  # of another version: as it stands
+        words = "" if calibration is None else calibration.statement()
+    except (ValueError, ArithmeticError):  # numbers that promise nothing
+        words = ""
+    if not words:  # of another version: as it stands
         return f'<div><h3>Threshold</h3><dl class="pairs">{pairs(model.calibration)}</dl></div>'
     lines = [line[:1].upper() + line[1:] + "." for line in words.splitlines()]
     return f"<div><h3>Threshold</h3><p>{'<br>'.join(map(escape, lines))}</p></div>"
 
 
 def _by_defect(model: Model) -> str:
-    kinds: dict[str, list[Any]] = {}
+    kinds: dict[str, list[ScoreRow]] = {}
     for row in model.rows:
         if row.label == 1:
             kinds.setdefault(row.defect or "unnamed", []).append(row)

@@ -2,72 +2,78 @@
 
 Everything is optional but the folder itself. A file that is missing leaves its part of the report
 out; a file that is damaged is named in `Run.notes` and left out likewise, so that one bad file
-never costs the report. Nothing is unpickled, and every string found is untrusted.
+never costs the report. Nothing is unpickled, and every string found is untrusted. What the files
+are called and hold is in `layout`, `schema` and `tables`.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 import os
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.report import layout
+from pirn_jax.report.layout import ModelFolder
+from pirn_jax.report.schema import (
+    Curve,
+    Document,
+    Environment,
+    Provenance,
+    RunMetrics,
+    Shots,
+    number,
+    read_curves,
+    read_environment,
+    read_figures,
+    read_provenance,
+    read_run_metrics,
+    read_shots,
+    read_usage,
+)
+from pirn_jax.report.tables import ScoreRow, parse_history, parse_scores
+from pirn_jax.scans.formats.files import File, Limits, read_bytes
+from pirn_jax.storage import LARGEST_JSON, read_object
 
 _DEEPEST = 50  # levels of a JSON document
-_LARGEST = 1e30
 _PLAIN = (str, int, float, bool, type(None))
-_SEED = re.compile(r"seed(\d{1,9})")
-
-
-class Row(NamedTuple):
-    """One test scan: a line of `scores.csv`.
-
-    Attributes:
-        key: of the scan within its category.
-        label: 0 good, 1 defective, None unknown.
-        defect: the defect's name, "good", or "".
-        score: image score, finite.
-        pred_label: what the threshold says; None without one.
-    """
-
-    key: str
-    label: int | None
-    defect: str
-    score: float
-    pred_label: int | None
+_LIMITS = Limits(memory=LARGEST_JSON)  # of a file of lines
 
 
 class Model(NamedTuple):
-    """One trained model, `<category>/seed<k>/`.
+    """One trained model.
 
     Attributes:
-        category: name of the folder, untrusted.
-        seed: k.
-        folder: where its files lie.
+        folder: its category, seed, and where its files lie.
         metrics: figures by name, numbers only.
         rows: its test scans.
-        curves: "roc" and "pro" of the pixels, each two lists of equal length.
+        curves: "roc" and "pro" of the pixels.
         usage: share of the tokens that each prototype answers for, by modality.
-        calibration: fields of `scoring.Calibration`; empty without one.
+        calibration: fields of `scoring.Calibration`, as found; empty without one.
         losses: (epoch, loss), ascending.
     """
 
-    category: str
-    seed: int
-    folder: Path
+    folder: ModelFolder
     metrics: dict[str, float]
-    rows: tuple[Row, ...]
-    curves: dict[str, tuple[list[float], list[float]]]
+    rows: tuple[ScoreRow, ...]
+    curves: dict[str, Curve]
     usage: dict[str, list[float]]
-    calibration: dict[str, Any]
+    calibration: Document
     losses: list[tuple[float, float]]
+
+    @property
+    def category(self) -> str:
+        """Name of the folder, untrusted."""
+        return self.folder.category
+
+    @property
+    def seed(self) -> int:
+        """Of the shots and the parameters."""
+        return self.folder.seed
 
     @property
     def threshold(self) -> float | None:
@@ -87,19 +93,23 @@ class Run(NamedTuple):
 
     Attributes:
         folder: the folder.
-        config: `config.json`, resolved.
-        environment: `environment.json`.
-        split: `split.json`.
-        metrics: `metrics.json` of the whole run.
-        models: in the order of `metrics.json`, then by name and seed.
+        config: every setting, as found.
+        environment: what it was made with, as found.
+        made: the same, read.
+        shots: of each model.
+        metrics: of the whole run.
+        provenance: where it came from: the loudest that any file says.
+        models: in the order of the run's metrics, then by name and seed.
         notes: files that could not be read, and why.
     """
 
     folder: Path
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    split: Any
-    metrics: dict[str, Any]
+    config: Document
+    environment: Document
+    made: Environment
+    shots: list[Shots]
+    metrics: RunMetrics
+    provenance: Provenance
     models: tuple[Model, ...]
     notes: list[str]
 
@@ -122,168 +132,109 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         BadInputError: it holds neither a config, nor metrics, nor a model.
     """
     folder, notes = Path(folder), []
-    config = _object(folder / "config.json", notes)
-    metrics = _object(folder / "metrics.json", notes)
-    places = [
-        (path, int(match[1]))
-        for path in folder.glob("*/seed*")
-        if path.is_dir() and (match := _SEED.fullmatch(path.name))
-    ]
-    if not (config or metrics or places):
+    config = _object(folder / layout.CONFIG, notes)
+    figures = _object(folder / layout.METRICS, notes)
+    places = layout.list_models(folder)
+    if not (config or figures or places):
         raise BadInputError(
-            "expected a run folder with config.json, metrics.json or a model; found none of them",
+            f"expected a run folder with {layout.CONFIG}, {layout.METRICS} or a model; found none "
+            "of them",
             "give the folder that `python -m pirn_jax.train` wrote",
             path=folder,
         )
-    known = mapping(metrics.get("categories"))
-    order = {name: place for place, name in enumerate(known)}
-    places.sort(key=lambda p: (order.get(p[0].parent.name, len(order)), p[0].parent.name, p[1]))
-    history = _history(folder / "history.jsonl", notes)
-    models = tuple(_model(path, seed, known, history, notes) for path, seed in places)
+    metrics = read_run_metrics(figures)
+    order = {name: place for place, name in enumerate(metrics.categories)}
+    places.sort(key=lambda model: order.get(model.category, len(order)))
+    history = _history(folder / layout.HISTORY, notes)
+    environment = _object(folder / layout.ENVIRONMENT, notes)
+    split = _object(folder / layout.SPLIT, notes)
     return Run(
         folder,
         config,
-        _object(folder / "environment.json", notes),
-        _json(folder / "split.json", notes),
+        environment,
+        read_environment(environment),
+        read_shots(split),
         metrics,
-        models,
+        read_provenance(metrics.provenance.document(), environment, split),
+        tuple(_model(place, metrics, history.get(place.name, []), notes) for place in places),
         notes,
     )
 
 
-def number(value: Any) -> float | None:
-    """The value as a float that figures can be drawn of (finite, below 1e30), or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < _LARGEST else None  # NaN is not below anything
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """The value if it is a dictionary, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def numbers(value: Any) -> list[float] | None:
-    """The value as a list of finite floats, or None."""
-    if not isinstance(value, list):
-        return None
-    found = [number(item) for item in value]
-    return None if None in found else [item for item in found if item is not None]
-
-
 def _model(
-    folder: Path,
-    seed: int,
-    known: dict[str, Any],
-    history: dict[str, list[tuple[float, float]]],
+    place: ModelFolder,
+    metrics: RunMetrics,
+    losses: list[tuple[float, float]],
     notes: list[str],
 ) -> Model:
-    category = folder.parent.name
-    figures = _object(folder / "metrics.json", notes) or mapping(
-        mapping(known.get(category)).get(folder.name)
-    )
-    curves = {}
-    for name, curve in _object(folder / "curves.json", notes).items():
-        across = numbers(mapping(curve).get("fpr"))
-        up = numbers(mapping(curve).get("tpr" if name == "roc" else name))
-        if across and up and len(across) == len(up):
-            curves[name] = (across, up)
-    usage = {
-        name: shares
-        for name, values in _object(folder / "usage.json", notes).items()
-        if (shares := numbers(values))
-    }
+    figures = read_figures(_object(place.path / layout.METRICS, notes))
     return Model(
-        category,
-        seed,
-        folder,
-        {name: v for name, value in figures.items() if (v := number(value)) is not None},
-        _rows(folder / "scores.csv", notes),
-        curves,
-        usage,
-        _object(folder / "calibration.json", notes),
-        history.get(f"{category}/{folder.name}", []),
+        place,
+        figures or metrics.categories.get(place.category, {}).get(place.seed, {}),
+        _rows(place.path / layout.SCORES, notes),
+        read_curves(_object(place.path / layout.CURVES, notes)),
+        read_usage(_object(place.path / layout.USAGE, notes)),
+        _object(place.path / layout.CALIBRATION, notes),
+        losses,
     )
 
 
-def _rows(path: Path, notes: list[str]) -> tuple[Row, ...]:
-    text = _text(path, notes)
-    if text is None:
-        return ()
-    rows, bad = [], 0
+def _rows(path: Path, notes: list[str]) -> tuple[ScoreRow, ...]:
     try:
-        for line in csv.DictReader(io.StringIO(text, newline="")):
-            try:
-                score = number(float(line["score"]))
-            except (KeyError, TypeError, ValueError):
-                score = None
-            if score is None:
-                bad += 1
-                continue
-            label, verdict = (_label(line.get(name)) for name in ("label", "pred_label"))
-            rows.append(Row(line.get("key") or "", label, line.get("defect") or "", score, verdict))
+        rows, bad = parse_scores(_text(path, notes))
     except csv.Error as error:
         notes.append(f"{_short(path)}: {error}")
+        return ()
     if bad:
         notes.append(f"{_short(path)}: {bad} lines without a finite score")
     return tuple(rows)
 
 
-def _label(text: str | None) -> int | None:
-    return {"0": 0, "1": 1}.get(text or "")
-
-
 def _history(path: Path, notes: list[str]) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, dict[float, float]] = {}
-    bad = 0
-    for line in (_text(path, notes) or "").splitlines():
-        try:
-            entry = mapping(json.loads(line))
-        except (ValueError, RecursionError):
-            entry = {}
-        epoch, loss = number(entry.get("epoch")), number(entry.get("loss"))
-        if epoch is None or loss is None:
-            bad += 1
-            continue
-        found.setdefault(str(entry.get("job")), {})[epoch] = loss  # a resumed run repeats some
+    """Epochs and losses by the model's name."""
+    lines, bad = parse_history(_text(path, notes))
     if bad:
         notes.append(f"{_short(path)}: {bad} lines without an epoch and a finite loss")
+    found: dict[str, dict[float, float]] = {}
+    for line in lines:
+        found.setdefault(line.job, {})[float(line.epoch)] = line.loss  # a resumed run repeats some
     return {job: sorted(losses.items()) for job, losses in found.items()}
 
 
-def _object(path: Path, notes: list[str]) -> dict[str, Any]:
-    document = _json(path, notes)
-    if document is not None and not isinstance(document, dict):
-        notes.append(f"{_short(path)}: expected an object, got {type(document).__name__}")
-    return mapping(document)
-
-
-def _json(path: Path, notes: list[str]) -> Any:
-    text = _text(path, notes)
-    if text is None:
-        return None
+def _object(path: Path, notes: list[str]) -> Document:
+    if not path.is_file():  # what is no file, as a pipe, is not waited for
+        return {}
     try:
-        document = json.loads(text)
-        level, depth = [document], 0
-        while level:  # what is printed later is printed recursively
-            if (depth := depth + 1) > _DEEPEST:
-                raise ValueError(f"nested more than {_DEEPEST} levels deep")
-            inner = [i.values() if isinstance(i, dict) else i for i in level]
-            level = [v for i in inner if not isinstance(i, _PLAIN) for v in i]
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{_short(path)}: {error}")
-        return None
+        document = read_object(path)
+        _check_depth(document, path)
+    except BadInputError as error:
+        notes.append(f"{_short(path)}: {error.problem}")
+        return {}
     return document
 
 
-def _text(path: Path, notes: list[str]) -> str | None:
+def _check_depth(document: Document, path: Path) -> None:
+    """Refuse what is nested too deep: what is printed later is printed recursively."""
+    level: list[object] = [document]
+    for _ in range(_DEEPEST):
+        inner = [
+            i.values() if isinstance(i, dict) else i for i in level if isinstance(i, dict | list)
+        ]
+        level = [value for values in inner for value in values if not isinstance(value, _PLAIN)]
+        if not level:
+            return
+    raise BadInputError(f"nested more than {_DEEPEST} levels deep", "write it again", path)
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    if not path.is_file() or not path.stat().st_size:
+        return ""
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        notes.append(f"{_short(path)}: {error}")
-        return None
+        return read_bytes(File(path), _LIMITS).decode("utf-8")
+    except (BadInputError, UnicodeDecodeError) as error:
+        reason = error.problem if isinstance(error, BadInputError) else error
+        notes.append(f"{_short(path)}: {reason}")
+        return ""
 
 
 def _short(path: Path) -> str:

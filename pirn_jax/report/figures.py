@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pirn_jax.report.schema import Curve
+
 INK, SOFT, ACCENT = "#101112", "#131415", "#161718"
 """Marker colours: nothing else is drawn, so that each can be found and replaced."""
 
@@ -45,8 +47,6 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "legend.handlelength": 1.4,
 }
-
-Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def score_histogram(

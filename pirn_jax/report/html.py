@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pirn_jax.errors import PirnError
 from pirn_jax.report.category import category_section, verdicts
-from pirn_jax.report.contents import Run, mapping, read_run
+from pirn_jax.report.contents import Run, read_run
+from pirn_jax.report.layout import REPORT
+from pirn_jax.report.schema import text_of
 from pirn_jax.report.text import escape, flatten, pairs, spread
+from pirn_jax.storage import write_whole
 
 SCANS_SHOWN = 36
 """Scans with pictures in one report; shared among the categories, at least 4 each."""
@@ -79,11 +82,9 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         repeat=_repeat(run),
         notes=_notes(run.notes),
     )
-    target = run.folder / "report.html"
-    partial = target.with_name("report.html.partial")
+    target = run.folder / REPORT
     try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)
+        write_whole(target, page.encode("utf-8"))
     except OSError as error:
         raise PirnError(f"cannot write: {error}", "check the disk and rights", target) from error
     return target
@@ -99,17 +100,16 @@ def _heading(run: Run) -> str:
 
 
 def _dataset(run: Run) -> str:
-    return str(run.config.get("dataset") or mapping(run.split).get("dataset") or run.folder.name)
+    return text_of(run.config.get("dataset")) or run.folder.name
 
 
 def _banners(run: Run) -> list[str]:
     found = []
-    if "generated" in (run.metrics.get("data"), run.environment.get("data")):
+    if run.provenance.data == "generated":
         found.append(
             ("Generated data", "A program drew these scans. Real parts will score differently.")
         )
-    demo = mapping(run.metrics.get("encoder")).get("demo")
-    if demo is True or run.environment.get("demo_encoder") is True:
+    if run.provenance.demo_encoder:
         found.append(
             (
                 "Demo encoder",
@@ -130,26 +130,34 @@ def _lead(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    config = run.config
-    encoder = mapping(run.metrics.get("encoder")).get("name") or config.get("encoder")
-    size = config.get("image_size")
-    recipe = run.metrics.get("recipe") or config.get("recipe")
-    changes = config.get("change")
+    config, encoder, size = run.config, run.metrics.encoder, run.config.get("image_size")
+    name = encoder.name if encoder else config.get("encoder")
     facts = {
         "dataset": _dataset(run),
         "method": config.get("method"),
-        "encoder": f"{encoder}, {size} px" if encoder and size else encoder,
-        "recipe": [recipe, *changes] if recipe and isinstance(changes, list) else recipe,
+        "encoder": f"{name}, {size} px" if name and size else name,
+        "recipe": _recipe(run),
         "modalities": config.get("modalities"),
+        "geometry": config.get("geometry"),
+        "background": config.get("background"),
+        "foreground": config.get("foreground"),
         "shots": (config["shots"] or "all") if "shots" in config else None,
         "seeds": sorted({model.seed for model in run.models}),
-        "started": str(run.environment.get("started", ""))[:16].replace("T", " "),
+        "started": run.made.started[:16].replace("T", " "),
     }
     return "".join(
         f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
         for name, value in facts.items()
         if value not in (None, "", [])
     )
+
+
+def _recipe(run: Run) -> list[object]:
+    """Its name, and where the run's settings differ from it."""
+    recipe = run.metrics.recipe
+    if recipe is None:
+        return [name] if (name := run.config.get("recipe")) else []
+    return [recipe.name, *(f"{path}={value}" for path, value in recipe.changed.items())]
 
 
 def _overview(run: Run) -> str:
@@ -200,15 +208,16 @@ def _means(run: Run, key: str) -> list[float]:
 
 
 def _repeat(run: Run) -> str:
-    command = run.environment.get("command") or run.config.get("command")
-    if isinstance(command, list):
-        command = shlex.join(str(word) for word in command)
+    command = shlex.join(run.made.command)
     parts = [f"<pre>{escape(command)}</pre>"] if command else []
-    shots = _shots(run.split)
+    shots = {f"{s.category} seed {s.seed}": ", ".join(s.keys) for s in run.shots}
     if shots:
-        parts.append(f"<details><summary>The shots it learned from</summary>{shots}</details>")
-    encoder = mapping(run.metrics.get("encoder"))
-    settings = run.config | {f"encoder.{name}": value for name, value in encoder.items()}
+        parts.append(
+            "<details><summary>The shots it learned from</summary>"
+            f'<dl class="pairs">{pairs(shots)}</dl></details>'
+        )
+    encoder = run.metrics.encoder._asdict() if run.metrics.encoder else {}
+    settings = run.config | {f"encoder.{name}": value for name, value in encoder.items() if value}
     for title, document in (("Settings", settings), ("Environment", run.environment)):
         if document:
             parts.append(
@@ -216,24 +225,6 @@ def _repeat(run: Run) -> str:
                 "</dl></details>"
             )
     return "\n".join(parts) or "<p>Neither command nor settings were recorded.</p>"
-
-
-def _shots(split: Any) -> str:
-    """Every `{"shots": [{"key": …}]}` in the document, however the run nests its splits."""
-    found = []
-    waiting = [split]
-    while waiting:
-        document = waiting.pop(0)
-        if isinstance(document, list):
-            waiting += document
-        elif isinstance(document, dict):
-            if isinstance(document.get("shots"), list):
-                keys = [mapping(s).get("key", s) for s in document["shots"]]
-                name = f"{document.get('category', '')} seed {document.get('seed', '')}"
-                found.append((name, ", ".join(str(key) for key in keys)))
-            else:
-                waiting += document.values()
-    return f'<dl class="pairs">{pairs(found)}</dl>' if found else ""
 
 
 def _notes(notes: Sequence[str]) -> str:

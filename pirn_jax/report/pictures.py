@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,10 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.report.contents import Model, Row
+from pirn_jax.report.contents import Model
+from pirn_jax.report.heatmap import colour_map
+from pirn_jax.report.layout import MAP_PREFIX
+from pirn_jax.report.tables import ScoreRow
 from pirn_jax.scans.formats.arrays import read_array
 from pirn_jax.scans.formats.files import File, Limits, open_archive
 
@@ -40,7 +42,7 @@ class Shown(NamedTuple):
         maps: "fused" and the modalities' maps, float32 (h, w).
     """
 
-    row: Row
+    row: ScoreRow
     rank: int
     rgb: UInt8[np.ndarray, "h w 3"] | None
     normals: UInt8[np.ndarray, "h w 3"] | None
@@ -71,7 +73,11 @@ def select(model: Model, most: int, notes: list[str]) -> list[Shown]:
     found = []
     for label in (1, 0, None):
         rows = sorted((r for r in model.rows if r.label == label), key=lambda r: -r.score)
-        ranked = [(rank, row) for rank, row in enumerate(rows, 1) if _file(model, row).is_file()]
+        ranked = [
+            (rank, row)
+            for rank, row in enumerate(rows, 1)
+            if model.folder.picture_of(row.key).is_file()
+        ]
         found.append(ranked[::-1] if label == 1 else ranked)
     kinds = [kind for kind in found if kind]
     shown = []
@@ -123,36 +129,28 @@ def tiles(
         names = ["fused"]  # one modality: its map is the fused one
     for name in names:
         low, high = scale[name]
-        coloured = _heat(scan.maps[name], low, high)
+        coloured = colour_map(scan.maps[name], low, high)
         if name == "fused" and threshold is not None:
             coloured[_outline(scan.maps[name] > threshold)] = 255
         found.append(_tile("anomaly map" if name == "fused" else f"{name} map", coloured))
     return found
 
 
-def _file(model: Model, row: Row) -> Path:
-    """Keys come from a table: one with a path in it must not lead elsewhere."""
-    name = row.key.replace("/", "__").replace("\\", "__").replace("\0", "") or "scan"
-    return model.folder / "pictures" / f"{name}.npz"
-
-
-def _read(model: Model, rank: int, row: Row, notes: list[str]) -> Shown | None:
-    path = _file(model, row)
+def _read(model: Model, rank: int, row: ScoreRow, notes: list[str]) -> Shown | None:
+    path, fused = model.folder.picture_of(row.key), model.folder.map_of(row.key)
     try:
         with open_archive(path, _LIMITS) as archive:
             names = [name.removesuffix(".npy") for name in archive.members]
         arrays = {name: read_array(File(path), _LIMITS, name) for name in names}
-        fused = model.folder / "maps" / f"{path.stem}.npy"
         if fused.is_file():
-            arrays["map_fused"] = read_array(File(fused), _LIMITS)
+            arrays[f"{MAP_PREFIX}fused"] = read_array(File(fused), _LIMITS)
     except BadInputError as error:
-        place = f"{model.category}/{model.folder.name}"
-        notes.append(f"{place}: picture of {row.key}: {error.problem}")
+        notes.append(f"{model.folder.name}: picture of {row.key}: {error.problem}")
         return None
     maps = {
-        name.removeprefix("map_"): _shrink(array)
+        name.removeprefix(MAP_PREFIX): _shrink(array)
         for name, array in arrays.items()
-        if name.startswith("map_") and array.dtype.kind == "f" and array.ndim == 2
+        if name.startswith(MAP_PREFIX) and array.dtype.kind == "f" and array.ndim == 2
     }
     return Shown(
         row,
@@ -184,13 +182,6 @@ def _shrink(array: np.ndarray) -> Float32[np.ndarray, "h w"]:
     image = Image.fromarray(array.astype(np.float32))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-def _heat(values: np.ndarray, low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
-    from matplotlib import colormaps
-
-    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return colormaps["inferno"](np.clip(share, 0, 1), bytes=True)[..., :3].copy()
 
 
 def _truth(scan: Shown) -> UInt8[np.ndarray, "h w 3"]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import html
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from pirn_jax.report.contents import number
+from pirn_jax.report.schema import number
 
 
-def escape(value: Any) -> str:
+def escape(value: object) -> str:
     """Any value as text that is safe in an element and in a quoted attribute."""
     if isinstance(value, list | tuple):
         value = ", ".join(str(item) for item in value)
@@ -18,15 +17,15 @@ def escape(value: Any) -> str:
     return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
-def pairs(entries: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> str:
+def pairs(entries: Mapping[str, object] | Sequence[tuple[str, object]]) -> str:
     """The lines of a `<dl>`."""
     lines = entries.items() if isinstance(entries, Mapping) else entries
     return "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in lines)
 
 
-def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings as one list: {"a": {"b": 1}} → {"a.b": 1}."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in document.items():
         if isinstance(value, dict):
             found |= flatten(value, f"{prefix}{name}.")

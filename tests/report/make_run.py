@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pirn_jax.metrics import evaluate_maps, image_metrics
+from pirn_jax.report.layout import picture_stem
 from pirn_jax.scans import Scan
 from pirn_jax.scoring import calibrate
 
@@ -55,7 +56,7 @@ def write_run(
         "mean": {},
         "data": data,
         "encoder": {"name": "vit-tiny-16", "demo": demo},
-        "recipe": "default",
+        "recipe": {"name": "default", "changed": {"decoder.prototypes": 50}},
     })  # fmt: skip
     dump(folder / "config.json", {
         "dataset": "synthetic",
@@ -64,7 +65,10 @@ def write_run(
         "modalities": list(modalities),
         "method": "pirn",
         "recipe": "default",
-        "change": ["epochs=30"],
+        "settings": {"decoder": {"prototypes": 50}, "epochs": 60},
+        "geometry": "grid",
+        "background": "auto",
+        "foreground": "mask",
         "shots": 5,
         "seeds": list(seeds),
     })  # fmt: skip
@@ -73,18 +77,22 @@ def write_run(
         "packages": {"jax": "0.10.2", "numpy": "2.0.0"},
         "devices": ["cpu:0"],
     })  # fmt: skip
-    dump(folder / "split.json", [
-        {
-            "format": "pirn_jax split 1",
-            "dataset": "synthetic",
-            "category": category,
-            "seed": seed,
-            "order": "hash",
-            "shots": [{"key": f"train/good/{n:03}", "sha256": {"rgb": "0" * 64}} for n in range(5)],
+    dump(folder / "split.json", {
+        category: {
+            f"seed{seed}": {
+                "format": "pirn_jax split 1",
+                "dataset": "synthetic",
+                "category": category,
+                "seed": seed,
+                "order": "hash",
+                "shots": [
+                    {"key": f"train/good/{n:03}", "sha256": {"rgb": "0" * 64}} for n in range(5)
+                ],
+            }
+            for seed in seeds
         }
         for category in categories
-        for seed in seeds
-    ])  # fmt: skip
+    })  # fmt: skip
     lines = [
         {"job": f"{c}/seed{s}", "epoch": e, "step": 2 * e, "loss": 0.9 * 0.93**e + 0.02 * (s + 1)}
         for e in range(1, 61)
@@ -118,7 +126,7 @@ def write_model(
         }
         fused = np.sum(list(each_map.values()), axis=0, dtype=np.float32)
         score = float(fused.max())
-        name = key.replace("/", "__").replace("\\", "__")
+        name = picture_stem(key)
         np.save(model / "maps" / f"{name}.npy", fused)
         arrays = {f"map_{m}": v.astype(np.float16) for m, v in each_map.items()}
         arrays["rgb"] = scan.rgb

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from pirn_jax.report import figures, pictures
-from pirn_jax.report.contents import Row, read_run
+from pirn_jax.report.contents import read_run
+from pirn_jax.report.schema import Curve
+from pirn_jax.report.tables import ScoreRow
 from tests.report.make_run import write_run
 
 CASES = {
@@ -17,10 +19,10 @@ CASES = {
     "one score": lambda: figures.score_histogram([0.0], [], None, "a"),
     "equal scores": lambda: figures.score_histogram([2.0, 2.0], [2.0], 2.0, "a"),
     "roc": lambda: figures.rate_curves(
-        {"scans": [([0.0, 1.0], [0.0, 1.0])], "pixels": []}, 1.0, "a", "b"
+        {"scans": [Curve([0.0, 1.0], [0.0, 1.0])], "pixels": []}, 1.0, "a", "b"
     ),
     "pro": lambda: figures.rate_curves(
-        {"": [([0.0, 0.5, 1.0], [0.0, 0.9, 1.0])] * 2}, 0.3, "a", "b"
+        {"": [Curve([0.0, 0.5, 1.0], [0.0, 0.9, 1.0])] * 2}, 0.3, "a", "b"
     ),
     "loss": lambda: figures.loss_curve([[(1.0, 0.9), (2.0, 0.01)], [(1.0, 0.8)]], "a"),
     "loss of 0": lambda: figures.loss_curve([[(1.0, 0.5), (2.0, 0.0)]], "a"),
@@ -54,7 +56,7 @@ def test_a_label_cannot_end_the_attribute():
 
 def test_curves_run_through_their_points():
     """The last point of a curve lies in the upper right corner of its axes, the first at zero."""
-    drawn = figures.rate_curves({"": [([0.0, 0.25, 1.0], [0.0, 0.5, 1.0])]}, 1.0, "a", "b")
+    drawn = figures.rate_curves({"": [Curve([0.0, 0.25, 1.0], [0.0, 0.5, 1.0])]}, 1.0, "a", "b")
     path = next(match[1] for match in re.finditer(r'<path d="([^"]*)"[^>]*var\(--accent\)', drawn))
     (x0, y0), (x1, y1), (x2, y2) = np.array(re.findall(r"[\d.]+", path), float).reshape(-1, 2)
     assert x1 - x0 == pytest.approx(0.25 * (x2 - x0), abs=0.02)
@@ -97,7 +99,7 @@ def test_tiles_show_truth_and_what_lies_above_the_threshold():
     mask[10:20, 30:45] = True
     fused = np.where(mask, 0.9, 0.1).astype(np.float32)
     rgb = np.full((40, 60, 3), 200, np.uint8)
-    row = Row("test/crack/000", 1, "crack", 0.9, 1)
+    row = ScoreRow("test/crack/000", 1, "crack", 0.9, 1)
     shown = pictures.Shown(row, 1, rgb, None, mask, {"fused": fused})
     tiles = pictures.tiles(shown, pictures.scales([shown], 0.5), 0.5)
     assert [tile.name for tile in tiles] == ["RGB", "truth", "anomaly map"]
@@ -116,7 +118,7 @@ def test_tiles_show_truth_and_what_lies_above_the_threshold():
 def test_a_highlight_in_a_dark_photograph_stays_bright_beside_the_truth():
     rgb = np.full((64, 64, 3), 20, np.uint8)
     rgb[:4, :8] = 255  # less than the brightest hundredth
-    row = Row("a", 0, "good", 0.3, 0)
+    row = ScoreRow("a", 0, "good", 0.3, 0)
     shown = pictures.Shown(row, 1, rgb, None, np.zeros((64, 64), bool), {})
     truth = decoded(pictures.tiles(shown, {}, None)[1])
     assert truth[:3, :7].min() > 200
@@ -125,14 +127,14 @@ def test_a_highlight_in_a_dark_photograph_stays_bright_beside_the_truth():
 
 def test_one_modality_shows_its_map_once():
     fused = np.zeros((8, 8), np.float32)
-    row = Row("a", 0, "good", 0.3, 0)
+    row = ScoreRow("a", 0, "good", 0.3, 0)
     shown = pictures.Shown(row, 1, None, None, None, {"fused": fused, "rgb": fused})
     tiles = pictures.tiles(shown, pictures.scales([shown], None), None)
     assert [tile.name for tile in tiles] == ["anomaly map"]
 
 
 def test_the_colour_scale_places_the_threshold_at_two_thirds():
-    row = Row("a", 0, "good", 0.3, 0)
+    row = ScoreRow("a", 0, "good", 0.3, 0)
     fused = np.linspace(0, 1, 401, dtype=np.float32).reshape(1, -1)
     shown = pictures.Shown(row, 1, None, None, None, {"fused": fused, "rgb": fused})
     low, high = pictures.scales([shown], 0.55)["fused"]

@@ -28,7 +28,8 @@ def report_of(folder) -> Page:
 def test_it_is_one_file_with_every_part(tmp_path):
     page = report_of(write_run(tmp_path / "run"))
     for part in (
-        "Generated data", "Demo encoder", "vit-tiny-16, 224 px", "default, epochs=30",
+        "Generated data", "Demo encoder", "vit-tiny-16, 224 px", "default, decoder.prototypes=50",
+        "geometry grid", "background auto", "foreground mask",
         "rgb, normals", "shots 5", "seeds 0",
         "I‑AUROC", "P‑AUROC", "AUPRO at 30 %", "F1max", "F1 at threshold", "flange", "housing",
         "Scores", "ROC", "PRO", "Training", "Prototypes", "largest score of 5 normal scans",
@@ -194,6 +195,24 @@ def test_all_files_may_be_damaged(tmp_path, document):
     assert "flange" in report_of(folder).text
 
 
+def test_a_recipe_of_an_older_run_is_its_name_alone(tmp_path):
+    folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
+    document = json.loads((folder / "metrics.json").read_text())
+    dump(folder / "metrics.json", document | {"recipe": "literal"})
+    assert re.search("recipe literal modalities", report_of(folder).text)
+    dump(folder / "metrics.json", {})
+    assert re.search("recipe default modalities", report_of(folder).text)  # as in the config
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes there")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
+    for name in FILES:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    assert "flange" in report_of(folder).text
+
+
 def test_calibration_of_another_version_is_shown_as_it_stands(tmp_path):
     folder = write_run(tmp_path / "run", ("flange",), each=1, good=1)
     dump(folder / "flange" / "seed0" / "calibration.json", {"threshold": 0.4, "wanted_rate": 0})
@@ -249,7 +268,10 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path, name):
     seen = name.replace("/", "|")
     dump(folder / "config.json", {"dataset": name, name: {name: [name]}, "recipe": name})
     dump(folder / "environment.json", {"command": [name], name: name, "started": name})
-    dump(folder / "split.json", {"shots": [{"key": name}], "category": name, "seed": name})
+    split = {"shots": [{"key": name}], "category": name, "seed": name}
+    dump(folder / "split.json", {name: {"seed0": split, name: split}})
+    recipe = {"name": name, "changed": {name: name}}
+    dump(folder / "metrics.json", {"recipe": recipe, "categories": {name: {name: {name: name}}}})
     model = folder / seen / "seed0"
     usage = json.loads((model / "usage.json").read_text())
     dump(model / "usage.json", {name: usage["rgb"]})
