@@ -62,6 +62,10 @@ class Calibration(NamedTuple):
         """Whether n scans suffice for the rate asked for (on average)."""
         return self.mean_rate <= self.wanted_rate
 
+    def label(self, score: float) -> int:
+        """The one verdict: 1 for a score above the threshold, else 0; the score is finite."""
+        return int(score > self.threshold)
+
     def statement(self) -> str:
         """What this calibration promises, for people."""
         lines = [
@@ -199,7 +203,7 @@ def decide(
     # In float64: numpy would round the threshold to a float32 map's type.
     mask = anomaly_map.astype(np.float64) > calibration.threshold
     mask = mask if valid is None else mask & valid
-    if not score > calibration.threshold:
+    if not calibration.label(score):
         return Decision(score, 0, np.zeros_like(mask))
     if not mask.any():
         counted = anomaly_map if valid is None else np.where(valid, anomaly_map, -np.inf)

@@ -4,7 +4,7 @@ from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.reading import read_scan
 from pirn_jax.scans.datasets.registry import (
     DATASETS,
-    Layout,
+    DatasetLayout,
     find_layout,
     list_categories,
     open_dataset,
@@ -15,7 +15,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "Entry",
-    "Layout",
+    "DatasetLayout",
     "Split",
     "choose_shots",
     "find_layout",

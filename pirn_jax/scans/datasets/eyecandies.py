@@ -30,7 +30,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import assemble
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import File, Limits, read_bytes
 from pirn_jax.scans.formats.measurements import back_project, points_in_metres, read_normals
 from pirn_jax.scans.formats.options import Options
@@ -178,4 +178,4 @@ def _points(file: File, info: File, options: Options) -> Float32[np.ndarray, "h 
     return points_in_metres(file, back_project(depth, camera), options)
 
 
-LAYOUT = Layout(open_eyecandies, categories, marks_background=True)
+LAYOUT = DatasetLayout(open_eyecandies, categories, marks_background=True)

@@ -36,7 +36,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import File, Limits
 from pirn_jax.scans.formats.options import NormalFrame, Options, Unit
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
@@ -276,4 +276,4 @@ def _check_same_modalities(entries: list[Entry]) -> None:
             )
 
 
-LAYOUT = Layout(open_folder, categories)
+LAYOUT = DatasetLayout(open_folder, categories)

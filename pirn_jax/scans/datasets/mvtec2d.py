@@ -17,7 +17,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import files_by_stem, split_categories, subfolders
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import File, Limits
 from pirn_jax.scans.formats.options import Options
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
@@ -85,4 +85,4 @@ def _masks(folder: Path, root: Path) -> dict[str, File]:
     }
 
 
-LAYOUT = Layout(open_mvtec2d, split_categories, modalities=("rgb",))
+LAYOUT = DatasetLayout(open_mvtec2d, split_categories, modalities=("rgb",))

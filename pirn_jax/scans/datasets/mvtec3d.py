@@ -27,7 +27,7 @@ from pirn_jax.scans.datasets.listing import (
     subfolders,
 )
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import Limits
 from pirn_jax.scans.formats.options import Options, Unit
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
@@ -109,4 +109,4 @@ def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) 
     return entries
 
 
-LAYOUT = Layout(open_mvtec3d, split_categories)
+LAYOUT = DatasetLayout(open_mvtec3d, split_categories)

@@ -26,7 +26,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import (
     File,
     Limits,
@@ -249,4 +249,4 @@ def _entries(
     return entries
 
 
-LAYOUT = Layout(open_real_iad_d3, categories, marks_background=True, spelled=spelled)
+LAYOUT = DatasetLayout(open_real_iad_d3, categories, marks_background=True, spelled=spelled)

@@ -27,7 +27,7 @@ DATASETS = {
 }
 
 
-class Layout(NamedTuple):
+class DatasetLayout(NamedTuple):
     """A dataset's way of lying in folders.
 
     Attributes:
@@ -53,7 +53,7 @@ class Layout(NamedTuple):
         return tuple(name for name in parameters if name not in ("root", "category"))
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str) -> DatasetLayout:
     """The layout of that name.
 
     Raises:

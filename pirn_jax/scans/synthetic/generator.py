@@ -31,7 +31,7 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError, ConfigError, did_you_mean
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.scan import Scan
 from pirn_jax.scans.synthetic.defects import FLAWS, damage
 from pirn_jax.scans.synthetic.parts import KINDS
@@ -311,4 +311,4 @@ def _check_category(category: str) -> None:
         )
 
 
-LAYOUT = Layout(open_synthetic, lambda _: CATEGORIES, rendered=True)
+LAYOUT = DatasetLayout(open_synthetic, lambda _: CATEGORIES, rendered=True)

@@ -44,7 +44,7 @@ from functools import partial
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.datasets.registry import Layout
+from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats import Options
 
 
@@ -59,7 +59,7 @@ def open_nuts(root, category, *, first=1):
     return Dataset(*(Split(part, reader) for part in splits), name="nuts", category=category)
 
 
-LAYOUT = Layout(open_nuts, lambda root: subfolders(root, root), modalities=("rgb",))
+LAYOUT = DatasetLayout(open_nuts, lambda root: subfolders(root, root), modalities=("rgb",))
 '''
 
 
