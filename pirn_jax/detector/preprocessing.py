@@ -54,19 +54,14 @@ def view_scan(
         BadInputError: a modality of the model is missing, or nothing of the part was measured.
     """
     background = "plane" if config.background == "auto" else config.background
-    settings = Settings(config.geometry_method, background)
-    known = None if scan.xyz is None else prepared.read(scan, settings)
-    if known is None and "normals" in config.modalities and scan.xyz is not None:
-        known = prepare_scan(scan, settings, found)
+    settings, wanted = Settings(config.geometry_method, background), "normals" in config.modalities
+    known = prepared.read(scan, settings)
     if known is None:
-        found = found or choose_object(scan.xyz, scan.valid, background, method=settings.method)
-        pixels, reason, normals = found.object, found.reason, scan.normals
-    else:
-        pixels, reason, normals = known.object, known.reason, known.normals
-    if reason and scan.xyz is not None:
-        _log.warning("%s: %s", scan.key, reason)
-    shown = scan._replace(normals=normals if "normals" in config.modalities else None)
-    views = make_views(shown, config.image_size, pixels)
+        known = prepare_scan(scan, settings, found, normals=wanted)
+    for note in known.notes:
+        _log.warning("%s: %s", scan.key, note)
+    shown = scan._replace(normals=known.normals if wanted else None)
+    views = make_views(shown, config.image_size, known.object)
     if views.ignore is not None:
         views = views._replace(valid=views.valid & ~views.ignore)
     for name in config.modalities:
