@@ -32,3 +32,13 @@ def _forget_programs():
     """Drop what a module compiled: kept, a whole run's programs would take several gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def unchecked():
+    """Types are not checked at run time, as for users: wrong values reach our own messages."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -34,6 +34,7 @@ from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
 from pirn_jax.detector.saving import Stored, load_model, save_model
+from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
 from pirn_jax.geometry import Views

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Self, Unpack
+from typing import Annotated, Unpack
 
 from jax import Array
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class Recipe(TrainingRecipe, MethodSettings):
         MethodSettings.__post_init__(self)
         self.at_least(photometric=0, jitter=0, epochs_all=1)
 
-    def for_detector(self, modalities: tuple[str, ...], solver: str) -> Self:
+    def for_detector(self, modalities: tuple[str, ...], solver: str) -> Recipe:
         """The decoder is built for the detector's streams and solver."""
         return replace(self, decoder=replace(self.decoder, modalities=modalities, solver=solver))
 

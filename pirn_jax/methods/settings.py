@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
@@ -49,7 +49,7 @@ class MethodSettings:
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected {least} or more, got {getattr(self, name)}")
 
-    def for_detector(self, modalities: tuple[str, ...], solver: str) -> Self:
+    def for_detector(self, modalities: tuple[str, ...], solver: str) -> MethodSettings:
         """The same with what a detector says for itself.
 
         Raises:

@@ -183,7 +183,7 @@ def test_the_abstract_parameters_are_those_of_what_is_trained():
 @pytest.mark.parametrize(
     "change", [{"blocks": 3}, {"epochs": 0}, {"mining": -1.0}, {"learning_rate": 0.0}]
 )
-def test_bad_values_are_refused(change):
+def test_bad_values_are_refused(change, unchecked):
     with pytest.raises(ConfigError, match=next(iter(change))):
         replace(InpFormerSettings(), **change)
 
