@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,7 +177,7 @@ def usage_bars(shares: Sequence[float], label: str) -> str:
     return _svg(draw, label)
 
 
-def _svg(draw: Any, label: str) -> str:
+def _svg(draw: Callable[[Any], None], label: str) -> str:
     """Draw on fresh axes and return the element, without header, ids of groups, or fixed style."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
