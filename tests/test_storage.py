@@ -55,9 +55,8 @@ def test_a_file_is_written_replaced_and_readable_by_others(tmp_path):
     write_whole(path, b"two")
     assert path.read_bytes() == b"two"
     assert names(path.parent) == [path.name]
-    plain = tmp_path / "plain"
-    plain.write_bytes(b"")
-    assert path.stat().st_mode == plain.stat().st_mode  # as the user's umask has it
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # by the user's umask
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -170,10 +169,9 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
     fill(tmp_path / "model", "new")
     assert sorted(events[:-1]) == ["a.txt", "new.txt"]
     assert events[-1] == "rename to model"
-    events.clear()
     write_whole(tmp_path / "b.txt", b"b")
-    assert events[0].startswith(".b.txt.")
-    assert events[1:] == ["rename to b.txt"]
+    assert events[-2].startswith(".b.txt.")
+    assert events[-1] == "rename to b.txt"
 
 
 def test_a_kill_at_any_time_leaves_one_whole_state(tmp_path):
@@ -248,7 +246,7 @@ def test_documents_that_are_no_json_object(tmp_path, content, message):
 def test_documents_that_are_missing_or_huge(tmp_path):
     with pytest.raises(BadInputError, match="No such file"):
         read_object(tmp_path / "a.json")
-    (tmp_path / "b.json").write_bytes(b"")
+    (tmp_path / "b.json").touch()
     os.truncate(tmp_path / "b.json", LARGEST_JSON + 1)
     with pytest.raises(BadInputError, match="larger than 64 MiB"):
         read_object(tmp_path / "b.json")
@@ -286,8 +284,8 @@ def test_arrays_come_back_under_any_name_and_in_the_same_bytes(tmp_path, monkeyp
     monkeypatch.setattr(time, "time", lambda: 1.9e9)
     write_arrays(tmp_path / "b.npz", arrays)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    write_arrays(tmp_path / "c.npz", {"a": np.zeros((500, 500))})
-    assert (tmp_path / "c.npz").stat().st_size < 50_000  # compressed
+    write_arrays(tmp_path / "b.npz", {"a": np.zeros((500, 500))})
+    assert (tmp_path / "b.npz").stat().st_size < 50_000  # compressed
 
 
 def test_objects_are_never_pickled(tmp_path):
@@ -365,9 +363,9 @@ def test_a_tree_is_named_by_its_paths_and_comes_back(tmp_path):
 
 
 def test_device_arrays_are_leaves_and_two_of_one_name_are_not_lost():
-    flat = flatten("a", {"b": jnp.arange(3.0)})
-    assert isinstance(flat["a.b"], np.ndarray)
-    np.testing.assert_array_equal(flat["a.b"], [0, 1, 2])
+    leaf = flatten("a", {"b": jnp.arange(3.0)})["a.b"]
+    assert isinstance(leaf, np.ndarray)
+    assert leaf.tolist() == [0, 1, 2]
     with pytest.raises(AssertionError, match=r"two arrays are called x\.a\.b"):
         flatten("x", {"a": {"b": FIELD}, "a.b": FIELD})
 
