@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pirn_jax.errors import BadInputError
 
 LARGEST_JSON = 64 * 2**20
 
-Tree = Mapping[Any, Any]
-"""Arrays in dictionaries in dictionaries; keys are text or numbers."""
+Tree = Mapping[Any, Any]  # not an alias of itself: run-time type checkers follow it one step only
+"""Arrays in dictionaries in dictionaries; keys are text or whole numbers."""
 
 
 @runtime_checkable
@@ -192,7 +193,7 @@ def flatten(prefix: str, tree: Tree) -> dict[str, np.ndarray]:
     """The arrays of a tree by their path, "prefix.layers.0.kernel"."""
     found: dict[str, np.ndarray] = {}
 
-    def keep(name: str, leaf: Any) -> None:
+    def keep(name: str, leaf: ArrayLike) -> None:
         assert name not in found, f"two arrays are called {name}"
         found[name] = np.asarray(leaf)
 
@@ -207,7 +208,7 @@ def unflatten(
 
     Args:
         prefix: as it was given to `flatten`.
-        shapes: a tree whose leaves have a shape: `HasShape`.
+        shapes: the same tree with `HasShape` in place of arrays.
         tensors: arrays by name; others among them are passed over.
         path: the file they came from, for the message.
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.storage import (
@@ -56,9 +55,8 @@ def test_a_file_is_written_replaced_and_readable_by_others(tmp_path):
     write_whole(path, b"two")
     assert path.read_bytes() == b"two"
     assert names(path.parent) == [path.name]
-    plain = tmp_path / "plain"
-    plain.write_bytes(b"")
-    assert path.stat().st_mode == plain.stat().st_mode  # as the user's umask has it
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # by the user's umask
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -152,6 +150,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
     assert names(tmp_path) == ["model"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files: Linux only")
 def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     """A rename may reach the disk before the bytes do, unless they are synced first."""
     events = []
@@ -165,17 +164,14 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
         events.append(f"rename to {Path(target).name}")
         replace(source, target)
 
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("names of open files: Linux only")
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
     fill(tmp_path / "model", "new")
     assert sorted(events[:-1]) == ["a.txt", "new.txt"]
     assert events[-1] == "rename to model"
-    events.clear()
     write_whole(tmp_path / "b.txt", b"b")
-    assert events[0].startswith(".b.txt.")
-    assert events[1:] == ["rename to b.txt"]
+    assert events[-2].startswith(".b.txt.")
+    assert events[-1] == "rename to b.txt"
 
 
 def test_a_kill_at_any_time_leaves_one_whole_state(tmp_path):
@@ -250,8 +246,8 @@ def test_documents_that_are_no_json_object(tmp_path, content, message):
 def test_documents_that_are_missing_or_huge(tmp_path):
     with pytest.raises(BadInputError, match="No such file"):
         read_object(tmp_path / "a.json")
-    with (tmp_path / "b.json").open("wb") as file:
-        file.truncate(LARGEST_JSON + 1)
+    (tmp_path / "b.json").touch()
+    os.truncate(tmp_path / "b.json", LARGEST_JSON + 1)
     with pytest.raises(BadInputError, match="larger than 64 MiB"):
         read_object(tmp_path / "b.json")
 
@@ -288,10 +284,8 @@ def test_arrays_come_back_under_any_name_and_in_the_same_bytes(tmp_path, monkeyp
     monkeypatch.setattr(time, "time", lambda: 1.9e9)
     write_arrays(tmp_path / "b.npz", arrays)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    write_arrays(tmp_path / "c.npz", {"a": np.zeros((500, 500))})
-    assert (tmp_path / "c.npz").stat().st_size < 50_000  # compressed
-    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
-        assert archive.testzip() is None
+    write_arrays(tmp_path / "b.npz", {"a": np.zeros((500, 500))})
+    assert (tmp_path / "b.npz").stat().st_size < 50_000  # compressed
 
 
 def test_objects_are_never_pickled(tmp_path):
@@ -313,7 +307,6 @@ def test_tensors_in_any_memory_order_come_back(tmp_path):
     for name, array in ANY_ORDER.items():
         assert found[name].shape == array.shape
         np.testing.assert_array_equal(found[name], array)
-    assert set(load((tmp_path / "a.safetensors").read_bytes())) == set(ANY_ORDER)
 
 
 def header(document):
@@ -328,25 +321,21 @@ def header(document):
         b"nothing of the kind",
         (2**62).to_bytes(8, "little") + b"{}",
         header({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}) + bytes(8),
-        header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 16]}})
-        + bytes(16),
+        header({"a": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 16]}}) + bytes(16),
         header({"a": {"dtype": "PICKLE", "shape": [4], "data_offsets": [0, 16]}}) + bytes(16),
         header({"a": {"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}}) + bytes(16),
     ],
     ids=["empty", "words", "endless", "cut", "overflow", "unknown type", "no type of numpy"],
 )
-def test_damaged_tensor_files(tmp_path, content):
+def test_tensor_files_that_are_damaged_missing_or_a_folder(tmp_path, content):
+    for wrong in (tmp_path / "nothing.safetensors", tmp_path):
+        with pytest.raises(BadInputError, match="cannot be read"):
+            read_tensors(wrong)
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(BadInputError) as caught:
         read_tensors(path)
     assert caught.value.path == str(path)
-
-
-def test_a_tensor_file_that_is_missing_or_a_folder(tmp_path):
-    for path in (tmp_path / "nothing.safetensors", tmp_path):
-        with pytest.raises(BadInputError, match="cannot be read"):
-            read_tensors(path)
 
 
 TREE = {
@@ -373,13 +362,10 @@ def test_a_tree_is_named_by_its_paths_and_comes_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, TREE)
 
 
-def test_device_arrays_are_leaves_too():
-    flat = flatten("a", {"b": jnp.arange(3.0)})
-    assert isinstance(flat["a.b"], np.ndarray)
-    np.testing.assert_array_equal(flat["a.b"], [0, 1, 2])
-
-
-def test_two_arrays_of_one_name_are_not_lost():
+def test_device_arrays_are_leaves_and_two_of_one_name_are_not_lost():
+    leaf = flatten("a", {"b": jnp.arange(3.0)})["a.b"]
+    assert isinstance(leaf, np.ndarray)
+    assert leaf.tolist() == [0, 1, 2]
     with pytest.raises(AssertionError, match=r"two arrays are called x\.a\.b"):
         flatten("x", {"a": {"b": FIELD}, "a.b": FIELD})
 

@@ -199,7 +199,7 @@ def tiff_bytes(
     rows = rows or height
     strips = [body[i : i + rows * row_bytes] for i in range(0, len(body), rows * row_bytes)]
     if compression == "deflate":
-        strips = [zlib.compress(strip) for strip in strips]
+        strips = [zlib.compress(strip, 1) for strip in strips]
     if compression == "lzw":
         packed = []
         for strip in strips:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.scans.formats.files import Limits
 from pirn_jax.scans.formats.registration import CameraCalibration, Intrinsics
 
@@ -40,11 +40,6 @@ class Options:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.unit not in ("m", "mm", "auto"):
-            raise ConfigError(f"unit must be m, mm or auto, got {self.unit!r}")
-        if self.normal_frame not in TO_CAMERA:
-            raise ConfigError(
-                f"normal_frame must be one of {', '.join(TO_CAMERA)}, got {self.normal_frame!r}"
-            )
+        check_choices(self)
         if self.scale is not None and not 0.01 <= self.scale <= 100:
             raise ConfigError(f"scale must be between 0.01 and 100, got {self.scale!r}")

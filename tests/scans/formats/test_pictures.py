@@ -1,5 +1,6 @@
 """Photographs, masks and normal maps in every pixel format that has one meaning."""
 
+import inspect
 import zlib
 
 import numpy as np
@@ -151,3 +152,17 @@ def test_wrong_options_and_roles_are_named(tmp_path):
         read_scan({})
     with pytest.raises(ConfigError, match="scale must be"):
         Options(scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"unit": "cm"}, "unit: expected one of m, mm, auto; got 'cm'"),
+        ({"normal_frame": "open_gl"}, "did you mean 'opengl'"),
+    ],
+)
+def test_options_outside_their_choices_are_refused(option, message):
+    unchecked = object.__new__(Options)  # without the suite's type checks, as users have it
+    vars(unchecked).update({**vars(Options()), **option})
+    with pytest.raises(ConfigError, match=message):
+        inspect.unwrap(Options.__post_init__)(unchecked)

@@ -40,7 +40,9 @@ def files(folder):
     Image.fromarray(normals).save(folder / "normals.png", compress_level=1)
     np.save(folder / "points.npy", xyz)
     np.save(folder / "double.npy", xyz.astype(np.float64))
-    with zipfile.ZipFile(folder / "points.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(
+        folder / "points.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+    ) as archive:
         archive.write(folder / "points.npy", "xyz.npy")
     for compression in ("none", "deflate", "lzw"):
         data = layouts.tiff_bytes(xyz, compression, rows=100)

@@ -38,7 +38,6 @@ def zeros_deflated(size):
 assert zlib.decompress(zeros_deflated(3 << 20)) == bytes(3 << 20)
 
 SOUND_PNG = encoded(layouts.photograph(), "PNG")
-assert png()  # the writer itself is sound, see test_hostile
 
 for at in cuts(SOUND_PNG):
     one_file(f"png cut at {at}", "rgb", "a.png", SOUND_PNG[:at])
