@@ -20,12 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 
-from benchmarks.measure import RESULTS, bars, environment, interleaved, write
-from benchmarks.peers import decoder_peers
+from bench.measure import RESULTS, bars, environment, interleaved, write
+from bench.peers import decoder_peers
 from pirn_jax.decoder import Tokens, create_decoder, merge, split
 from pirn_jax.decoder.reconstruction import head_count
 from pirn_jax.recipes import RECIPES, DecoderConfig

@@ -28,16 +28,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import numpy as np
 
-from benchmarks import other_systems
-from benchmarks.flops import PAPER_G, by_formula, by_xla, xla_flops
-from benchmarks.measure import RESULTS, bars, environment, interleaved, show, write
-from benchmarks.pair import Pair, build
-from benchmarks.peers import decoder_peers, pair_peers
+from bench import other_systems
+from flops import PAPER_G, by_formula, by_xla, xla_flops
+from bench.measure import RESULTS, bars, environment, interleaved, show, write
+from bench.pair import Pair, build
+from bench.peers import decoder_peers, pair_peers
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.encoder import encoder_config
 from pirn_jax.errors import MissingDependencyError

@@ -22,14 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.measure import RESULTS, environment, interleaved, lines, show, write
-from benchmarks.pair import build, decoder_config, random_decoder
+from bench.measure import RESULTS, environment, interleaved, lines, show, write
+from bench.pair import build, decoder_config, random_decoder
 from pirn_jax.decoder import Tokens, merge
 from pirn_jax.encoder import encoder_config, load_encoder
 from pirn_jax.training.step import skeleton

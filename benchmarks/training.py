@@ -30,14 +30,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import RESULTS, environment, interleaved, write
-from benchmarks.peers import shared_reference
+from bench.measure import RESULTS, environment, interleaved, write
+from bench.peers import shared_reference
 from pirn_jax.recipes import RECIPES, DecoderConfig
 from pirn_jax.training import Features, Job, train, use_compilation_cache
 from pirn_jax.training.loop import epoch_order
@@ -181,7 +179,7 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
         import torch.nn.functional as F
     except ImportError:
         return {}
-    from benchmarks import reference_torch
+    from bench import reference_torch
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -12,10 +12,10 @@ import pytest
 
 from experiments import all as everything
 from experiments import paper, sheet, table04
-from experiments.options import Options
-from experiments.sheet import Figure, Line, Sheet
-from experiments.table import plan
-from experiments.table02 import TABLE
+from harness.options import Options
+from harness.sheet import Figure, Line, Sheet
+from harness.table import plan
+from table02 import TABLE
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
 
