@@ -12,7 +12,6 @@ the result as it is, which is what runs; `equations` has them as the paper write
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 import time
 import warnings
 from dataclasses import dataclass

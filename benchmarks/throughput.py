@@ -12,16 +12,15 @@ than `--seconds`.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from flops import by_formula
 from bench.measure import RESULTS, environment, interleaved, lines, write
 from bench.pair import build
+from flops import by_formula
 
 SIDE = 4096
 

@@ -12,7 +12,6 @@ iterations on 20 different clustered costs: what "balanced" means in practice.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from functools import partial
 from pathlib import Path

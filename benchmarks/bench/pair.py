@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pirn_jax.config import Config
+from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens, create_decoder, split
-from pirn_jax.detector import PIRN
+from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector.inference import programs
 from pirn_jax.encoder import Encoder
-from pirn_jax.judging import open_encoder, programs
-from pirn_jax.recipes import find_recipe
+
+RECIPES = ("paper", "default")
 
 
 class Pair(NamedTuple):
@@ -61,7 +64,7 @@ def build(
     *,
     image_size: int = 224,
     known: Encoder | None = None,
-    change: tuple[str, ...] = (),
+    change: Mapping[str, object] | None = None,
 ) -> Pair:
     """A pair of that encoder and recipe.
 
@@ -72,7 +75,7 @@ def build(
         runtime: of the encoder.
         image_size: side of the pictures.
         known: the encoder, where another pair has loaded it.
-        change: fields of the recipe, name=value.
+        change: of the settings, by dotted name: {"decoder.prototypes": 50}.
     """
     config = Config(
         encoder=encoder,
@@ -81,27 +84,31 @@ def build(
         dtype=dtype,
         runtime=runtime,
         image_size=image_size,
-        change=change,
+        geometry="grid",
     )
+    config = with_settings(config, change or {})
     model = PIRN(config, encoder=known or open_encoder(config))
-    network, decoder = model.encoder, config.resolved_recipe().decoder
+    network, decoder = model.encoder, config.settings.decoder
     tokens, width = network.grid[0] * network.grid[1], network.config.width
     parameters, statistics = random_decoder(decoder, tokens, width)
     model._parameters, model._statistics = parameters, statistics
-    program, _ = programs(network, model._method(), config.modalities, config.top_share)
+    program, _ = programs(network, model._method(), config.modalities, config.settings.top)
     given = (network.parameters, parameters, statistics)
     return Pair(model, network, program, given)
 
 
-def random_decoder(config: Any, tokens: int, width: int) -> tuple[Any, Any]:
+def random_decoder(config: DecoderConfig, tokens: int, width: int) -> tuple[Any, Any]:
     """Parameters and statistics of a decoder, on the device."""
     raw = jax.random.normal(jax.random.key(0), (2, 4, tokens, width))
-    _, parameters, statistics = split(
-        create_decoder(config, Tokens(raw[0], raw[1]), jax.random.key(1))
-    )
+    _, parameters, statistics = split(create_decoder(config, all_valid(raw), jax.random.key(1)))
     return jax.tree.map(jnp.asarray, (parameters, statistics))
 
 
-def decoder_config(recipe: str, **changes: Any) -> Any:
+def all_valid(values: jax.Array) -> Tokens:
+    """Tokens (M, B, N, C), every one of them of the object."""
+    return Tokens(values, jnp.ones(values.shape[1:3], bool))
+
+
+def decoder_config(recipe: str, **changes: Any) -> DecoderConfig:
     """The decoder of a recipe, with fields changed."""
-    return find_recipe(recipe, **changes).decoder
+    return replace(Config(recipe=recipe).settings.decoder, **changes)

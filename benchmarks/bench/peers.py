@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.pair import RECIPES
 from pirn_jax.encoder import encoder_config
-from pirn_jax.recipes import RECIPES
 
 
 def shared_reference() -> Any:
     """The module `torch_pirn.py`, None where PIRN_SHARED does not hold it."""
-    root = Path(os.environ.get("PIRN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    root = Path(os.environ.get("PIRN_SHARED", Path(__file__).resolve().parents[3] / "shared"))
     path = root / "reference" / "torch_pirn.py"
     spec = importlib.util.spec_from_file_location("torch_pirn", path) if path.is_file() else None
     if spec is None or spec.loader is None:

@@ -18,8 +18,8 @@ from pirn_jax.storage import write_whole
 
 HEADS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_0.3": "AUPRO@30 %", "i_f1max": "F1max"}
 GENERATED = (
-    "**GENERATED DATA.** These figures are of parts drawn by "
-    "`pirn_jax.scans.synthetic.generator`, not of the paper's dataset: a difference to the paper says nothing about either."
+    "**GENERATED DATA.** These figures are of parts drawn by `pirn_jax.scans.synthetic.generator`, "
+    "not of the paper's dataset: a difference to the paper says nothing about either."
 )
 DEMO = (
     "**DEMO ENCODER.** Its weights are random: it knows nothing, and the figures show that the "

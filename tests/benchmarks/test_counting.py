@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flops import by_formula, xla_flops
 from bench.measure import interleaved
+from flops import by_formula, xla_flops
 from tables import BEGIN, END, rewritten, section
 
 N = 16

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,19 +14,21 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runner
+from harness import runner
 from harness.arrays import pack, unpack
 from harness.bootstrap import figures_of, plain_figures
-from harness.jobs import Job, describe, grid, identity, name_of, open_job
 from harness.evaluation import evaluation_of
-from pirn_jax.config import Config
+from harness.jobs import Job, describe, grid, identity, name_of, open_job
+from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import PIRN
 from pirn_jax.errors import BadInputError, ConfigError
 
-SMALL = ("epochs=2", "layers=1", "iterations=5")
-CONFIG = Config(encoder="demo", image_size=70, recipe="paper", change=SMALL)
+SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5}
+CONFIG = with_settings(
+    Config(encoder="demo", image_size=70, recipe="paper", geometry="grid"), SMALL
+)
 DATA = (("size", 96), ("test", 8), ("train", 4))
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -150,13 +153,13 @@ def test_what_defines_a_job_names_it():
     job = Job(CONFIG, "biscuit", options=DATA)
     same = [
         dataclasses.replace(job, tags={"row": "mine"}),
-        dataclasses.replace(job, config=dataclasses.replace(CONFIG, change=(*SMALL, "context=ot"))),
+        dataclasses.replace(job, config=with_settings(CONFIG, {"decoder.context": "ot"})),
         dataclasses.replace(job, config=dataclasses.replace(CONFIG, background="plane")),
     ]
     other = [
         dataclasses.replace(job, draw=1),
         dataclasses.replace(job, config=dataclasses.replace(CONFIG, seed=1)),
-        dataclasses.replace(job, config=dataclasses.replace(CONFIG, change=("epochs=3",))),
+        dataclasses.replace(job, config=with_settings(CONFIG, {"epochs": 3})),
         dataclasses.replace(job, config=dataclasses.replace(CONFIG, modalities=("rgb",))),
         dataclasses.replace(job, shots=2),
         dataclasses.replace(job, options=(("size", 96), ("test", 9))),
@@ -206,18 +209,18 @@ def test_a_sweep_killed_ten_times_loses_no_job(tmp_path):
     """SIGKILL at some moment of each run; what is there can always be read, and all gets there."""
     script = tmp_path / "sweep.py"
     script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from tests.experiments.test_runner import CONFIG, DATA\n"
+        "from tests.experiments.harness.test_runner import CONFIG, DATA\n"
         "from harness.runner import grid, run\n"
         "jobs = grid([CONFIG], ['biscuit', 'rope'], shots=[2], draws=range(2), options=DATA)\n"
         f"run(jobs, Path({str(tmp_path / 'out')!r}), cache={str(tmp_path / 'cache')!r})\n"
     )
     random, kills = np.random.default_rng(0), 0
+    places = [str(ROOT), str(ROOT / "experiments"), os.environ.get("PYTHONPATH", "")]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     for _ in range(60):
         process = subprocess.Popen(
-            [sys.executable, str(script)], cwd=ROOT, stderr=subprocess.DEVNULL
+            [sys.executable, str(script)], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + (random.uniform(2, 10) if kills < 10 else 600)
         while process.poll() is None and time.monotonic() < deadline:
@@ -240,7 +243,7 @@ def test_a_cluster_is_given_every_job_once(jobs, tmp_path, monkeypatch):
     """Through a stand-in for submitit that runs nothing."""
     from types import SimpleNamespace
 
-    from experiments import slurm
+    from harness import slurm
 
     given = {}
 
@@ -255,11 +258,22 @@ def test_a_cluster_is_given_every_job_once(jobs, tmp_path, monkeypatch):
             assert function is slurm.work
             return list(zip(*arguments, strict=True))
 
+    monkeypatch.setenv("PYTHONPATH", "mine")
     monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=AutoExecutor))
     configs = [CONFIG, dataclasses.replace(CONFIG, modalities=("rgb",))]
     whole = [*jobs, *grid(configs[1:], ["biscuit"], shots=[2], draws=range(2), options=DATA)]
     parts = slurm.submit(whole, tmp_path, parts=3, timeout_min=5)
     assert given == {"folder": str(tmp_path / "slurm"), "timeout_min": 5}
+    # Workers unpickle `harness.slurm.work` by its name, and so must find it.
+    found = os.environ["PYTHONPATH"].split(os.pathsep)
+    assert found == [str(ROOT / "experiments"), "mine"]
+    name = f"{slurm.work.__module__}.{slurm.work.__qualname__}"
+    subprocess.run(
+        [sys.executable, "-c", "import pkgutil, sys; pkgutil.resolve_name(sys.argv[1])", name],
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*found, str(ROOT)])},
+    )
     assert sorted(describe(job) for part, _, _ in parts for job in part) == sorted(
         describe(job) for job in whole
     )

@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from harness.jobs import Job
+from pirn_jax.config import Config
 from recipe_study.rows import GENERATED
 from recipe_study.shortcuts import auroc_of_border, border_colour, border_figures
-from pirn_jax.config import Config
 
 
 def test_the_border_alone_is_looked_at():

@@ -2,18 +2,28 @@
 
 import json
 import re
+import subprocess
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import recipe, recipe_analysis
-from harness.token_store import Truth
-from harness.jobs import Job
+from harness.changes import changes_of
 from harness.evaluation import evaluation_of
+from harness.jobs import Job
+from harness.runner import Result
+from pirn_jax.detector import Inference, Truth
+from pirn_jax.geometry.views import fit_frame
+from pirn_jax.metrics import evaluate_maps, image_metrics
+from pirn_jax.scans.synthetic.generator import HELD_OUT, open_synthetic
+from pirn_jax.storage import read_object
+from recipe_study import analysis, command
 from recipe_study.analysis import choose, quality, record
 from recipe_study.cells import Analysis, Cell, mean_of
+from recipe_study.evaluation import evaluate_for_study
 from recipe_study.report import BEGIN, END, conclusions, write_report
 from recipe_study.rows import (
     BASELINES,
@@ -25,15 +35,9 @@ from recipe_study.rows import (
     POOLS,
     QUESTIONS,
     REAL,
-    Row,
+    Variant,
 )
 from recipe_study.study import Study, run_main, run_selection
-from harness.runner import Result
-from recipe_study.evaluation import judge_for_study
-from pirn_jax.geometry.views import fit_frame
-from pirn_jax.judging import Outcome
-from pirn_jax.metrics import evaluate_maps, image_metrics
-from pirn_jax.scans.synthetic.generator import HELD_OUT, open_synthetic
 
 ROWS = [
     *CANDIDATES,
@@ -42,14 +46,17 @@ ROWS = [
     *(row for rows in QUESTIONS.values() for row in rows),
 ]
 SIDE = 32
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def options(**changes) -> Namespace:
-    found = recipe.parse(["--grid", "tiny", "--encoder", "demo", "--data-root", "somewhere"])
+    found = command.parse(["--grid", "tiny", "--encoder", "demo", "--data-root", "somewhere"])
     return Namespace(**vars(found) | changes)
 
 
-def outcome_of(key: str, defect: str, strength: float, noise_seed: str) -> tuple[Outcome, Truth]:
+def inference_of(
+    key: str, defect: str, strength: float, noise_seed: str
+) -> tuple[Inference, Truth]:
     """A map with noise of its own and a defect that shows by so much."""
     rng = np.random.default_rng(list(noise_seed.encode() + key.encode()))
     mask = np.zeros((SIDE, SIDE), bool)
@@ -58,7 +65,7 @@ def outcome_of(key: str, defect: str, strength: float, noise_seed: str) -> tuple
     fused = rng.random((SIDE, SIDE)).astype(np.float32) + strength * mask.astype(np.float32)
     bad = int(defect != "good")
     truth = Truth(key, bad, defect, mask, None, fit_frame((SIDE, SIDE), (SIDE, SIDE)))
-    return Outcome(float(fused.max()), fused, {"rgb": fused}, None), truth
+    return Inference(float(fused.max()), fused, fused[None], None), truth
 
 
 class Invented(Study):
@@ -79,8 +86,8 @@ class Invented(Study):
             else:
                 scans = [(f"{k}", "good" if k < 6 else "hole") for k in range(12)]
             noise = f"{job.category}{job.draw}"
-            pairs = [outcome_of(key, defect, strength, noise) for key, defect in scans]
-            document = judge_for_study([o for o, _ in pairs], [t for _, t in pairs])
+            pairs = [inference_of(key, defect, strength, noise) for key, defect in scans]
+            document = evaluate_for_study(*zip(*pairs, strict=True), modalities=("rgb",))
             self._found[job] = Result(job, json.loads(json.dumps(document)))
 
 
@@ -100,8 +107,8 @@ def test_what_cannot_be_chosen_keeps_a_part_of_the_papers_system_out():
     for row in CANDIDATES:
         config = Study(options(), [REAL[0]]).config(row, REAL[0], 224)
         assert config is not None
-        decoder = config.resolved_recipe().decoder
-        assert decoder.modalities == ("rgb", "normals")
+        decoder = config.settings.decoder
+        assert config.modalities == ("rgb", "normals")
         assert decoder.communicate, row.name
         assert decoder.assignment == "ot", row.name
         assert decoder.context == "ot", row.name
@@ -120,11 +127,11 @@ def test_sets_that_choose_nothing_and_pools_of_known_sets():
 
 
 def test_what_is_kept_gives_the_figures_of_the_maps():
-    pairs = [outcome_of(f"{k}", "good" if k < 5 else "hole", 0.4, "a") for k in range(11)]
-    document = judge_for_study([o for o, _ in pairs], [t for _, t in pairs])
+    pairs = [inference_of(f"{k}", "good" if k < 5 else "hole", 0.4, "a") for k in range(11)]
+    document = evaluate_for_study(*zip(*pairs, strict=True), modalities=("rgb",))
     masks = [t.mask for _, t in pairs]
-    exact = evaluate_maps([o.fused for o, _ in pairs], masks)
-    exact |= image_metrics([o.score for o, _ in pairs], [t.label for _, t in pairs])
+    exact = evaluate_maps([i.fused for i, _ in pairs], masks)
+    exact |= image_metrics([i.score for i, _ in pairs], [t.label for _, t in pairs])
     for name, value in document["figures"].items():
         assert value == pytest.approx(exact[name], abs=2e-3)
     # The defects lie in the middle: with them cut out, what is left is noise as in good scans.
@@ -163,8 +170,8 @@ def memory_by_set(job: Job) -> float:
     """One memory is right on tire alone, another everywhere but there."""
     if job.config.method != "memory":
         return 0.5
-    raw = not job.config.change
-    centred = job.config.change == ("centre_image=True",)
+    raw = not changes_of(job.config)
+    centred = changes_of(job.config) == (("centre_image", True),)
     if job.category == "tire":
         return 0.9 if raw else 0.1
     return 0.6 if centred else 0.3
@@ -187,7 +194,7 @@ def test_an_option_is_chosen_without_the_set_it_is_reported_on():
 
 def test_both_views_of_the_road_are_left_out_together():
     def strength(job: Job) -> float:
-        raw = job.config.method == "memory" and not job.config.change
+        raw = job.config.method == "memory" and not changes_of(job.config)
         return 0.9 if raw and job.category == "road" else 0.3 if raw else 0.4
 
     study = Invented(options(rows=["K = 50"]), SETS, strength=strength)
@@ -207,15 +214,15 @@ def made(tmp_path_factory):
 
     def strength(job: Job) -> float:
         if job.config.method != "pirn":
-            return {"memory": 0.25, "subspace": 0.15, "inp_former": 0.1}[job.config.method]
+            return {"memory": 0.25, "subspace": 0.15, "inp-former": 0.1}[job.config.method]
         if job.config.recipe == "paper":
             return 0.0
-        return 0.2 if "assignment=softmax" in job.config.change else 0.35
+        return 0.2 if job.config.settings.decoder.assignment == "softmax" else 0.35
 
     with pytest.MonkeyPatch.context() as patch:
         nothing = {"border distance": 0.5, "border oracle": 0.55}
-        patch.setattr(recipe_analysis, "border_figures", lambda *_: dict(nothing))
-        patch.setattr(recipe_analysis, "start_caches", lambda _: None)
+        patch.setattr(analysis, "border_figures", lambda *_: dict(nothing))
+        patch.setattr(analysis, "start_caches", lambda _: None)
         study = Invented(
             options(rows=["softmax for BPA", "normals alone", "K = 50"]), SETS, strength=strength
         )
@@ -260,13 +267,13 @@ def test_larger_pictures_repeat_the_comparison_on_real_sets():
     study = Invented(options(image_size=[224, 448]), SETS, strength=lambda _: 0.3)
     run_main(study, {s: dict.fromkeys(study.sets, r[0]) for s, r in study.systems.items()})
     larger = [job for job in study.asked if job.config.image_size == 448]
-    assert {job.config.method for job in larger} == {"pirn", *BASELINES}
+    assert {job.config.method for job in larger} == {"pirn", "memory", "subspace", "inp-former"}
     assert {job.shots for job in larger} == {5}
     for method in ("pirn", "memory"):
         assert {job.category for job in larger if job.config.method == method} == {
             one.place for one in SETS if not one.generated
         }
-    slow = [job for job in larger if job.config.method == "inp_former"]
+    slow = [job for job in larger if job.config.method == "inp-former"]
     assert {(job.category, job.draw) for job in slow} == {("road", 0)}
 
 
@@ -294,7 +301,7 @@ def test_kinds_of_defect_are_listed_apart(made):
 def test_the_page_is_written_from_the_record_and_keeps_what_was_typed(made, tmp_path):
     _, found = made
     page = tmp_path / "RECIPE.md"
-    write_report(found, recipe.__doc__, page, tmp_path / "results")
+    write_report(found, command.__doc__, page, tmp_path / "results")
     text = page.read_text()
     assert "Not written yet." in text
     for part in ("Leave one set out", "softmax for BPA", "*RGB + geometry*", "rope (generated)"):
@@ -316,7 +323,7 @@ def test_the_page_is_written_from_the_record_and_keeps_what_was_typed(made, tmp_
         assert picture.stat().st_size < 200_000
     own = "Default wins.\n\n- because | of this"
     page.write_text(text.replace("Not written yet.", own))
-    write_report(found, recipe.__doc__, page, tmp_path / "results")
+    write_report(found, command.__doc__, page, tmp_path / "results")
     again = page.read_text()
     assert conclusions(again) == own
     assert again == text.replace("Not written yet.", own)
@@ -326,18 +333,18 @@ def test_the_page_is_written_from_the_record_and_keeps_what_was_typed(made, tmp_
 
 def test_rows_that_are_default_are_said_to_be(made):
     study, _ = made
-    width = str(study.config(DEFAULT, REAL[0], 224).resolved_recipe().decoder.prototypes)
-    same = Row("the same", (f"prototypes={width}",))
-    assert recipe_analysis._same_recipe(study, same, REAL[0])
-    assert not recipe_analysis._same_recipe(study, Row("other", ("prototypes=3",)), REAL[0])
+    width = study.config(DEFAULT, REAL[0], 224).settings.decoder.prototypes
+    same = Variant("the same", {"decoder.prototypes": width})
+    assert analysis._same_recipe(study, same, REAL[0])
+    assert not analysis._same_recipe(study, Variant("other", {"decoder.prototypes": 3}), REAL[0])
 
 
 def test_a_cell_that_was_not_run_is_none(made):
     study, _ = made
-    analysis = Analysis(study)
+    cells = Analysis(study)
     road = study.sets["road"]
-    assert analysis.cell(Row("never", ("prototypes=3",)), road, 1) is None
-    assert analysis.cell(DEFAULT, road, 99) is None
+    assert cells.cell(Variant("never", {"decoder.prototypes": 3}), road, 1) is None
+    assert cells.cell(DEFAULT, road, 99) is None
 
 
 @pytest.fixture
@@ -367,13 +374,36 @@ def test_the_command_runs_the_study_and_goes_on_where_it_was(tmp_path, capsys):
     words += ["--rows", "softmax for BPA", "--out", str(tmp_path / "out")]
     words += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
     words += ["--report", str(tmp_path / "RECIPE.md")]
-    recipe.main(words)
+    command.main(words)
     capsys.readouterr()
     first = (tmp_path / "results" / "recipe.json").read_bytes()
     text = (tmp_path / "RECIPE.md").read_text()
     assert "Demo weights" in text
     assert "softmax for BPA" in text
-    recipe.main(words)  # everything is there
+    command.main(words)  # everything is there
     assert "0 to do" in capsys.readouterr().err
     assert (tmp_path / "results" / "recipe.json").read_bytes() == first
     assert (tmp_path / "RECIPE.md").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["experiments/recipe_study"], ["-m", "experiments.recipe_study"]],
+    ids=["folder", "module"],
+)
+def test_the_command_starts_from_a_bare_checkout(words):
+    done = subprocess.run(
+        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--report-only" in done.stdout
+
+
+def test_the_committed_record_makes_the_committed_page(tmp_path):
+    """What older code stored is read by the code there is."""
+    stored = read_object(ROOT / "experiments" / "results" / "recipe.json")
+    page = tmp_path / "RECIPE.md"
+    committed = (ROOT / "experiments" / "RECIPE.md").read_text()
+    page.write_text(committed)
+    write_report(stored, command.__doc__ or "", page, tmp_path / "results")
+    assert page.read_text() == committed
