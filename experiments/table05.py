@@ -15,7 +15,7 @@ TABLE = Table(
     5,
     "number of prototypes K",
     tuple(
-        TableRow(f"K = {count}", {"decoder.prototypes": count}, shots=0, paper=figures)
+        TableRow(f"K = {count}", {"decoder.prototypes": int(count)}, shots=0, paper=figures)
         for count, figures in TABLE5.items()
     ),
 )

@@ -15,7 +15,7 @@ TABLE = Table(
     6,
     "number of decoder layers L",
     tuple(
-        TableRow(f"L = {count}", {"decoder.layers": count}, paper=figures)
+        TableRow(f"L = {count}", {"decoder.layers": int(count)}, paper=figures)
         for count, figures in TABLE6.items()
     ),
 )
