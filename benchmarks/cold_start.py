@@ -21,8 +21,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 KINDS = ("none", "empty", "filled")
 
 
@@ -38,9 +36,9 @@ def start(folder: str, cache: str) -> None:
     done("import pirn_jax")
     detector = pirn_jax.PIRN  # loads on first use
     done("import the detector")
+    from pirn_jax.scans.datasets.reading import read_scan
     from pirn_jax.scans.formats.files import File
     from pirn_jax.scans.formats.options import Options
-    from pirn_jax.scans.datasets.reading import read_scan
     from pirn_jax.training import use_compilation_cache
 
     if cache:
@@ -66,9 +64,9 @@ def main() -> None:
     if arguments.start:
         start(*arguments.start)
         return
-    from benchmarks.latency import write_files
-    from benchmarks.measure import RESULTS, bars, environment, write
-    from benchmarks.pair import build
+    from bench.measure import RESULTS, bars, environment, write
+    from bench.pair import build
+    from latency import write_files
 
     target = arguments.json or RESULTS / "cold_start.json"
     encoder = "vit-tiny-16" if arguments.quick else "dinov2-base"

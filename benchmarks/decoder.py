@@ -16,19 +16,17 @@ projection into values). XLA's own count takes a loop once, whatever its trips.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 
-from benchmarks.measure import RESULTS, bars, environment, interleaved, write
-from benchmarks.peers import decoder_peers
-from pirn_jax.decoder import Tokens, create_decoder, merge, split
+from bench.measure import RESULTS, bars, environment, interleaved, write
+from bench.pair import RECIPES, all_valid, decoder_config
+from bench.peers import decoder_peers
+from pirn_jax.decoder import create_decoder, merge, split
+from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.decoder.reconstruction import head_count
-from pirn_jax.recipes import RECIPES, DecoderConfig
 
 N, C = 256, 768
 
@@ -88,8 +86,7 @@ def floor(config: DecoderConfig, batch: int) -> Any:
 def ours(recipe: str, batch: int) -> tuple[Any, dict[str, float]]:
     """The forward pass, diagnostics included, and its cost as XLA counts it."""
     raw = jax.random.normal(jax.random.key(0), (2, batch, N, C))
-    tokens = Tokens(raw[0], raw[1])
-    config = RECIPES[recipe].decoder
+    tokens, config = all_valid(raw), decoder_config(recipe)
     graph, parameters, statistics = split(create_decoder(config, tokens, jax.random.key(1)))
     compiled = (
         jax.jit(lambda p, t: merge(graph, p, statistics)(t)).lower(parameters, tokens).compile()
@@ -118,10 +115,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "decoder.json")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"environment": environment(), "flops_g": {}, "forward": {}}
-    for recipe, settings in RECIPES.items():
+    for recipe in RECIPES:
+        config = decoder_config(recipe)
         result["flops_g"][recipe] = {
-            "equations": flops(settings.decoder, executed=False),
-            "executed": flops(settings.decoder, executed=True),
+            "equations": flops(config, executed=False),
+            "executed": flops(config, executed=True),
         }
         for count, parts in result["flops_g"][recipe].items():
             print(f"{recipe:8} {count:10} {parts['total']:7.2f} GFLOPs", end="   ")
@@ -129,10 +127,10 @@ def main() -> None:
     ratios: dict[str, dict[str, float]] = {"median_ms": {}, "min_ms": {}, "cpu_ms": {}}
     for batch in (1,) if arguments.quick else (1, 8):
         tasks: dict[str, Any] = {}
-        for recipe, settings in RECIPES.items():
+        for recipe in RECIPES:
             tasks[f"ours {recipe}"], counted = ours(recipe, batch)
             result["flops_g"][recipe].update(counted)
-            tasks[f"floor {recipe}"] = floor(settings.decoder, batch)
+            tasks[f"floor {recipe}"] = floor(decoder_config(recipe), batch)
         tasks |= torch_decoders(batch)
         times = interleaved(tasks, 15 if arguments.quick else 60, seconds=60)
         result["forward"][f"batch {batch}"] = times

@@ -12,19 +12,16 @@ the result as it is, which is what runs; `equations` has them as the paper write
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
-from benchmarks import decoder as decoder_benchmark
-from benchmarks.measure import RESULTS, bars, environment, write
-from benchmarks.pair import Pair, build, decoder_config
+import decoder as decoder_benchmark
+from bench.measure import RESULTS, bars, environment, write
+from bench.pair import Pair, build, decoder_config
 from pirn_jax.encoder import encoder_config
 
 PAPER_G = 103.36

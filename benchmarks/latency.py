@@ -28,24 +28,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import numpy as np
 
-from benchmarks import other_systems
-from benchmarks.flops import PAPER_G, by_formula, by_xla, xla_flops
-from benchmarks.measure import RESULTS, bars, environment, interleaved, show, write
-from benchmarks.pair import Pair, build
-from benchmarks.peers import decoder_peers, pair_peers
-from pirn_jax.decoder import Tokens, merge
+from bench import other_systems
+from bench.measure import RESULTS, bars, environment, interleaved, show, write
+from bench.pair import Pair, all_valid, build
+from bench.peers import decoder_peers, pair_peers
+from flops import PAPER_G, by_formula, by_xla, xla_flops
+from pirn_jax.decoder import merge
 from pirn_jax.encoder import encoder_config
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.geometry import choose_object, make_views, surface_normals
 from pirn_jax.scans import Scan
+from pirn_jax.scans.datasets.reading import read_scan
 from pirn_jax.scans.formats.files import File
 from pirn_jax.scans.formats.options import Options
-from pirn_jax.scans.datasets.reading import read_scan
 from pirn_jax.scans.synthetic.generator import render
 from pirn_jax.scoring import score_tokens
 from pirn_jax.training.step import skeleton
@@ -99,15 +97,14 @@ def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
     _, parameters, statistics = pair.given
     stacked = jax.device_put(pair.pictures().reshape(-1, *network.image_size, 3))
     tokens = jax.block_until_ready(network(stacked))
-    given = Tokens(tokens[:1], tokens[1:])
-    graph, _, _ = skeleton(pair.model.config.resolved_recipe().decoder, network.config.width)
+    given = all_valid(tokens[:, None])
+    graph, _, _ = skeleton(pair.model.config.settings.decoder, network.config.width)
     decode = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
     rebuilt = decode(parameters, statistics, given)
 
     @jax.jit
-    def heatmap(target: Tokens, rgb: jax.Array, depth: jax.Array) -> Any:
-        before = {"rgb": target.rgb, "normals": target.normals}
-        after = {"rgb": rgb, "normals": depth}
+    def heatmap(target: jax.Array, values: jax.Array) -> Any:
+        before, after = (dict(zip(("rgb", "normals"), x, strict=True)) for x in (target, values))
         return score_tokens(before, after, network.image_size, grid=network.grid)
 
     return {
@@ -116,17 +113,17 @@ def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
         "resize": lambda: make_views(whole, network.image_size, found.object),
         "encoder": lambda: jax.block_until_ready(network(stacked)),
         "decoder": lambda: jax.block_until_ready(decode(parameters, statistics, given)),
-        "map": lambda: jax.block_until_ready(heatmap(rebuilt.target, rebuilt.rgb, rebuilt.normals)),
+        "map": lambda: jax.block_until_ready(heatmap(rebuilt.target, rebuilt.values)),
     }
 
 
 def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]:
     """Our decoder alone in both recipes, tokens on the device."""
     raw = jax.random.normal(jax.random.key(3), (2, 1, 256, width))
-    tokens, found = Tokens(raw[0], raw[1]), {}
+    tokens, found = all_valid(raw), {}
     for row in ("ours jax float32", "ours jax float32 recipe paper"):
         pair = pairs[row]
-        config = pair.model.config.resolved_recipe().decoder
+        config = pair.model.config.settings.decoder
         graph, _, _ = skeleton(config, width)
         run = jax.jit(lambda p, s, t, graph=graph: merge(graph, p, s)(t))
         found[f"decoder ours {pair.model.config.recipe}"] = lambda run=run, pair=pair: (

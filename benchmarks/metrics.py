@@ -25,13 +25,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import scipy
 from scipy import ndimage
 
-from benchmarks.measure import bars
+from bench.measure import bars
 from pirn_jax.metrics import evaluate_maps
 
 LIMITS = (0.3, 0.1, 0.05, 0.01)

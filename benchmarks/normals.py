@@ -17,19 +17,16 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import numpy as np
 import tyro
 
-from benchmarks.measure import bars
+from bench.measure import bars
 from pirn_jax.geometry import find_object, measured, surface_normals
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,15 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.measure import RESULTS, environment, interleaved, lines, show, write
-from benchmarks.pair import build, decoder_config, random_decoder
-from pirn_jax.decoder import Tokens, merge
+from bench.measure import RESULTS, environment, interleaved, lines, show, write
+from bench.pair import all_valid, build, decoder_config, random_decoder
+from pirn_jax.decoder import merge
 from pirn_jax.encoder import encoder_config, load_encoder
 from pirn_jax.training.step import skeleton
 
@@ -48,13 +46,13 @@ def on_devices(count: int, quick: bool) -> None:
         jax.device_put(pair.valid(BATCH), NamedSharding(mesh, spread)),
     )
 
-    def judged(given: Any, pictures: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def score(given: Any, pictures: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
         fused, _, score, _ = pair.program(*given, pictures, valid)
         return fused, score
 
     program = jax.jit(
         jax.shard_map(
-            judged,
+            score,
             mesh=mesh,
             in_specs=(given, stacked, spread),
             out_specs=(spread, spread),
@@ -109,7 +107,7 @@ def decoder_task(recipe: str, tokens: int, prototypes: int) -> Callable[[], Any]
     raw = jax.random.normal(jax.random.key(1), (2, 1, tokens, width))
     graph, _, _ = skeleton(config, width)
     run = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
-    return lambda: jax.block_until_ready(run(parameters, statistics, Tokens(raw[0], raw[1])))
+    return lambda: jax.block_until_ready(run(parameters, statistics, all_valid(raw)))
 
 
 def encoder_task(side: int) -> Callable[[], Any]:

@@ -12,18 +12,15 @@ than `--seconds`.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.flops import by_formula
-from benchmarks.measure import RESULTS, environment, interleaved, lines, write
-from benchmarks.pair import build
+from bench.measure import RESULTS, environment, interleaved, lines, write
+from bench.pair import build
+from flops import by_formula
 
 SIDE = 4096
 

@@ -30,27 +30,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import RESULTS, environment, interleaved, write
-from benchmarks.peers import shared_reference
-from pirn_jax.recipes import RECIPES, DecoderConfig
-from pirn_jax.training import Features, Job, train, use_compilation_cache
+from bench.measure import RESULTS, environment, interleaved, write
+from bench.pair import RECIPES
+from bench.peers import shared_reference
+from pirn_jax.config import Config
+from pirn_jax.decoder import Tokens
+from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.training import TrainingJob, train, use_compilation_cache
 from pirn_jax.training.loop import epoch_order
 
 SHOTS, N, C, EPOCHS = 5, 256, 768, 60
 PIECE = 3  # epochs a turn
 
 
-def features(shots: int = SHOTS) -> Features:
+def features(shots: int = SHOTS) -> Tokens:
     """Tokens with a common mean, as a ViT's have."""
     random = np.random.default_rng(0)
     tokens = random.standard_normal((2, shots, N, C)) + random.standard_normal((2, 1, 1, C))
-    return Features(*tokens.astype(np.float32), np.ones((shots, N), bool))
+    return Tokens(tokens.astype(np.float32), np.ones((shots, N), bool))
 
 
 def compile_time(recipe: str, folder: str) -> None:
@@ -60,7 +61,8 @@ def compile_time(recipe: str, folder: str) -> None:
     """
     use_compilation_cache(folder)
     jax.block_until_ready(jnp.zeros(()) + 1)  # the device is up
-    job, settings = Job("one", features(), 0), replace(RECIPES[recipe], epochs=1)
+    job = TrainingJob("one", features(), 0)
+    settings = replace(Config(recipe=recipe).settings, epochs=1)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -87,8 +89,8 @@ def ours(recipe: str, shots: int = SHOTS, jobs: int = 1) -> Callable[[], Any]:
     from pirn_jax.training.parallel import Program, choose_layout
     from pirn_jax.training.step import create_states
 
-    settings, layout = RECIPES[recipe], choose_layout("none", jobs)
-    several = [Job(str(seed), features(shots), seed) for seed in range(jobs)]
+    settings, layout = Config(recipe=recipe).settings, choose_layout("none", jobs)
+    several = [TrainingJob(str(seed), features(shots), seed) for seed in range(jobs)]
     stacked = _stack(several, settings)
     program = Program(layout, settings, stacked)
     seeds = np.arange(jobs, dtype=np.uint32)
@@ -126,15 +128,17 @@ def six_categories() -> dict[str, float]:
     random = np.random.default_rng(0)
     valid = np.ones((SHOTS, 196), bool)
     jobs = [
-        Job(str(seed), Features(*random.standard_normal((2, SHOTS, 196, 192), "f4"), valid), seed)
+        TrainingJob(
+            str(seed), Tokens(random.standard_normal((2, SHOTS, 196, 192), "f4"), valid), seed
+        )
         for seed in range(6)
     ]
 
-    def seconds(parts: list[list[Job]]) -> float:
+    def seconds(parts: list[list[TrainingJob]]) -> float:
         start = time.perf_counter()
         for part in parts:
             jax.clear_caches()
-            train(part, RECIPES["default"], parallel="none")
+            train(part, Config().settings, parallel="none")
         return time.perf_counter() - start
 
     alone, together = seconds([[job] for job in jobs]), seconds([jobs])
@@ -181,7 +185,7 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
         import torch.nn.functional as F
     except ImportError:
         return {}
-    from benchmarks import reference_torch
+    from bench import reference_torch
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -189,8 +193,8 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
     shared = shared_reference()
     if recipe == "paper" and shared is not None:
         models["torch_pirn.py (paper)"] = shared.Decoder()
-    settings = RECIPES[recipe]
-    rgb, normals = (torch.from_numpy(x) for x in features()[:2])
+    settings = Config(recipe=recipe).settings
+    rgb, normals = (torch.from_numpy(np.asarray(x)) for x in features().values)
     parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, settings.batch_size)]
     batches = [torch.from_numpy(p.copy()) for p in parts]
 
@@ -234,7 +238,8 @@ def main() -> None:
         return
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
-    for recipe, settings in RECIPES.items():
+    for recipe in RECIPES:
+        settings = Config(recipe=recipe).settings
         tasks = {
             "ours": ours(recipe),
             "floor": floor(settings.decoder, settings.batch_size),

@@ -12,19 +12,16 @@ iterations on 20 different clustered costs: what "balanced" means in practice.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import RESULTS, bars, environment, interleaved, write
+from bench.measure import RESULTS, bars, environment, interleaved, write
 from pirn_jax.transport import balanced_plan, cosine_cost
 
 N, K, C = 256, 10, 64

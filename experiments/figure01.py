@@ -12,28 +12,23 @@ them.
 Cost: left the rows of Table 1 that are ours; right two models.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
-from experiments.drawing import (
+from harness.drawing import (
     RED,
-    Opened,
+    TrainedModel,
     default,
     few,
     figure_command,
-    open_jobs,
     rebuilt,
     save,
+    train_models,
 )
-from experiments.options import Options
-from experiments.paper import OURS, TABLE1
-from experiments.runner import Job, run
-from experiments.table import plan
-from experiments.table01 import choose
+from harness.options import Options
+from harness.runner import Job, run
+from harness.table import plan_jobs
+from paper import OURS, TABLE1
+from table01 import choose
 
 _TOKENS = 400  # shown of each panel
 _ALL = 200  # where "all shots" stands on the axis
@@ -44,16 +39,17 @@ def draw(options: Options) -> None:
     from matplotlib.figure import Figure
 
     curves: dict[str, list[Job]] = {}
-    for row, recipe, jobs in plan(choose(options), options):
+    for row, recipe, jobs in plan_jobs(choose(options), options):
         if not row.cited:
             curves.setdefault(f"{recipe}, measured", []).extend(jobs)
     every = [job for jobs in curves.values() for job in jobs]
     results = run(every, options.jobs, cache=options.cache, dry=options.dry_run)
     accuracy = {result.job: result.figures["i_auroc"] for result in results}
     kinds = {"softmax": "softmax", "balanced transport": "ot"}
-    configs = [default(options, (f"assignment={kind}",)) for kind in kinds.values()]
-    opened = open_jobs(configs, few(options, 10), options)
-    if opened is None:
+    shots = few(options, 10)
+    configs = [default(options, shots, {"decoder.assignment": kind}) for kind in kinds.values()]
+    trained = train_models(configs, shots, options)
+    if trained is None:
         return
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     left, *right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
@@ -65,17 +61,17 @@ def draw(options: Options) -> None:
         left.plot(list(points), list(points.values()), "--", linewidth=0.8, label=label, **style)
     ticks = {5, 10, 50, _ALL}
     for name, jobs in curves.items():
-        shots = list(dict.fromkeys(job.shots for job in jobs))
-        means = [np.mean([accuracy[job] for job in jobs if job.shots == k]) for k in shots]
-        left.plot([k or _ALL for k in shots], means, "o-", markersize=3, label=name)
-        ticks |= {k or _ALL for k in shots}
+        counts = list(dict.fromkeys(job.shots for job in jobs))
+        means = [np.mean([accuracy[job] for job in jobs if job.shots == k]) for k in counts]
+        left.plot([k or _ALL for k in counts], means, "o-", markersize=3, label=name)
+        ticks |= {k or _ALL for k in counts}
     ticks = sorted(ticks)
     left.set(xscale="log", xlabel="shots", ylabel="I-AUROC")
     left.set_xticks(ticks, ["all" if k == _ALL else str(k) for k in ticks], minor=False)
     left.set_xticks([], minor=True)
     left.legend(fontsize=5)
     left.set_title("grey: other systems, cited, other sampling", fontsize=6)
-    for axis, name, models in zip(right, kinds, opened, strict=True):
+    for axis, name, models in zip(right, kinds, trained, strict=True):
         embed(axis, models[0], name)
     save(
         figure,
@@ -86,28 +82,29 @@ def draw(options: Options) -> None:
     )
 
 
-def embed(axis, opened: Opened, name: str) -> None:
+def embed(axis, trained: TrainedModel, name: str) -> None:
     """Tokens and prototypes of good test scans in the plane."""
     from sklearn.manifold import TSNE
 
-    places = [place for place, truth in enumerate(opened.truths) if truth.label == 0]
-    made = rebuilt(opened, places)
-    seen = np.asarray(opened.tokens.valid[places])
-    tokens = np.asarray(made.target.rgb)[seen]
+    places = [place for place, truth in enumerate(trained.truths) if truth.label == 0]
+    made = rebuilt(trained, places)
+    seen = np.asarray(trained.tokens.valid[places])
+    rgb = trained.detector.config.modalities.index("rgb")
+    tokens = np.asarray(made.target)[rgb][seen]
     if len(tokens) > _TOKENS:
         tokens = tokens[np.linspace(0, len(tokens) - 1, _TOKENS).astype(int)]
-    prototypes = np.asarray(made.prototypes)[0].mean(0)
+    prototypes = np.asarray(made.prototypes)[rgb].mean(0)
     points = np.concatenate([tokens, prototypes])
     points = points / np.maximum(np.linalg.norm(points, axis=-1, keepdims=True), 1e-9)
     perplexity = min(30.0, (len(points) - 1) / 3)
     plane = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(points)
-    usage = np.asarray(made.diagnostics.usage)[-1, 0].mean(0)
+    usage = np.asarray(made.diagnostics.usage)[-1, rgb].mean(0)
     effective = np.exp(-np.sum(usage * np.log(np.maximum(usage, 1e-12))))
     axis.scatter(*plane[: len(tokens)].T, s=3, color="#7f8c8d", label="tokens")
     axis.scatter(*plane[len(tokens) :].T, s=45, marker="*", color=RED, label="prototypes")
     axis.set(xticks=[], yticks=[])
     axis.set_title(
-        f"{name}, {opened.job.category}: {effective:.1f} of {len(prototypes)} in use", fontsize=6
+        f"{name}, {trained.job.category}: {effective:.1f} of {len(prototypes)} in use", fontsize=6
     )
     axis.legend(fontsize=5)
 

@@ -10,27 +10,21 @@ Expected (paper, 10 shots): sharper maps with fewer false positives, a wider mar
 Cost: one model per system and category.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
-from experiments.drawing import (
+from harness.drawing import (
     GREEN,
     RED,
-    baseline,
     default,
     few,
     figure_command,
     heat,
-    open_jobs,
     save,
     scales,
+    train_models,
     typical,
 )
-from experiments.options import Options
+from harness.options import Options
 
 _ROWS = 4
 
@@ -39,12 +33,13 @@ def draw(options: Options) -> None:
     """Train, draw."""
     from matplotlib.figure import Figure
 
-    configs = {"memory": baseline(options, "memory"), "subspace": baseline(options, "subspace")}
-    configs[f"PIRN, {options.recipes[-1]}"] = default(options)
-    opened = open_jobs(configs.values(), few(options, 10), options)
-    if opened is None:
+    shots = few(options, 10)
+    configs = {name: options.baseline(name) for name in ("memory", "subspace")}
+    configs[f"PIRN, {options.recipes[-1]}"] = default(options, shots)
+    trained = train_models(configs.values(), shots, options)
+    if trained is None:
         return
-    ours = opened[-1]
+    ours = trained[-1]
     shown = [(k, place) for k, one in enumerate(ours) for place in typical(one)]
     shown = [shown[k] for k in np.unique(np.linspace(0, len(shown) - 1, _ROWS).astype(int))]
     figure = Figure(figsize=(9, 1.25 * len(shown) + 0.8), layout="constrained")
@@ -58,21 +53,23 @@ def draw(options: Options) -> None:
         mask = np.zeros(view.valid.shape, bool) if view.mask is None else view.mask
         base = view.normals if view.rgb is None else view.rgb
         pictures = {"RGB": base, "truth": heat(mask.astype(np.float32), 1.3)}
-        for name, models in zip(configs, opened, strict=True):
+        for name, models in zip(configs, trained, strict=True):
             one = models[category]
-            pictures[name] = heat(one.outcomes[place].fused, scales(one)["fused"])
+            pictures[name] = heat(one.inferences[place].fused, scales(one)["fused"])
         for axis, picture in zip(line, pictures.values(), strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         truth = ours[category].truths[place]
         line[0].set_ylabel(f"{ours[category].job.category}\n{truth.defect}", fontsize=6)
-    for axis, name, models in zip(right.subplots(len(configs), 1), configs, opened, strict=True):
+    for axis, name, models in zip(right.subplots(len(configs), 1), configs, trained, strict=True):
         scores = {0: [], 1: []}
         for one in models:
-            good = [o.score for o, t in zip(one.outcomes, one.truths, strict=True) if t.label == 0]
-            for outcome, truth in zip(one.outcomes, one.truths, strict=True):
+            good = [
+                i.score for i, t in zip(one.inferences, one.truths, strict=True) if t.label == 0
+            ]
+            for inference, truth in zip(one.inferences, one.truths, strict=True):
                 if truth.label is not None:
-                    scores[truth.label].append(outcome.score / max(np.median(good), 1e-12))
+                    scores[truth.label].append(inference.score / max(np.median(good), 1e-12))
         bins = np.linspace(min(map(min, scores.values())), max(map(max, scores.values())), 20)
         axis.hist(scores[0], bins, color=GREEN, alpha=0.6, label="good", density=True)
         axis.hist(scores[1], bins, color=RED, alpha=0.6, label="defective", density=True)

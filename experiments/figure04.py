@@ -12,26 +12,21 @@ Expected (paper): normal tokens move little, anomalous ones far.
 Cost: one model per category.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
-from experiments.drawing import (
+from harness.drawing import (
     GREEN,
     RED,
-    Opened,
+    TrainedModel,
     default,
     defective_tokens,
     few,
     figure_command,
-    open_jobs,
     rebuilt,
     save,
+    train_models,
 )
-from experiments.options import Options
+from harness.options import Options
 from pirn_jax.metrics import image_metrics
 
 _LINES = 250  # drawn of each kind
@@ -42,10 +37,11 @@ def draw(options: Options) -> None:
     """Train, draw."""
     from matplotlib.figure import Figure
 
-    opened = open_jobs([default(options)], few(options, 10), options)
-    if opened is None:
+    shots = few(options, 10)
+    trained = train_models([default(options, shots)], shots, options)
+    if trained is None:
         return
-    shown = opened[0][:_CATEGORIES]
+    shown = trained[0][:_CATEGORIES]
     figure = Figure(figsize=(max(5.0, 3.6 * len(shown)), 5.2), layout="constrained")
     axes = figure.subplots(2, len(shown), height_ratios=(1.4, 1), squeeze=False)
     for above, below, one in zip(*axes, shown, strict=True):
@@ -54,14 +50,15 @@ def draw(options: Options) -> None:
     save(figure, title, "figure04", options, shown[0].detector.demo)
 
 
-def move(plane, histogram, opened: Opened) -> None:
+def move(plane, histogram, trained: TrainedModel) -> None:
     """Tokens before and after, and how far apart they are."""
-    places = [place for place, truth in enumerate(opened.truths) if truth.label == 1]
-    made = rebuilt(opened, places)
-    seen = np.asarray(opened.tokens.valid[places])
-    bad = defective_tokens(opened, places)[seen]
-    before, after = np.asarray(made.target.rgb)[seen], np.asarray(made.rgb)[seen]
-    prototypes = np.asarray(made.prototypes)[0].mean(0)
+    places = [place for place, truth in enumerate(trained.truths) if truth.label == 1]
+    made = rebuilt(trained, places)
+    seen = np.asarray(trained.tokens.valid[places])
+    bad = defective_tokens(trained, places)[seen]
+    rgb = trained.detector.config.modalities.index("rgb")
+    before, after = (np.asarray(x)[rgb][seen] for x in (made.target, made.values))
+    prototypes = np.asarray(made.prototypes)[rgb].mean(0)
     centre = before.mean(0)
     _, _, axes = np.linalg.svd(after - before, full_matrices=False)
     start, end, stars = ((x - centre) @ axes[:2].T for x in (before, after, prototypes))
@@ -76,7 +73,7 @@ def move(plane, histogram, opened: Opened) -> None:
                      scale=1, width=0.003, alpha=strong)  # fmt: skip
     plane.scatter(*stars.T, s=30, marker="*", color="black", zorder=3)
     plane.set(xticks=[], yticks=[])
-    plane.set_title(opened.job.category, fontsize=7)
+    plane.set_title(trained.job.category, fontsize=7)
     bins = np.linspace(0, np.quantile(lengths, 0.995), 40)
     histogram.hist(lengths[~bad], bins, color=GREEN, alpha=0.6, density=True, label="normal")
     histogram.hist(lengths[bad], bins, color=RED, alpha=0.6, density=True, label="anomalous")

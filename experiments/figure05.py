@@ -11,24 +11,19 @@ false positives there.
 Cost: one model per category.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.bank import Truth
-from experiments.drawing import (
-    Opened,
+from harness.drawing import (
     Panels,
+    TrainedModel,
     default,
     draw_rows,
     few,
     figure_command,
-    open_jobs,
     rows_of_maps,
+    train_models,
     typical,
 )
-from experiments.options import Options
+from harness.options import Options
+from pirn_jax.detector import Truth
 from pirn_jax.scans.synthetic.generator import describe
 
 _NAMED = {
@@ -38,29 +33,30 @@ _NAMED = {
 _ROWS = 3  # of each kind
 
 
-def seen_in(opened: Opened, truth: Truth) -> str:
+def seen_in(trained: TrainedModel, truth: Truth) -> str:
     """Where a defect is to be found: texture, geometry, both, or "" where it is not known."""
-    if opened.job.dataset == "synthetic":
-        seed = dict(opened.job.options).get("seed", 0)
-        return describe(opened.job.category, truth.key, seed).modality
+    if trained.job.dataset == "synthetic":
+        seed = dict(trained.job.options).get("seed", 0)
+        return describe(trained.job.category, truth.key, seed).modality
     return next((kind for kind, names in _NAMED.items() if truth.defect in names), "")
 
 
 def draw(options: Options) -> None:
     """Train, draw."""
-    opened = open_jobs([default(options)], few(options, 10), options)
-    if opened is None:
+    shots = few(options, 10)
+    trained = train_models([default(options, shots)], shots, options)
+    if trained is None:
         return
     rows: list[Panels] = []
     for kind in _NAMED:
 
-        def chosen(one: Opened, kind: str = kind) -> list[int]:
+        def chosen(one: TrainedModel, kind: str = kind) -> list[int]:
             return typical(one, lambda truth: seen_in(one, truth) == kind)
 
-        found = rows_of_maps(opened[0], chosen)[:_ROWS]
+        found = rows_of_maps(trained[0], chosen)[:_ROWS]
         rows += [Panels(f"{kind} only\n{row.label}", row.pictures) for row in found]
     title = "Figure 5: defects of texture alone and of geometry alone, branch by branch"
-    draw_rows(rows, title, "figure05", options, opened[0][0].detector.demo)
+    draw_rows(rows, title, "figure05", options, trained[0][0].detector.demo)
 
 
 if __name__ == "__main__":

@@ -10,38 +10,33 @@ Expected (paper): the fused map marks the defect where one branch alone misses i
 Cost: one model per category.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.drawing import (
-    Opened,
+from harness.drawing import (
+    TrainedModel,
     default,
     draw_rows,
     figure_command,
-    open_jobs,
     rows_of_maps,
+    train_models,
     typical,
 )
-from experiments.options import Options
+from harness.options import Options
 
 _EACH, _ROWS = 3, 8
 
 
-def chosen(opened: Opened) -> list[int]:
+def chosen(trained: TrainedModel) -> list[int]:
     """Some kinds of defect of a category."""
-    return typical(opened)[-_EACH:]
+    return typical(trained)[-_EACH:]
 
 
 def draw(options: Options) -> None:
     """Train, draw."""
-    opened = open_jobs([default(options)], 5, options)
-    if opened is None:
+    trained = train_models([default(options, 5)], 5, options)
+    if trained is None:
         return
-    rows = rows_of_maps(opened[0], chosen)[:_ROWS]
+    rows = rows_of_maps(trained[0], chosen)[:_ROWS]
     title = "Figure 7: localisation with 5 shots (the paper: Eyecandies)"
-    draw_rows(rows, title, "figure07", options, opened[0][0].detector.demo)
+    draw_rows(rows, title, "figure07", options, trained[0][0].detector.demo)
 
 
 if __name__ == "__main__":

@@ -12,36 +12,38 @@ Eyecandies 0.895, 0.912, 0.924, 0.948.
 Cost: 4 x (2 recipes + 3 measured systems) x 10 categories x 5 draws; all shots are the dear part.
 """
 
-import sys
-from pathlib import Path
+from harness.changes import Change, labels_of
+from harness.options import Options
+from harness.table import Table, TableRow, run_table
+from paper import CITED, OURS, TABLE1, Figures
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.options import Options
-from experiments.paper import CITED, OURS, TABLE1, Figures
-from experiments.table import Row, Table, run_table
-
-MEASURED = {"memory": (), "subspace": (), "inp_former": ()}
+MEASURED: dict[str, Change] = {"memory": {}, "subspace": {}, "inp_former": {}}
 """Methods measured here, and what is changed of their own recipes: nothing."""
-QUICK = MEASURED | {"inp_former": ("augment=False", "epochs=20")}
+QUICK = MEASURED | {"inp_former": {"augment": False, "epochs": 20}}
+_METHODS = {"inp_former": "inp-former"}  # where a method is spelled otherwise than in the rows
 
 
-def table(of: str, measured: dict[str, tuple[str, ...]]) -> Table:
+def table(of: str, measured: dict[str, Change]) -> Table:
     """The table with the paper's figures of a dataset: mvtec3d or eyecandies."""
     rows = []
     for shots in (5, 10, 50, 0):
         where = f"{shots or 'all'} shots"
         figures: dict[str, Figures] = TABLE1[of, shots]
         rows += [
-            Row(f"{where}: {method}", shots=shots, paper=published, cited=CITED)
+            TableRow(f"{where}: {method}", shots=shots, paper=published, cited=CITED)
             for method, published in figures.items()
             if method != OURS
         ]
         rows += [
-            Row(" ".join((f"{where}: {name}", *change)), change, shots=shots, method=name)
+            TableRow(
+                " ".join((f"{where}: {name}", *labels_of(change))),
+                change,
+                shots=shots,
+                method=_METHODS.get(name, name),
+            )
             for name, change in measured.items()
         ]
-        rows.append(Row(f"{where}: {OURS}", shots=shots, paper=figures[OURS]))
+        rows.append(TableRow(f"{where}: {OURS}", shots=shots, paper=figures[OURS]))
     title = "few-shot detection and localisation"
     return Table(1, title, tuple(rows), of, quick_shots={5: 2, 10: 5})
 

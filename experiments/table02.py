@@ -10,20 +10,19 @@ MNC 0.867; all 0.922.
 Cost: 5 rows x 2 recipes x 10 categories x 5 draws.
 """
 
-import sys
-from pathlib import Path
+from harness.table import Table, TableRow, main
+from paper import TABLE2
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE2
-from experiments.table import Row, Table, main
-
-_OFF = {"BPA": "assignment=softmax", "APR": "context=none", "MNC": "communicate=False"}
+_OFF = {
+    "BPA": ("decoder.assignment", "softmax"),
+    "APR": ("decoder.context", "none"),
+    "MNC": ("decoder.communicate", False),
+}
 TABLE = Table(
     2,
     "contribution of each component",
     tuple(
-        Row(
+        TableRow(
             "without " + " and ".join(missing) if missing else "BPA, APR and MNC",
             tuple(_OFF[name] for name in missing),
             paper=figures,

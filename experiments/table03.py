@@ -9,13 +9,8 @@ Expected (paper, MVTec 3D-AD, 10 shots, I-AUROC): RGB 0.827, normals 0.879, both
 Cost: 9 rows x 2 recipes x 10 categories x 5 draws.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE3
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import TABLE3
 
 _STREAMS = {
     "RGB": ("rgb",),
@@ -26,7 +21,9 @@ TABLE = Table(
     3,
     "modalities",
     tuple(
-        Row(f"{shots or 'all'} shots: {name}", shots=shots, paper=paper, modalities=_STREAMS[name])
+        TableRow(
+            f"{shots or 'all'} shots: {name}", shots=shots, paper=paper, modalities=_STREAMS[name]
+        )
         for (shots, name), paper in TABLE3.items()
     ),
     quick_shots={5: 5},

@@ -11,22 +11,17 @@ Expected (paper): M3DM 263.27 G, 21.61 ms; CFM 552.53 G, 60.57 ms; FIND 728.46 G
 Cost: seconds.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
-from experiments.options import Options
-from experiments.options import command as own_command
-from experiments.paper import TABLE4
+from harness.options import Options
+from harness.options import command as own_command
+from paper import TABLE4
 from pirn_jax import command
 from pirn_jax.errors import BadInputError
-from pirn_jax.storage import read_object
-from pirn_jax.storage import write_whole
+from pirn_jax.storage import read_object, write_whole
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 MAKES = "python benchmarks/latency.py --json benchmarks/results/latency.json"

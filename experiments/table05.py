@@ -8,19 +8,14 @@ Expected (paper, MVTec 3D-AD, all shots, I-AUROC at K = 5, 10, 50, 100): 0.954, 
 Cost: 4 rows x 2 recipes x 10 categories x 5 draws, all shots, 8 epochs.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE5
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import TABLE5
 
 TABLE = Table(
     5,
     "number of prototypes K",
     tuple(
-        Row(f"K = {count}", (f"prototypes={count}",), shots=0, paper=figures)
+        TableRow(f"K = {count}", {"decoder.prototypes": int(count)}, shots=0, paper=figures)
         for count, figures in TABLE5.items()
     ),
 )

@@ -8,19 +8,14 @@ Expected (paper, 10 shots, I-AUROC at L = 1, 2, 4, 8): 0.921, 0.924, 0.913, 0.86
 Cost: 4 rows x 2 recipes x 10 categories x 5 draws; compiling and training grow with L.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE6
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import TABLE6
 
 TABLE = Table(
     6,
     "number of decoder layers L",
     tuple(
-        Row(f"L = {count}", (f"layers={count}",), paper=figures)
+        TableRow(f"L = {count}", {"decoder.layers": int(count)}, paper=figures)
         for count, figures in TABLE6.items()
     ),
 )

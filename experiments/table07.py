@@ -10,13 +10,8 @@ balanced optimal transport 0.922.
 Cost: 4 rows x 2 recipes x 10 categories x 5 draws.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE7
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import TABLE7
 
 _CONTEXTS = {
     "without APR": "none",
@@ -28,7 +23,8 @@ TABLE = Table(
     7,
     "aggregation of tokens in APR",
     tuple(
-        Row(label, (f"context={name}",), paper=TABLE7[label]) for label, name in _CONTEXTS.items()
+        TableRow(label, {"decoder.context": name}, paper=TABLE7[label])
+        for label, name in _CONTEXTS.items()
     ),
 )
 

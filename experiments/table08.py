@@ -9,23 +9,18 @@ categories; the other systems' averages are cited.
 Cost: 2 recipes x 20 categories x 5 draws, all shots, 8 epochs.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import CITED, TABLE8, TABLE8_OURS
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import CITED, TABLE8, TABLE8_OURS
 
 TABLE = Table(
     8,
     "Real-IAD D3",
     (
         *(
-            Row(f"mean of {method}", shots=0, paper=figures, cited=CITED)
+            TableRow(f"mean of {method}", shots=0, paper=figures, cited=CITED)
             for method, figures in TABLE8["mean"].items()
         ),
-        Row("PIRN", shots=0),
+        TableRow("PIRN", shots=0),
     ),
     of="Real-IAD D3",
     by_category=True,

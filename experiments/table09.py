@@ -11,13 +11,8 @@ Cost: 4 rows x 2 recipes x 10 categories x 5 draws, 60 epochs each; see README.m
 A row of your own: an assignment by its import path, as in `pirn_jax.transport.assignments`.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import TABLE9
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import TABLE9
 
 _NAMES = {
     "softmax attention": "softmax",
@@ -29,7 +24,8 @@ TABLE = Table(
     9,
     "assignment of tokens to prototypes in BPA",
     tuple(
-        Row(label, (f"assignment={name}",), paper=TABLE9[label]) for label, name in _NAMES.items()
+        TableRow(label, {"decoder.assignment": name}, paper=TABLE9[label])
+        for label, name in _NAMES.items()
     ),
 )
 

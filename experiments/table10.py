@@ -12,15 +12,10 @@ Expected (paper, MVTec 3D-AD, 10 shots, I-AUROC): 0.892, 0.923, 0.928.
 Cost: 3 encoders x 2 recipes x 10 categories x 5 draws; ViT-B/8 has four times the tokens.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.bank import encoder_of
-from experiments.options import Options
-from experiments.paper import TABLE10
-from experiments.table import Row, Table, run_table
+from harness.encoders import encoder_of
+from harness.options import Options
+from harness.table import Table, TableRow, run_table
+from paper import TABLE10
 from pirn_jax.encoder import encoder_config
 from pirn_jax.encoder.hub import Unavailable, cached_weights, download_weights
 
@@ -49,13 +44,13 @@ def choose(options: Options) -> Table:
     for label, name in _NAMES.items():
         there = at_hand(name, download=not (options.quick or options.dry_run))
         cited = "" if there else "cited; weights not at hand"
-        rows.append(Row(label, paper=TABLE10[label], encoder=name, cited=cited))
+        rows.append(TableRow(label, paper=TABLE10[label], encoder=name, cited=cited))
         notes.append(f"{label}: {described(name, size)}")
-    given = options.config
+    given = options.config(options.recipes[0], shots=10)
     named = options.encoder is not None or options.weights is not None
     if named and given.encoder != "demo" and encoder_of(given).source.path:
         name = encoder_of(given).config.name
-        rows.append(Row(name))
+        rows.append(TableRow(name))
         notes.append(f"{name}: {described(name, given.image_size)}")
     return Table(10, "backbones", tuple(rows), notes=tuple(notes))
 

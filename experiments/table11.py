@@ -7,13 +7,8 @@ Expected (paper, means): I-AUROC 0.963, AUPRO 0.973; weakest tire (0.880), stron
 Cost: 2 recipes x 10 categories x 5 draws, all shots, 8 epochs.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments.paper import CITED, OURS, TABLE11
-from experiments.table import Row, Table, main
+from harness.table import Table, TableRow, main
+from paper import CITED, OURS, TABLE11
 
 _METHODS = tuple(dict.fromkeys(name for table in TABLE11.values() for name in table))
 
@@ -29,11 +24,11 @@ TABLE = Table(
     "MVTec 3D-AD by category",
     (
         *(
-            Row(f"mean of {name}", shots=0, paper=published(name, "mean"), cited=CITED)
+            TableRow(f"mean of {name}", shots=0, paper=published(name, "mean"), cited=CITED)
             for name in _METHODS
             if name != OURS
         ),
-        Row(OURS, shots=0),
+        TableRow(OURS, shots=0),
     ),
     by_category=True,
     category_paper=lambda category: published(OURS, category),

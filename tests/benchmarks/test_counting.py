@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.flops import by_formula, xla_flops
-from benchmarks.measure import interleaved
-from benchmarks.tables import BEGIN, END, rewritten, section
+from bench.measure import interleaved
+from flops import by_formula, xla_flops
+from tables import BEGIN, END, rewritten, section
 
 N = 16
 
@@ -89,7 +89,7 @@ def test_tables_show_what_the_files_hold(tmp_path):
 def test_the_torch_pair_computes_what_ours_does():
     """The same encoder, block for block, so that timings compare the same work."""
     torch = pytest.importorskip("torch")
-    from benchmarks import reference_torch
+    from bench import reference_torch
     from pirn_jax.encoder import load_encoder
 
     ours = load_encoder("dinov2-small", "random", 224, (1, 2))

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import all as everything
-from experiments import paper, sheet, table04
-from experiments.options import Options
-from experiments.sheet import Figure, Line, Sheet
-from experiments.table import plan
-from experiments.table02 import TABLE
+import paper
+import table04
+from harness import all as everything
+from harness import sheet
+from harness.options import Options
+from harness.sheet import Figure, Line, Sheet
+from harness.table import plan_jobs
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
+from table02 import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +53,45 @@ def test_all_tables_and_figures_are_there():
     }
 
 
+def test_the_folder_shows_tables_and_figures_and_nothing_else():
+    there = {path.name for path in (ROOT / "experiments").iterdir() if path.name != "__pycache__"}
+    scripts = {path.name for path in everything.SCRIPTS}
+    rooms = {"harness", "recipe_study", "studies", "results"}
+    assert there == scripts | rooms | {"paper.py", "README.md", "RECIPE.md"}
+
+
+def test_no_script_changes_the_path_of_modules():
+    """Spelled apart here, or the search would find itself."""
+    for folder in ("experiments", "benchmarks", "tests/experiments", "tests/benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert "sys.path" + "." not in file.read_text(), file
+
+
+def test_all_goes_on_past_a_script_that_fails_and_names_it(tmp_path, monkeypatch, capfd):
+    scripts = [tmp_path / name for name in ("table01.py", "table02.py", "table03.py")]
+    scripts[0].write_text("import sys; print('first', sys.argv[1:])")
+    scripts[1].write_text("raise RuntimeError('out of memory')")
+    scripts[2].write_text("print('third')")
+    monkeypatch.setattr(everything, "SCRIPTS", scripts)
+    assert everything.main(["--quick"]) == 1
+    said = capfd.readouterr()
+    assert said.out.splitlines() == ["first ['--quick']", "third"]
+    assert said.err.splitlines()[-1] == "failed: table02"
+
+
+def test_a_recipe_keeps_its_own_geometry_and_epochs_where_data_are_real():
+    full, quick = Options(dataset="mvtec3d"), Options(quick=True)
+    assert full.config("paper", shots=10).geometry == "open3d"
+    assert full.config("default", shots=10).geometry == "grid"
+    assert quick.config("paper", shots=10).geometry == "grid"
+    assert Options().config("paper", shots=10).geometry == "grid"  # generated parts
+    assert full.config("paper", shots=0).settings.epochs == 8
+    assert full.config("paper", shots=10).settings.epochs == 60
+    assert quick.config("paper", shots=0).settings.epochs == 6
+    assert quick.config("paper", 0, {"epochs": 2}).settings.epochs == 2
+    assert quick.baseline("memory").geometry == "grid"
+
+
 @pytest.mark.parametrize("script", everything.SCRIPTS, ids=lambda path: path.stem)
 def test_a_quick_dry_run_says_what_there_is_to_do(script, tmp_path, capsys):
     where = ["--jobs", str(tmp_path), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
@@ -64,7 +105,7 @@ def test_a_quick_dry_run_says_what_there_is_to_do(script, tmp_path, capsys):
 
 
 def test_a_row_of_the_paper_is_run_by_both_recipes():
-    planned = plan(TABLE, Options(quick=True))
+    planned = plan_jobs(TABLE, Options(quick=True))
     labels = [(row.label, recipe) for row, recipe, _ in planned]
     assert labels[:2] == [("without BPA and APR and MNC", r) for r in ("paper", "default")]
     assert len(labels) == 10
@@ -72,7 +113,7 @@ def test_a_row_of_the_paper_is_run_by_both_recipes():
     assert {(job.category, job.draw, job.config.seed) for job in jobs} == {
         (category, draw, draw) for category in ("flange", "rope") for draw in (0, 1)
     }
-    decoder = jobs[0].config.resolved_recipe().decoder
+    decoder = jobs[0].config.settings.decoder
     assert (decoder.assignment, decoder.context, decoder.communicate) == ("softmax", "none", False)
 
 

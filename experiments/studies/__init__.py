@@ -1,0 +1,1 @@
+"""Measurements beside the paper, each a command: `python experiments/studies/balance.py`."""
