@@ -18,8 +18,6 @@ from pirn_jax.scoring.maps import (
     AnomalyMaps,
     image_score,
     score_distances,
-    score_tokens,
-    token_distance,
     upsample,
 )
 from pirn_jax.scoring.regions import Region, find_regions
@@ -40,7 +38,5 @@ __all__ = [
     "region_score",
     "scans_needed",
     "score_distances",
-    "score_tokens",
-    "token_distance",
     "upsample",
 ]

@@ -1,17 +1,18 @@
-"""Tokens and their reconstruction → anomaly maps and image scores, all on the device.
+"""Distances of tokens → anomaly maps and image scores, all on the device.
 
-For each modality the distance 1 - cos(E, Z) on the token grid is upsampled bilinearly to the size
-of the model's input and smoothed with a Gaussian; the modalities are summed; the image's score is
-the largest value. Upsampling and smoothing are linear and separable, so each axis folds into one
-small dense matrix, made once: map = U_h D U_w^T. Every function here is pure and may be traced: the
-decoder, the map and the score are one jitted call.
+For each modality the distance of E and Z on the token grid (`pirn_jax.decoder.distance`, or a
+method's own) is upsampled bilinearly to the size of the model's input and smoothed with a Gaussian;
+the modalities are summed; the image's score is the largest value. Upsampling and smoothing are
+linear and separable, so each axis folds into one small dense matrix, made once: map = U_h D U_w^T.
+Every function here is pure and may be traced: the decoder, the map and the score are one jitted
+call.
 
 Source: paper sec. 3.4 (training and inference). The paper names no smoothing; DECISIONS 15: sigma
 is 4 pixels at 224 (4/224 of the side at other sizes), as PatchCore and M3DM smooth.
 Differs from the paper: nothing by default. Options: weights in the sum, a masked background, and
 the mean of the largest values as score (INP-Former takes the largest 1 %).
 
-Letters: B batch, N tokens on a grid of g_h x g_w, C channels, h w model pixels.
+Letters: B batch, N tokens on a grid of g_h x g_w, h w model pixels.
 """
 
 from __future__ import annotations
@@ -44,39 +45,6 @@ class AnomalyMaps(NamedTuple):
     fused: Float32[Array, "B h w"]
     modalities: dict[str, Float32[Array, "B h w"]]
     score: Float32[Array, " B"]
-
-
-def score_tokens(
-    features: Mapping[str, Float[Array, "B N C"]],
-    reconstruction: Mapping[str, Float[Array, "B N C"]],
-    size: tuple[int, int],
-    *,
-    grid: tuple[int, int] | None = None,
-    weights: Mapping[str, float] | None = None,
-    valid: Bool[Array, "B h w"] | None = None,
-    top: float = 0.0,
-) -> AnomalyMaps:
-    """Anomaly maps and scores of a batch of pictures: `score_distances` of `token_distance`.
-
-    Args:
-        features: encoder tokens E of each modality, by name ("rgb", "normals").
-        reconstruction: the decoder's Z of the same modalities.
-        size: (h, w) of the model's input.
-        grid: as of `score_distances`, and so are the others.
-        weights: of each modality in the sum.
-        valid: pixels of the part.
-        top: share of the largest values that is the score.
-
-    Raises:
-        ConfigError: for modalities that do not agree, and as `score_distances`.
-    """
-    if not features or set(features) != set(reconstruction):
-        raise ConfigError(
-            f"features and reconstruction must hold the same modalities, got {sorted(features)} "
-            f"and {sorted(reconstruction)}"
-        )
-    distances = {name: token_distance(features[name], reconstruction[name]) for name in features}
-    return score_distances(distances, size, grid=grid, weights=weights, valid=valid, top=top)
 
 
 def score_distances(
@@ -116,26 +84,6 @@ def score_distances(
     if valid is not None:
         fused = jnp.where(valid, fused, 0.0)
     return AnomalyMaps(fused, modalities, image_score(fused, valid, top))
-
-
-def token_distance(
-    features: Float[Array, "B N C"], reconstruction: Float[Array, "B N C"]
-) -> Float32[Array, "B N"]:
-    """1 - cos(E, Z) of each token in float32, in [0, 2]; 1 where either is a zero vector.
-
-    Taken as half the squared distance of the unit vectors, which is the same number but does not
-    cancel: never negative, and exact to float32 where E and Z nearly agree.
-    """
-
-    def unit(x: Array) -> tuple[Array, Array]:
-        x = x.astype(jnp.float32)
-        largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
-        x = x / jnp.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
-        length = jnp.linalg.norm(x, axis=-1, keepdims=True)
-        return x / jnp.where(largest > 0, length, 1.0), largest[..., 0] > 0
-
-    (e, some_e), (z, some_z) = unit(features), unit(reconstruction)
-    return jnp.where(some_e & some_z, 0.5 * jnp.sum((e - z) ** 2, axis=-1), 1.0)
 
 
 def upsample(
