@@ -17,7 +17,6 @@ from pirn_jax.scoring.maps import (
     AnomalyMaps,
     image_score,
     score_distances,
-    token_distance,
     upsample,
 )
 from pirn_jax.scoring.regions import Region, find_regions
@@ -35,6 +34,5 @@ __all__ = [
     "rate_bound",
     "scans_needed",
     "score_distances",
-    "token_distance",
     "upsample",
 ]

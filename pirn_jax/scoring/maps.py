@@ -71,26 +71,6 @@ def score_distances(
     return AnomalyMaps(fused, each, image_score(fused, top))
 
 
-def token_distance(
-    features: Float[Array, "B N C"], reconstruction: Float[Array, "B N C"]
-) -> Float32[Array, "B N"]:
-    """1 - cos(E, Z) of each token in float32, in [0, 2]; 1 where either is a zero vector.
-
-    Taken as half the squared distance of the unit vectors, which is the same number but does not
-    cancel: never negative, and exact to float32 where E and Z nearly agree.
-    """
-
-    def unit(x: Array) -> tuple[Array, Array]:
-        x = x.astype(jnp.float32)
-        largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
-        x = x / jnp.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
-        length = jnp.linalg.norm(x, axis=-1, keepdims=True)
-        return x / jnp.where(largest > 0, length, 1.0), largest[..., 0] > 0
-
-    (e, some_e), (z, some_z) = unit(features), unit(reconstruction)
-    return jnp.where(some_e & some_z, 0.5 * jnp.sum((e - z) ** 2, axis=-1), 1.0)
-
-
 def upsample(
     distance: Float[Array, "B N"], size: tuple[int, int], grid: tuple[int, int] | None = None
 ) -> Float32[Array, "B h w"]:

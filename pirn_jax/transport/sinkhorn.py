@@ -3,7 +3,8 @@
     T* = argmin <T, C> − ε H(T)   subject to   T 1 = a,   Tᵀ 1 = b,     a = 1_N, b = N/K 1_K
 
 by a fixed number of Sinkhorn iterations: a fixed cost in time, a static graph to differentiate and
-to batch. Convergence is measured and returned, never waited for.
+to batch. Convergence is measured and returned (`Plan.column_error`), never waited for: the decoder
+hands it on with its diagnostics, layer by layer, and `benchmarks/transport.py` reports it.
 
 With S = −C/ε every solver ends in column potentials g, and the plan is T = a ⊙ softmax_k(S + g):
 the last half-step is on the rows, so they sum to their mass exactly, however few iterations.

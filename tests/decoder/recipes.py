@@ -1,4 +1,4 @@
-"""The two recipes the tests run: the paper's, and one that switches on what the paper leaves off."""
+"""The two recipes the tests run: the paper's, and one with what the paper leaves off."""
 
 from dataclasses import replace
 

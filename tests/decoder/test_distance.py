@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from pirn_jax.decoder import DISTANCES, cosine_distance, squared_distance
 from pirn_jax.decoder.distance import unit_vectors
@@ -20,12 +21,15 @@ def one_minus_cosine(a, b):
 
 def test_cosine_distance_is_one_minus_cosine():
     e, z = draw(1, 2, 9, 32), draw(2, 2, 9, 32)
-    np.testing.assert_allclose(cosine_distance(e, z), one_minus_cosine(e, z), atol=1e-6)
+    np.testing.assert_allclose(
+        cosine_distance(jnp.asarray(e), jnp.asarray(z)), one_minus_cosine(e, z), atol=1e-6
+    )
 
 
 def test_squared_distance_is_the_mean_square():
     e, z = draw(1, 2, 9, 32), draw(2, 2, 9, 32)
-    np.testing.assert_allclose(squared_distance(e, z), np.square(e - z).mean(-1), rtol=1e-6)
+    found = squared_distance(jnp.asarray(e), jnp.asarray(z))
+    np.testing.assert_allclose(found, np.square(e - z).mean(-1), rtol=1e-6)
 
 
 def test_the_cosine_of_near_equal_tokens_does_not_cancel():
@@ -68,10 +72,10 @@ def test_what_is_not_a_number_stays_so():
 def test_gradients_are_those_of_finite_differences_and_finite_at_zero(name):
     e, z = draw(9, 6, 5), draw(10, 6, 5)
     with jax.enable_x64(True):
-        jax.test_util.check_grads(
+        check_grads(
             DISTANCES[name], (jnp.asarray(e, jnp.float64), jnp.asarray(z, jnp.float64)), order=1
         )
-    gradient = jax.grad(lambda z: DISTANCES[name](e, z).sum())
+    gradient = jax.grad(lambda z: DISTANCES[name](jnp.asarray(e), z).sum())
     at_zero = np.asarray(gradient(jnp.asarray(z).at[2].set(0.0)))
     assert np.isfinite(at_zero).all()
     if name == "cosine":

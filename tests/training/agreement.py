@@ -32,13 +32,14 @@ def main() -> None:
 
     import numpy as np
 
-    from pirn_jax.decoder import Tokens, merge
-    from pirn_jax.recipes import RECIPES
-    from pirn_jax.scoring import score_tokens
+    from pirn_jax.decoder import DISTANCES, Tokens, abstract_params, merge
     from pirn_jax.training import train
-    from tests.training.problems import job, recipe
+    from tests.decoder.recipes import RECIPES
+    from tests.training.problems import CHANNELS, job, recipe
 
     settings = RECIPES["default"] if arguments.full else recipe(epochs=4)
+    graph, _, _ = abstract_params(settings.decoder, CHANNELS)
+    distance = DISTANCES[settings.decoder.distance]
     result = {}
     for kind in arguments.kinds:
         for count in arguments.jobs:
@@ -53,16 +54,12 @@ def main() -> None:
                     key = jax.tree_util.keystr(path, simple=True, separator=".")
                     result[f"{name}/parameters/{key}"] = leaf
                 result[f"{name}/losses"] = np.array([line["loss"] for line in found.history])
-                tokens = Tokens(one.shots.rgb, one.shots.normals)
+                tokens = Tokens(one.shots.values)
 
                 @jax.jit
                 def score(parameters, found=found, tokens=tokens):
-                    rebuilt = merge(found.graph, parameters, found.statistics)(tokens)
-                    pairs = (
-                        rebuilt.target._asdict(),
-                        {"rgb": rebuilt.rgb, "normals": rebuilt.normals},
-                    )
-                    return score_tokens(*pairs, (64, 64)).score
+                    rebuilt = merge(graph, parameters, found.statistics)(tokens)
+                    return distance(rebuilt.target, rebuilt.values).sum(0).max(-1)
 
                 result[f"{name}/scores"] = np.asarray(score(found.parameters))
     if first:

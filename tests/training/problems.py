@@ -5,20 +5,21 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from pirn_jax.recipes import RECIPES, Recipe
-from pirn_jax.training import Features, Job
+from pirn_jax.decoder import Tokens
+from pirn_jax.training import TrainingJob, TrainingRecipe
+from tests.decoder.recipes import RECIPES
 
 SCANS, TOKENS, CHANNELS = 5, 16, 24
 
 
-def recipe(epochs: int = 4, name: str = "default", **changes) -> Recipe:
+def recipe(epochs: int = 4, name: str = "default", **changes) -> TrainingRecipe:
     """A recipe with a decoder of one layer, few transport iterations, and uneven batches."""
     found = RECIPES[name]
     small = {"layers": 1, "prototypes": 4, "iterations": 6, **changes}
     return replace(found, epochs=epochs, batch_size=4, decoder=replace(found.decoder, **small))
 
 
-def job(seed: int = 0, scans: int = SCANS, masked: bool = False, dtype=np.float32) -> Job:
+def job(seed: int = 0, scans: int = SCANS, masked: bool = False, dtype=np.float32) -> TrainingJob:
     """Tokens that share a mean and lie around a few directions, as features of real scans do."""
     random = np.random.default_rng((7, seed))
     centres = random.standard_normal((2, 3, CHANNELS))
@@ -28,7 +29,7 @@ def job(seed: int = 0, scans: int = SCANS, masked: bool = False, dtype=np.float3
     valid = np.ones((scans, TOKENS), bool)
     if masked:
         valid[:, : 2 + seed % 3] = False
-    return Job(f"job{seed}", Features(*tokens.astype(dtype), valid), seed)
+    return TrainingJob(f"job{seed}", Tokens(tokens.astype(dtype), valid), seed)
 
 
 def largest_difference(a, b) -> float:

@@ -6,13 +6,13 @@ from itertools import count
 import numpy as np
 import pytest
 
+from pirn_jax.decoder import Tokens
 from pirn_jax.encoder import load_encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import fit_frame
-from pirn_jax.training import FeatureCache, Features, extract
+from pirn_jax.training import FeatureCache, extract, token_validity
 from pirn_jax.training import features as module
-from pirn_jax.training.features import foreground
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +35,35 @@ def views(number: int, normals: bool = True) -> list[Views]:
 def test_each_token_belongs_to_its_own_picture(encoder, number):
     given, finished = views(number), []
     found = extract(encoder, iter(given), ("rgb", "normals"), batch=2, advance=finished.append)
-    assert found.rgb.shape == found.normals.shape == (number, 6, 192)
+    assert found.values.shape == (2, number, 6, 192)
     assert sum(finished) == number
     for i, view in enumerate(given):
         alone = encoder(np.stack([view.normals, view.rgb]))
-        np.testing.assert_allclose(found.normals[i], alone[0], atol=1e-5)
-        np.testing.assert_allclose(found.rgb[i], alone[1], atol=1e-5)
+        np.testing.assert_allclose(found.values[1, i], alone[0], atol=1e-5)
+        np.testing.assert_allclose(found.values[0, i], alone[1], atol=1e-5)
         blocks = [view.valid[r : r + 16, c : c + 16] for r in (0, 16) for c in (0, 16, 32)]
         assert list(found.valid[i]) == [bool(b.any()) for b in blocks]
 
 
 def test_one_modality_alone(encoder):
     found = extract(encoder, views(2, normals=False), ("rgb",), batch=2)
-    assert found.normals is None
+    assert found.values.shape == (1, 2, 6, 192)
     with pytest.raises(BadInputError, match="no normals"):
         extract(encoder, views(1, normals=False), ("rgb", "normals"))
     with pytest.raises(BadInputError, match="no scans"):
         extract(encoder, [], ("rgb",))
 
 
-def test_foreground_of_one_pixel():
+def test_one_valid_pixel_makes_a_token_valid():
     valid = np.zeros((4, 6), bool)
     valid[3, 2] = True
-    assert list(foreground(valid, (2, 3))) == [False, False, False, False, True, False]
+    assert list(token_validity(valid, (2, 3))) == [False, False, False, False, True, False]
 
 
 def made(calls):
-    def make() -> Features:
+    def make() -> Tokens:
         value = next(calls)
-        return Features(np.full((2, 3, 4), value, np.float32), None, np.ones((2, 3), bool))
+        return Tokens(np.full((1, 2, 3, 4), value, np.float32), np.ones((2, 3), bool))
 
     return make
 
@@ -73,12 +73,11 @@ def test_kept_by_key_and_read_again(tmp_path):
     cache = FeatureCache(tmp_path)
     first = cache.get({"weights": "a", "size": "224"}, made(calls))
     again = FeatureCache(tmp_path).get({"size": "224", "weights": "a"}, made(calls))
-    np.testing.assert_array_equal(first.rgb, again.rgb)
-    assert again.normals is None
+    np.testing.assert_array_equal(first.values, again.values)
     assert again.valid.dtype == bool
-    assert cache.get({"weights": "b", "size": "224"}, made(calls)).rgb[0, 0, 0] == 1
+    assert cache.get({"weights": "b", "size": "224"}, made(calls)).values[0, 0, 0, 0] == 1
     assert next(calls) == 2
-    assert FeatureCache(None).get({}, made(calls)).rgb[0, 0, 0] == 3
+    assert FeatureCache(None).get({}, made(calls)).values[0, 0, 0, 0] == 3
 
 
 def flip(path):
@@ -94,8 +93,8 @@ def empty_record(entry):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda entry: flip(entry / "rgb.npy"),
-        lambda entry: (entry / "rgb.npy").write_bytes(b""),
+        lambda entry: flip(entry / "values.npy"),
+        lambda entry: (entry / "values.npy").write_bytes(b""),
         lambda entry: (entry / "valid.npy").unlink(),
         lambda entry: (entry / "entry.json").write_text("{"),
         lambda entry: (entry / "entry.json").write_text("[]"),
@@ -108,10 +107,27 @@ def test_a_damaged_entry_is_made_again(tmp_path, damage, caplog):
     cache.get({"a": "b"}, made(calls))
     (entry,) = tmp_path.iterdir()
     damage(entry)
-    assert cache.get({"a": "b"}, made(calls)).rgb[0, 0, 0] == 1
+    assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
     assert "damaged" in caplog.text
-    assert cache.get({"a": "b"}, made(calls)).rgb[0, 0, 0] == 1
+    assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
     assert [path.name for path in tmp_path.iterdir()] == [entry.name]
+
+
+def test_an_entry_of_another_format_is_not_met(tmp_path, monkeypatch, caplog):
+    calls, cache = count(), FeatureCache(tmp_path)
+    cache.get({"a": "b"}, made(calls))
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
+    assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
+    assert not caplog.text
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_tokens_that_all_count_are_kept_as_such(tmp_path):
+    cache, calls = FeatureCache(tmp_path), count()
+    for _ in range(2):
+        found = cache.get({}, lambda: made(calls)()._replace(valid=None))
+        assert found.valid is None
+    assert next(calls) == 1
 
 
 def test_large_files_are_mapped(tmp_path, monkeypatch):
@@ -119,7 +135,7 @@ def test_large_files_are_mapped(tmp_path, monkeypatch):
     cache.get({}, made(calls))
     monkeypatch.setattr(module, "MAPPED_BYTES", 200)
     found = cache.get({}, made(calls))
-    assert isinstance(found.rgb, np.memmap)
+    assert isinstance(found.values, np.memmap)
     assert not isinstance(found.valid, np.memmap)
     assert next(calls) == 1
 
@@ -127,5 +143,5 @@ def test_large_files_are_mapped(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     found = FeatureCache(tmp_path / "file" / "cache").get({}, made(count()))
-    assert found.rgb[0, 0, 0] == 0
+    assert found.values[0, 0, 0, 0] == 0
     assert "could not be cached" in caplog.text

@@ -1,6 +1,7 @@
 """What training computes: against a plain loop, alone and stacked, and what it refuses."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,35 +9,42 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pirn_jax.decoder import Tokens, create_decoder, merge, reconstruction_loss, split
+from pirn_jax.decoder import (
+    Tokens,
+    abstract_params,
+    create_decoder,
+    merge,
+    reconstruction_loss,
+    select_scans,
+    split,
+)
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
-from pirn_jax.training import Features, Job, loop, train
-from pirn_jax.training.loop import epoch_order, job_bytes, learning_rate, stretches
-from pirn_jax.training.parallel import Program, choose_layout
-from pirn_jax.training.step import Batches, corrupted, create_states, skeleton
+from pirn_jax.training import TrainingJob, jobs, train
+from pirn_jax.training.batches import epoch_order, learning_rate, make_batches, stretches
+from pirn_jax.training.step import corrupted, create_states, run_steps
 from tests.training.problems import CHANNELS, SCANS, TOKENS, job, largest_difference, recipe
 
 
 def plain_loop(job, recipe):
     """The same training without stacking, padding or scan, Adam written from Kingma and Ba 2015."""
-    tokens = Tokens(jnp.asarray(job.shots.rgb), jnp.asarray(job.shots.normals))
     valid = None if job.shots.valid.all() else jnp.asarray(job.shots.valid)
-    graph, _, _ = skeleton(recipe.decoder, CHANNELS)
+    tokens = Tokens(jnp.asarray(job.shots.values), valid)
+    graph, _, _ = abstract_params(recipe.decoder, CHANNELS)
 
     @jax.jit
     def create(key):
-        return split(create_decoder(recipe.decoder, tokens, key, valid))[1:]
+        return split(create_decoder(recipe.decoder, tokens, key))[1:]
 
     parameters, statistics = create(jax.random.key(job.seed))
 
     @jax.jit
-    def gradient(parameters, tokens, valid, seeds):
+    def gradient(parameters, tokens, seeds):
         def loss(parameters):
             rebuilt = merge(graph, parameters, statistics)(
-                tokens, valid, lambda target: corrupted(target, seeds, recipe)
+                tokens, lambda target: corrupted(target, seeds, recipe)
             )
             return reconstruction_loss(
-                rebuilt, recipe.loss, valid, distance=recipe.decoder.distance
+                rebuilt, recipe.loss, tokens.valid, distance=recipe.decoder.distance
             )
 
         return jax.value_and_grad(loss)(parameters)
@@ -49,13 +57,8 @@ def plain_loop(job, recipe):
         random = np.random.default_rng((job.seed, epoch, 1))
         seeds = random.integers(2**32, size=scans, dtype=np.uint32)
         for part in epoch_order(job.seed, epoch, scans, recipe.batch_size):
-            some = Tokens(tokens.rgb[part], tokens.normals[part])
-            loss, slopes = gradient(
-                jax.tree.unflatten(tree, leaves),
-                some,
-                None if valid is None else valid[part],
-                seeds[part],
-            )
+            some = select_scans(tokens, part)
+            loss, slopes = gradient(jax.tree.unflatten(tree, leaves), some, seeds[part])
             rate = learning_rate(recipe, t, steps)
             losses.append(float(loss))
             t += 1
@@ -126,46 +129,60 @@ def test_jobs_of_several_shapes_and_their_progress():
 @pytest.mark.slow
 def test_what_does_not_fit_into_memory_is_trained_in_turns(monkeypatch):
     """Three jobs where two fit: stacks of two, the last filled up; each as it is alone."""
-    jobs, settings = [job(0), job(1), job(2)], recipe(epochs=2)
-    (alone,) = train([jobs[2]], settings, parallel="none")
-    size = job_bytes(settings, (SCANS, TOKENS, CHANNELS))
-    monkeypatch.setattr(loop, "STACK_BYTES", 2 * size)
-    groups = [([one.name for one in group], size) for group, size in loop._groups(jobs, settings)]
-    assert groups == [(["job0", "job1"], 2), (["job2"], 2)]
-    seen = []
-    results = train(jobs, settings, parallel="none", progress=lambda *x: seen.append(x[:2]))
-    assert [result.name for result in results] == ["job0", "job1", "job2"]
-    # Principal directions of variances that lie close turn easily.
-    assert largest_difference(results[2].parameters, alone.parameters) < 5e-5
-    assert seen[-1] == (6, 6)
-    monkeypatch.setattr(loop, "STACK_BYTES", 1)  # nothing fits: one at a time
-    assert [size for _, size in loop._groups(jobs, settings)] == [1, 1, 1]
+    all_jobs, settings = [job(0), job(1), job(2)], recipe(epochs=2)
+    (alone,) = train([all_jobs[2]], settings, parallel="none")
+
+    def turns(most):
+        monkeypatch.setattr(jobs, "STACK_BYTES", most)
+        seen = []
+        results = train(
+            all_jobs,
+            settings,
+            parallel="none",
+            progress=lambda done, total, last: seen.append((done, total, sorted(last))),
+        )
+        assert [result.name for result in results] == ["job0", "job1", "job2"]
+        # Principal directions of variances that lie close turn easily.
+        assert largest_difference(results[2].parameters, alone.parameters) < 5e-5
+        return seen
+
+    both, last = ["job0", "job1"], ["job2"]
+    assert turns(2 * jobs.job_bytes(settings, (2, SCANS, TOKENS, CHANNELS))) == [
+        (2, 6, both),
+        (4, 6, both),
+        (5, 6, last),
+        (6, 6, last),
+    ]
+    one_at_a_time = [x for name in ("job0", "job1", "job2") for x in ([name], [name])]
+    assert [names for _, _, names in turns(1)] == one_at_a_time  # nothing fits
 
 
 @pytest.mark.slow
 def test_the_memory_of_a_job_is_estimated_by_what_xla_says():
     """Arguments and temporary buffers of the compiled steps, at a size where parameters matter."""
     settings = recipe(prototypes=10, layers=2)
-    random = np.random.default_rng(0)
-    tokens = random.standard_normal((2, SCANS, 64, 96)).astype(np.float32)
-    shots = loop._stack([Job("one", Features(*tokens, np.ones((SCANS, 64), bool)), 0)], settings)
-    layout = choose_layout("none", 1)
-    program = Program(layout, settings, shots)
-    state = program.place(create_states(settings, shots, np.zeros(1, np.uint32)))
-    rates = np.full((2, 1, 3), 1e-3, np.float32)
-    batches = Batches(np.zeros((2, 1, 3), np.int32), None, rates, None)
-    said = program._run.lower(state, shots, batches).compile().memory_analysis()
+    values = np.random.default_rng(0).standard_normal((2, SCANS, 64, 96)).astype(np.float32)
+    one = [TrainingJob("one", Tokens(values), 0)]
+    shots, batches = jobs.stack_shots(one), make_batches(one, 0, 1, settings)
+    state = create_states(settings, shots, np.zeros(1, np.uint32))
+    steps = partial(run_steps, abstract_params(settings.decoder, 96)[0], settings)
+    compiled = jax.jit(steps, donate_argnums=0).lower(state, shots, batches).compile()
+    said = compiled.memory_analysis()
     taken = said.argument_size_in_bytes + said.temp_size_in_bytes
-    assert 0.5 < job_bytes(settings, (SCANS, 64, 96)) / taken < 2
+    assert 0.5 < jobs.job_bytes(settings, values.shape) / taken < 2
 
 
 @pytest.mark.slow
-def test_one_program_serves_every_stretch():
+def test_one_program_serves_every_stretch_and_every_rate(caplog):
     settings = recipe(epochs=3, prototypes=5)  # of no other test
-    before = Program(choose_layout("none", 1), settings, loop._stack([job(0)], settings))._run
-    train([job(0)], settings, parallel="none")
-    train([job(0)], replace(settings, learning_rate=1e-5, epochs=6), parallel="none")
-    assert before._cache_size() == 1
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        train([job(0)], settings, parallel="none")
+        first = [r for r in caplog.records if "Finished XLA compilation" in r.message]
+        caplog.clear()
+        train([job(0)], replace(settings, learning_rate=1e-5, epochs=6), parallel="none")
+        again = [r for r in caplog.records if "Finished XLA compilation" in r.message]
+    assert any("run_steps" in record.message for record in first)
+    assert not any("run_steps" in record.message for record in again)
 
 
 def test_the_rate_rises_and_falls():
@@ -211,12 +228,14 @@ def test_noise_is_gaussian_and_each_scan_s_own():
 @pytest.mark.slow
 def test_one_modality():
     one = job(0)
-    alone = one._replace(shots=one.shots._replace(normals=None))
-    (found,) = train([alone], recipe(epochs=2, modalities=("rgb",)), parallel="none")
-    decoder = merge(found.graph, *jax.tree.map(jnp.asarray, (found.parameters, found.statistics)))
-    rebuilt = jax.jit(lambda tokens: decoder(tokens))(Tokens(jnp.asarray(one.shots.rgb)))
-    assert rebuilt.rgb.shape == (SCANS, TOKENS, CHANNELS)
-    assert rebuilt.normals is None
+    alone = one._replace(shots=Tokens(one.shots.values[:1]))
+    settings = recipe(epochs=2, modalities=("rgb",))
+    (found,) = train([alone], settings, parallel="none")
+    graph, _, _ = abstract_params(settings.decoder, CHANNELS)
+    rebuilt = jax.jit(lambda p, s, t: merge(graph, p, s)(t))(
+        found.parameters, found.statistics, alone.shots
+    )
+    assert rebuilt.values.shape == (1, SCANS, TOKENS, CHANNELS)
 
 
 def test_a_loss_that_is_not_finite_names_job_and_step():
@@ -225,30 +244,34 @@ def test_a_loss_that_is_not_finite_names_job_and_step():
         train([job(0)], settings, parallel="none")
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_tokens_that_are_not_finite_are_refused():
     bad = job(1)
-    bad.shots.normals[1, 2, 3] = np.nan
-    with pytest.raises(BadInputError, match="job1: features of normals that are not finite"):
+    bad.shots.values[1, 1, 2, 3] = np.nan
+    with pytest.raises(BadInputError, match="job1: tokens of normals that are not finite"):
         train([job(0), bad], recipe(), parallel="none")
 
 
 @pytest.mark.parametrize(
-    ("jobs", "error", "message"),
+    ("refused", "error", "message"),
     [
         ([job(0), job(0)], ConfigError, "two jobs are called job0"),
         ([job(0)._replace(seed=-1)], ConfigError, "seed -1"),
-        ([Job("a", job(0).shots._replace(normals=None), 0)], BadInputError, "no features of norm"),
         (
-            [Job("a", Features(*job(0).shots[:2], np.ones((2, 3), bool)), 0)],
+            [TrainingJob("a", Tokens(job(0).shots.values[:1]), 0)],
             BadInputError,
-            "(2, 3)",
+            "of rgb and normals, 2 in front; got shape (1, 5, 16, 24)",
+        ),
+        (
+            [TrainingJob("a", Tokens(job(0).shots.values, np.ones((2, 3), bool)), 0)],
+            BadInputError,
+            "(5, 16), as the tokens have; got (2, 3)",
         ),
         ([job(0, scans=0)], BadInputError, "no shots"),
     ],
 )
-def test_jobs_that_cannot_be_trained_are_refused(jobs, error, message):
+def test_jobs_that_cannot_be_trained_are_refused(refused, error, message):
     with pytest.raises(error) as caught:
-        train(jobs, recipe(), parallel="none")
+        train(refused, recipe(), parallel="none")
     assert message in str(caught.value)
 
 
