@@ -95,7 +95,8 @@ def _validated(
             check_name("field", name, names)
         except ConfigError as error:
             raise ConfigError(error.problem, error.remedy, path) from error
-        if is_dataclass(inner := types[name]):
+        inner = types[name]
+        if isinstance(inner, type) and is_dataclass(inner):
             values[name] = _validated(inner, value, path, values.get(name))
             continue
         try:

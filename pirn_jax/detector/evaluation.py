@@ -8,7 +8,7 @@ Dimension letters: M modalities, H W scan pixels, h w model pixels, K prototypes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -98,7 +98,7 @@ class Evaluator:
         self,
         curves: int = 0,
         *,
-        protocol: str = "exact",
+        protocol: Literal["exact", "cfm99"] = "exact",
         maps: Sequence[Float32[np.ndarray, "h w"]] | None = None,
     ) -> tuple[dict[str, float], Curves]:
         """The metrics that are defined, and points of the ROC and PRO curves.

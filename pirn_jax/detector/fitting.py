@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Unpack
 
+import numpy as np
+
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.preprocessing import view_shots
 from pirn_jax.detector.shots import Fold, leave_one_out_folds, shot_tokens
@@ -123,7 +125,7 @@ def _scores_of(
     program, scores = model.inference.from_tokens, []
     for fold, result in zip(folds, trained, strict=True):
         for place in fold.left_out:  # one at a time: one shape, whatever the parts
-            one = select_scans(model.shots, [place])
+            one = select_scans(model.shots, np.array([place]))
             found = program(result.parameters, result.statistics, one)
             scores.append(float(found.score[0]))
     return scores

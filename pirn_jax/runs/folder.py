@@ -51,7 +51,7 @@ _NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_second
 
 def stored_config(config: TrainConfig) -> Document:
     """A run's `config.json`: the background is what its data decides, if it does."""
-    return to_json(config) | {"background": config.model_config.background}
+    return {**to_json(config), "background": config.model_config.background}
 
 
 def open_run(folder: Path) -> TrainConfig:
