@@ -98,7 +98,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "evaluate": {"command", "report", "runs", "storage"},
     "predict": {"command", "detector", "runs"},
-    "prepare": {"command", "runs", "storage"},
+    "prepare": {"command", "geometry", "runs", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }
 

@@ -19,8 +19,6 @@ from pirn_jax import prepare
 from pirn_jax.command import run as run_command
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import remove_background, surface_normals
-from pirn_jax.prepare import prepare_scan
-from pirn_jax.scans import Scan
 from pirn_jax.geometry.prepared import (
     Settings,
     fingerprint,
@@ -28,6 +26,8 @@ from pirn_jax.geometry.prepared import (
     prepared_path,
     save_prepared,
 )
+from pirn_jax.prepare import prepare_scan
+from pirn_jax.scans import Scan
 from tests.geometry import surfaces
 
 ROOT = Path(prepare.__file__).parents[1]

@@ -45,7 +45,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import DictKey
+from jax.tree_util import KeyPath
 from jaxtyping import Float, Int
 
 from pirn_jax.decoder import Params, Tokens
@@ -231,7 +231,7 @@ def run_steps(
         parameters, moments = state
         value, gradient = jax.value_and_grad(loss)(parameters, images)
 
-        def each(path: Sequence[DictKey], *tensors: Array) -> tuple[Array, ...]:
+        def each(path: KeyPath, *tensors: Array) -> tuple[Array, ...]:
             change = partial(stable_adamw, rate=rate, step=step)
             # Blocks are tensors of their own, though they lie stacked.
             return (jax.vmap(change) if path[0].key == "decoder" else change)(*tensors)

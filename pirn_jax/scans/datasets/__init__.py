@@ -14,8 +14,8 @@ from pirn_jax.scans.datasets.shots import choose_shots, write_split
 __all__ = [
     "DATASETS",
     "Dataset",
-    "Entry",
     "DatasetLayout",
+    "Entry",
     "Split",
     "choose_shots",
     "find_layout",
