@@ -35,6 +35,15 @@ class Shaped(Protocol):
         ...
 
 
+def cache_folder(folder: str | None) -> Path:
+    """Where everything lies that can be computed again.
+
+    Args:
+        folder: None: what the variable PIRN_CACHE names, else ~/.cache/pirn_jax.
+    """
+    return Path(folder or os.environ.get("PIRN_CACHE") or Path.home() / ".cache" / "pirn_jax")
+
+
 # --- whole or not at all --------------------------------------------------------------------------
 
 

@@ -1,12 +1,12 @@
-"""Which pixels show the object: the plane it lies on, found and removed.
+"""Which pixels carry a point, and which show the object: the plane it lies on, found and removed.
 
 Source: M3DM's preprocessing, which the paper cites for "background pixels are removed": a plane by
     RANSAC to the points of the 10-pixel border, points within 5 mm of it removed, DBSCAN, the
     largest cluster kept. `method="open3d"` is that, constant by constant.
-Differs from the paper: nothing is done in place; the noise label of DBSCAN cannot win; a border in
-    which most points lie on no common plane removes nothing, and says so; unmeasured pixels inside
-    the object belong to it, so that its RGB is not perforated. `method="grid"` finds the same plane
-    by a seeded RANSAC of its own, and clusters by walking the pixel grid instead of space.
+Differs from the paper: nothing is done in place; a border in which most points lie on no common
+    plane removes nothing, and says so; unmeasured pixels inside the object belong to it, so that
+    its RGB is not perforated. `method="grid"` finds the same plane by a seeded RANSAC of its own,
+    and clusters by walking the pixel grid instead of space (`clusters.py`).
 
 Dimension letters: H, W the pixels of the scan; n border points; T trial planes.
 """
@@ -14,17 +14,16 @@ Dimension letters: H, W the pixels of the scan; n border points; T trial planes.
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.geometry.clusters import grid_cluster, open3d_cluster
 from pirn_jax.geometry.open3d_import import load_open3d
-from pirn_jax.geometry.points import GeometryWarning, measured
 
 BORDER = 10
 """Pixels: the width of the border in which only background is expected."""
@@ -32,11 +31,6 @@ PLANE_TOLERANCE = 0.004
 """Metres: border points this near to a plane vote for it."""
 PLANE_CLEARANCE = 0.005
 """Metres: points nearer to the plane than this are background."""
-CLUSTER_DISTANCE = 0.006
-"""Metres: points this near to each other belong together."""
-CLUSTER_POINTS = 30
-"""Points within `CLUSTER_DISTANCE` that make a point the core of a cluster (DBSCAN). Scans so
-coarse that a plane facing the sensor has fewer than twice as many: half of what it has ("grid")."""
 PLANE_SHARE = 0.5
 """A plane holds at least this share of the border's points, or there is no plane."""
 GOES_ON = 0.5
@@ -44,9 +38,15 @@ GOES_ON = 0.5
 inside: what stands on a plane leaves the border clean. Measured: 0 on every generated category,
 0.11-0.13 on structured-light scans of bins, 0.42 and 0.49 on noisy RGB-D scans of tables; 0.64-1.35
 on good squares of road."""
+WITNESSES = 10
+"""Good scans that are asked whether a category's parts stand on a plane."""
 
 _RANSAC_SAMPLE, _RANSAC_TRIALS = 50, 1000  # M3DM's, for Open3D's RANSAC
 _TRIALS, _REFITS, _JURY = 500, 200, 4000  # ours: planes through three points, fits, judges
+
+
+class GeometryWarning(UserWarning):
+    """A result is usable, but not what was asked for: a fallback was taken, and this says which."""
 
 
 class Background(NamedTuple):
@@ -56,11 +56,35 @@ class Background(NamedTuple):
         object: the pixels that show the object, whether each was measured or not.
         plane: (a, b, c, d) with ax + by + cz + d = 0, (a, b, c) of length 1, in metres; or None.
         reason: why nothing was removed, or "".
+        stands: the scan shows a part that stands on a plane, and not one that is a plane. A part
+            that fills the picture, such as a sheet or a floor, has a plane at the border too; but
+            that plane goes on through the middle, and what leaves it does so everywhere alike.
+            False where no plane was found, or none was looked for.
     """
 
     object: Bool[np.ndarray, "H W"]
     plane: Float[np.ndarray, " 4"] | None
     reason: str
+    stands: bool
+
+
+@runtime_checkable
+class Witness(Protocol):
+    """What knows whether a scan's part stands on a plane: `Background`, `Prepared`."""
+
+    @property
+    def stands(self) -> bool:
+        """As in `Background`."""
+        ...
+
+
+def measured(xyz: Float[np.ndarray, "*batch H W 3"]) -> Bool[np.ndarray, "*batch H W"]:
+    """Pixels that carry a point: all coordinates finite, and not all of them zero.
+
+    Differs from the paper: its code base asks for three non-zero coordinates, which also drops the
+        real points of the row and column through the optical axis.
+    """
+    return np.isfinite(xyz).all(-1) & (xyz != 0).any(-1)
 
 
 def remove_background(
@@ -96,51 +120,48 @@ def remove_background(
     return found.object
 
 
+def background_of(found: Iterable[Witness]) -> Literal["plane", "none"]:
+    """What the background "auto" is for a category, by what was found with "plane".
+
+    Args:
+        found: of good scans with points, `WITNESSES` of them at most; each has a vote. Scans
+            without points cannot tell: leave them out.
+
+    Returns:
+        "none" where most of them show a part that itself is the plane at the border.
+    """
+    votes = [witness.stands for witness in found]
+    return "plane" if 2 * sum(votes) >= len(votes) else "none"
+
+
 def choose_object(
     xyz: Float[np.ndarray, "H W 3"] | None,
     valid: Bool[np.ndarray, "H W"],
     background: str = "plane",
-    mask: Bool[np.ndarray, " ..."] | None = None,
     seed: int = 0,
     method: str = "grid",
 ) -> Background:
-    """The three ways to say what the object is: `--background plane|mask|none`.
+    """The two ways to say what the object is: `--background plane|none`.
 
     Args:
         xyz: points in metres, or None for a scan without geometry.
         valid: the pixels that carry a measurement.
         background: "plane": the object stands on a plane that is found and removed; a scan without
-            points keeps everything. "mask": the object is where `mask` says, for fixtures and
-            fixed cameras. "none": every pixel belongs to the object.
-        mask: bool (H, W), True where the object is, for "mask" only.
+            points keeps everything. "none": every pixel belongs to the object.
         seed: of "plane".
         method: of "plane".
 
     Raises:
-        BadInputError: the mask has another size than the scan.
-        ConfigError: no such way, or a mask missing or given in vain.
+        ConfigError: no such way.
     """
-    if (background == "mask") != (mask is not None):
-        given = "is missing" if mask is None else "is given"
-        raise ConfigError(
-            f"background={background!r}, but a mask {given}",
-            'background="mask" and a mask come together',
-        )
-    everything = np.ones(valid.shape, bool)
     if background == "none":
-        return Background(everything, None, "")
-    if background == "mask" and mask is not None:
-        if mask.shape != valid.shape:
-            raise BadInputError(
-                f"an object mask of {mask.shape} pixels for a scan of {valid.shape}",
-                "draw the mask on the scan's own pixels",
-            )
-        return Background(mask.copy(), None, "")
+        return Background(np.ones(valid.shape, bool), None, "", False)
     if background == "plane":
         if xyz is None:
-            return Background(everything, None, "no points: nothing removed")
+            everything = np.ones(valid.shape, bool)
+            return Background(everything, None, "no points: nothing removed", False)
         return find_object(np.where(valid[..., None], xyz, 0), seed=seed, method=method)
-    raise ConfigError(f"no background {background!r}", "choose plane, mask, or none")
+    raise ConfigError(f"no background {background!r}", "choose plane or none")
 
 
 def find_object(
@@ -168,33 +189,16 @@ def find_object(
     everything = np.ones(valid.shape, bool)
     plane, reason = _border_plane(xyz[border], seed, method)
     if plane is None:
-        return Background(everything, None, reason)
+        return Background(everything, None, reason, False)
     height = xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])
-    rising = valid & (np.abs(height) >= PLANE_CLEARANCE)
-    kept = (_grid_cluster if method == "grid" else _open3d_cluster)(xyz, rising)
-    if not kept.any():
-        return Background(everything, plane, "nothing rises above the plane: nothing removed")
-    return Background(kept | _enclosed(kept, valid), plane, "")
-
-
-def stands_on_plane(xyz: Float[np.ndarray, " ..."], *, seed: int = 0, method: str = "grid") -> bool:
-    """Whether a scan shows a part that stands on a plane, and not one that is a plane.
-
-    A part that fills the picture, such as a sheet or a floor, has a plane at the border too; but
-    that plane goes on through the middle, and what leaves it does so everywhere alike.
-
-    Args:
-        xyz: as for `find_object`.
-        seed: of the random choices.
-        method: "grid" or "open3d".
-    """
-    xyz, valid, border = _border(xyz)
-    plane, _ = _border_plane(xyz[border], seed, method)
-    if plane is None:
-        return False
-    off = np.abs(xyz @ plane[:3].astype(np.float32) + np.float32(plane[3])) >= PLANE_CLEARANCE
+    off = np.abs(height) >= PLANE_CLEARANCE
     inside = off[valid & ~border]
-    return bool(inside.any() and off[border].mean() < GOES_ON * inside.mean())
+    stands = bool(inside.any() and off[border].mean() < GOES_ON * inside.mean())
+    kept = (grid_cluster if method == "grid" else open3d_cluster)(xyz, valid & off)
+    if not kept.any():
+        reason = "nothing rises above the plane: nothing removed"
+        return Background(everything, plane, reason, stands)
+    return Background(kept | _enclosed(kept, valid), plane, "", stands)
 
 
 def _border(
@@ -266,135 +270,6 @@ def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarr
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
     plane, _ = cloud.segment_plane(PLANE_TOLERANCE, _RANSAC_SAMPLE, _RANSAC_TRIALS)
     return np.asarray(plane) / np.linalg.norm(plane[:3])
-
-
-def _grid_cluster(
-    xyz: Float32[np.ndarray, "H W 3"], points: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
-    """The largest cluster of `points`, as DBSCAN's, found on the pixel grid.
-
-    A point with enough points near it is a core; cores near each other are tied. The largest tied
-    set, with the points near any of its cores, is the cluster. "Near" is looked for at most 4
-    pixels each way, in steps of several pixels on fine grids, where one pixel then stands for all
-    that were stepped over; ties to the next core in a row or column make up for the steps.
-    """
-    rows, columns = np.nonzero(points)
-    if not len(rows):
-        return points
-    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    xyz, inside = xyz[box], points[box]
-    beside = inside[:, 1:] & inside[:, :-1]
-    pitch = np.linalg.norm(np.diff(xyz[..., :2], axis=1)[beside], axis=-1)
-    pitch = pitch[pitch > 0]  # geometry registered to a finer photograph repeats its points
-    finest, typical = np.percentile(pitch, (5, 50)) if len(pitch) else (np.inf, np.inf)
-    enough = min(CLUSTER_POINTS, np.pi / 2 * (CLUSTER_DISTANCE / typical) ** 2)
-    stride = max(1, int(CLUSTER_DISTANCE / finest / 4))
-    pairs = _near_pairs(xyz, inside, CLUSTER_DISTANCE / finest, stride)
-
-    neighbours = np.zeros(inside.shape, np.float32)
-    for here, there, near in pairs:
-        neighbours[here] += near
-        neighbours[there] += near
-    core = inside & (1 + stride**2 * neighbours >= enough)
-    if not core.any():
-        return np.zeros_like(points)
-    label = _tie_lines(xyz, core)
-    label = _tie_groups(label, [(label[h], label[t], near) for h, t, near in pairs])
-    largest = core & (label == np.argmax(np.bincount(label[core])))
-    cluster = largest.copy()
-    for here, there, near in pairs:
-        cluster[here] |= near & largest[there]
-        cluster[there] |= near & largest[here]
-    kept = np.zeros_like(points)
-    kept[box] = cluster
-    return kept
-
-
-_Slices = tuple[slice, slice]
-
-
-def _near_pairs(
-    xyz: Float32[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "H W"], reach: float, stride: int
-) -> list[tuple[_Slices, _Slices, Bool[np.ndarray, "_ _"]]]:
-    """For every offset up to `reach` pixels: both partners' pixels, and which pairs are near."""
-    steps = int(reach / stride)
-    planes = [np.ascontiguousarray(xyz[..., axis]) for axis in range(3)]
-    pairs = []
-    for down in range(steps + 1):
-        for right in range(-steps, steps + 1):
-            if (down, right) <= (0, 0) or (down**2 + right**2) * stride**2 > reach**2:
-                continue
-            here, there = _overlap(inside.shape, down * stride, right * stride)
-            distance = sum((plane[here] - plane[there]) ** 2 for plane in planes)
-            near = distance < np.float32(CLUSTER_DISTANCE**2)
-            pairs.append((here, there, near & inside[here] & inside[there]))
-    return pairs
-
-
-def _overlap(
-    shape: tuple[int, ...], down: int, right: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the pixels that have a partner (down ≥ 0, right) away, and of their partners."""
-    height, width = shape
-    rows, partner_rows = slice(0, max(0, height - down)), slice(min(height, down), height)
-    left, shift = max(0, -right), max(0, right)
-    columns = slice(min(width, left), max(min(width, left), width - shift))
-    partner_columns = slice(min(width, shift), max(min(width, shift), width - left))
-    return (rows, columns), (partner_rows, partner_columns)
-
-
-def _tie_lines(
-    xyz: Float32[np.ndarray, "H W 3"], core: Bool[np.ndarray, "H W"]
-) -> Int[np.ndarray, "H W"]:
-    """Groups of cores, each tied to the next in its row and column; -1 where there is no core.
-
-    A neighbouring pixel is tied if the depths differ by less than `CLUSTER_DISTANCE`, the next
-    core across a gap if the two are nearer than that in space.
-    """
-    number = np.full(core.shape, -1)
-    number[core] = np.arange(core.sum())
-    ties = []
-    for mask, names, where in ((core, number, xyz), (core.T, number.T, xyz.transpose(1, 0, 2))):
-        line, position = np.nonzero(mask)
-        name, step = names[mask], np.diff(where[mask], axis=0)
-        adjacent = np.diff(position) == 1
-        near = np.where(adjacent, np.abs(step[:, 2]), np.linalg.norm(step, axis=1))
-        tied = (np.diff(line) == 0) & (near < CLUSTER_DISTANCE)
-        ties.append(np.stack([name[:-1][tied], name[1:][tied]]))
-    number[core] = _components(np.concatenate(ties, axis=1), int(core.sum()))
-    return number
-
-
-def _tie_groups(
-    label: Int[np.ndarray, "H W"],
-    pairs: list[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]],
-) -> Int[np.ndarray, "H W"]:
-    """Joins the groups of which two cores are near each other."""
-    ties = [np.zeros((2, 0), label.dtype)]
-    for one, other, near in pairs:
-        joins = near & (one != other) & (one >= 0) & (other >= 0)
-        ties.append(np.stack([one[joins], other[joins]]))
-    group = _components(np.concatenate(ties, axis=1), int(label.max()) + 1)
-    return np.where(label >= 0, group[label], -1)
-
-
-def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, " total"]:
-    graph = coo_array((np.ones(ties.shape[1], np.int8), tuple(ties)), shape=(total, total))
-    return connected_components(graph, directed=False)[1]
-
-
-def _open3d_cluster(
-    xyz: Float32[np.ndarray, "H W 3"], points: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
-    kept = np.zeros_like(points)
-    if not points.any():
-        return kept
-    open3d = load_open3d()
-    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(xyz[points].astype(float)))
-    label = np.asarray(cloud.cluster_dbscan(eps=CLUSTER_DISTANCE, min_points=CLUSTER_POINTS))
-    if label.max() >= 0:  # -1 is noise
-        kept[points] = label == np.argmax(np.bincount(label[label >= 0]))
-    return kept
 
 
 def _enclosed(

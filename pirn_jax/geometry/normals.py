@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.geometry.points import GeometryWarning, measured
+from pirn_jax.geometry.background import GeometryWarning, measured
 
 WINDOW = 7
 """Side of the window in pixels, of which the inscribed disc is used: 29 pixels, as kNN 30."""
@@ -82,6 +82,21 @@ def surface_normals(
         ConfigError: no such method, or no such window.
         MissingDependencyError: "open3d" where open3d cannot be imported.
     """
+    normals, fallbacks = fit_normals(xyz, valid, method, window=window, time_limit=time_limit)
+    for fallback in fallbacks:
+        warnings.warn(fallback, GeometryWarning, stacklevel=2)
+    return normals
+
+
+def fit_normals(
+    xyz: Float[np.ndarray | Array, " ..."],
+    valid: Bool[np.ndarray | Array, " ..."] | None = None,
+    method: str = "grid",
+    *,
+    window: int = WINDOW,
+    time_limit: float | int = 300.0,
+) -> tuple[Float32[np.ndarray | Array, "*batch H W 3"], tuple[str, ...]]:
+    """`surface_normals`, and in place of its warnings what they say: for threads and files."""
     if xyz.ndim < 3 or xyz.shape[-1] != 3:
         raise BadInputError(
             f"surface_normals needs points of shape (H, W, 3), got {xyz.shape}",
@@ -99,7 +114,7 @@ def surface_normals(
         if valid is None:
             valid = jnp.isfinite(points).all(-1) & (points != 0).any(-1)
         normals = grid_normals(points, jnp.asarray(valid), window=window)
-        return normals if isinstance(xyz, jax.Array) else np.asarray(normals)
+        return (normals if isinstance(xyz, jax.Array) else np.asarray(normals)), ()
     if method == "open3d":
         return _open3d_normals(xyz, valid, time_limit)
     raise ConfigError(f"no method {method!r} for normals", 'choose "grid" or "open3d"')
@@ -261,20 +276,20 @@ def _open3d_normals(
     xyz: Float[np.ndarray | Array, "*batch H W 3"],
     valid: Bool[np.ndarray | Array, "*batch H W"] | None,
     time_limit: float | int,
-) -> Float32[np.ndarray | Array, "*batch H W 3"]:
+) -> tuple[Float32[np.ndarray | Array, "*batch H W 3"], tuple[str, ...]]:
     from pirn_jax.geometry.open3d_normals import tangent_plane_normals
 
     points = np.asarray(xyz, np.float32)
     use = measured(points) if valid is None else np.asarray(valid) & np.isfinite(points).all(-1)
     points = np.where(use[..., None], points, np.float32(0))
-    normals = np.zeros_like(points)
+    normals, fallbacks = np.zeros_like(points), []
     for scan in np.ndindex(points.shape[:-3]):
         pinhole = _jitted_sampling(points[scan], use[scan]).pinhole
         sight = points[scan] if pinhole else np.array([[[0.0, 0.0, 1.0]]], np.float32)
         normals[scan], why = tangent_plane_normals(points[scan], use[scan], sight, time_limit)
         if why:
-            warnings.warn(why, GeometryWarning, stacklevel=3)
-    return jnp.asarray(normals) if isinstance(xyz, jax.Array) else normals
+            fallbacks.append(why)
+    return (jnp.asarray(normals) if isinstance(xyz, jax.Array) else normals), tuple(fallbacks)
 
 
 _jitted_sampling = jax.jit(_sampling)

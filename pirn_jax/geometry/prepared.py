@@ -1,19 +1,27 @@
-"""Files of prepared scans: what lies in them, and how they are written and read.
+"""Prepared scans: object and normals of a scan, and the cache that keeps them.
 
-One file per scan, `CACHE/<dataset>/<category>/<key>.npz`, an archive of plain arrays: `normals`
-(int16, 1/32767), `object` (packed bits), `shape`, `fingerprint`, `notes`. The fingerprint is the
-SHA-256 of what was read from the scan's files (points and validity, so that another unit or reading
-rule counts as well) and of every setting. Files appear whole or not at all (written beside, synced,
-renamed). `pirn_jax.prepare` makes them.
+Every run gets its normals here: `prepare_scan` computes them, `PreparedCache` has them already
+where `python -m pirn_jax.prepare` ran. An entry is `FOLDER/<first two digits>/<fingerprint>.npz`;
+the fingerprint is the SHA-256 of what was read from the scan's files (points, validity and normals,
+so that another unit or reading rule counts as well) and of every setting. So no entry can be out of
+date, and neither the dataset's name nor the scan's key is needed to find it.
+
+What is read is what was computed, bit for bit: scores do not depend on whether there was a cache.
+Another kind of device, or another release of JAX, may round the last bit of a normal differently.
+
+An entry is an archive of plain arrays: `normals` (float32 (H, W, 3), unless the scan brings its
+own), `object` (uint8 (H, W), 0 or 1) and `about` (JSON in UTF-8). It is read as any untrusted file
+is, with the scan saying how large its arrays may be; a damaged one counts as missing.
+
+Dimension letters: H, W the pixels of the scan.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import logging
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,14 +30,17 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans import Scan
-from pirn_jax.storage import write_whole
+from pirn_jax.geometry.background import Background, choose_object
+from pirn_jax.scans.formats import File, Limits, read_array
+from pirn_jax.scans.scan import Scan
+from pirn_jax.storage import write_arrays
 
-FORMAT = 1
-"""Raised whenever the same input and settings would give other bytes."""
+FORMAT = 2
+"""Raised whenever the same scan and settings would give another entry."""
 
-STEPS = 32767
-"""A normal's component is stored as a whole number of 1/STEPS."""
+_log = logging.getLogger("pirn_jax")
+_LARGEST_ABOUT = 1 << 16  # bytes
+_MEMBERS = 3
 
 
 @dataclass(frozen=True)
@@ -38,83 +49,74 @@ class Settings:
 
     Attributes:
         method: "grid", or the paper's "open3d", for normals and background.
-        background: "plane": found and removed. "mask": the object is where the object mask says.
-            "none": nothing is removed.
+        background: "plane": found and removed. "none": nothing is removed.
         seed: of the search for the plane.
         time_limit: seconds that "open3d" may take for one scan's normals.
     """
 
-    method: Literal["grid", "open3d"] = "grid"
-    background: Literal["plane", "mask", "none"] = "plane"
+    method: Literal["grid", "open3d"]
+    background: Literal["plane", "none"]
     seed: int = 0
     time_limit: float = 300.0
 
 
 class Prepared(NamedTuple):
-    """What is cached for one scan.
+    """What `make_views` needs of a scan's geometry.
 
     Attributes:
-        normals: unit normals towards the sensor, to 1/32767, zeros where undefined or not object.
+        normals: unit normals towards the sensor, zeros where undefined or not object; the scan's
+            own where it brings them; None for a scan without points or normals.
         object: the pixels that show the object.
-        fingerprint: SHA-256 of input and settings.
-        notes: what was odd, e.g. "no plane"; usually empty.
+        stands: as in `Background`: the part stands on a plane.
+        notes: what was odd: why nothing was removed, which fallback gave the normals.
     """
 
-    normals: Float32[np.ndarray, "H W 3"]
+    normals: Float32[np.ndarray, "H W 3"] | None
     object: Bool[np.ndarray, "H W"]
-    fingerprint: str
+    stands: bool
     notes: tuple[str, ...]
 
 
-def prepared_path(folder: str | os.PathLike[str], key: str) -> Path:
-    """Where a scan's file lies: `folder` is `CACHE/<dataset>/<category>`.
+def prepare_scan(
+    scan: Scan, settings: Settings, found: Background | None = None, *, normals: bool = True
+) -> Prepared:
+    """Object and normals of one scan.
 
-    Raises:
-        BadInputError: a key that would lead out of the folder.
+    Args:
+        scan: normals that it brings along are kept.
+        settings: what is computed.
+        found: what `choose_object` found in this scan by these settings, if it was asked already.
+        normals: False: none are computed, for detectors that look at the photograph alone.
     """
-    path = Path(folder, f"{key}.npz")
-    if not path.resolve().is_relative_to(Path(folder).resolve()):
-        raise BadInputError(f"the key {key!r} leads out of {folder}", "rename the scan's files")
-    return path
+    if found is None:
+        found = choose_object(
+            scan.xyz, scan.valid, settings.background, settings.seed, settings.method
+        )
+    if scan.xyz is None:
+        return Prepared(scan.normals, found.object, found.stands, ())
+    notes = (found.reason,) if found.reason else ()
+    fitted = scan.normals
+    if fitted is None and normals:
+        from pirn_jax.geometry.normals import fit_normals  # imports JAX
+
+        points, use = scan.xyz, found.object & scan.valid
+        vectors, fallbacks = fit_normals(
+            points, use, settings.method, time_limit=settings.time_limit
+        )
+        fitted, notes = np.asarray(vectors), notes + fallbacks
+    return Prepared(fitted, found.object, found.stands, notes)
 
 
-def load_prepared(path: str | os.PathLike[str]) -> Prepared:
-    """Reads one cached file, see `prepared_path`. Nothing in it is ever executed.
-
-    Raises:
-        BadInputError: it is missing, or not a whole file of this format.
-    """
-    remedy = "run `python -m pirn_jax.prepare` again: it makes anew what is missing or damaged"
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            height, width = (int(n) for n in stored["shape"])
-            packed, steps = stored["object"], stored["normals"]
-            if steps.shape != (height, width, 3) or steps.dtype != np.int16:
-                raise ValueError(f"normals of {steps.dtype} {steps.shape}")
-            pixels = np.unpackbits(packed, count=height * width).reshape(height, width)
-            return Prepared(
-                normals=(steps / np.float32(STEPS)).astype(np.float32),
-                object=pixels.astype(bool),
-                fingerprint=str(stored["fingerprint"]),
-                notes=tuple(json.loads(str(stored["notes"]))),
-            )
-    except FileNotFoundError as error:
-        raise BadInputError("no such prepared scan", remedy, path=path) from error
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"not a prepared scan: {error}", remedy, path=path) from error
+def default_folder(cache: Path) -> Path:
+    """Where, in the folder of everything that can be computed again, prepared scans lie."""
+    return cache / "geometry"
 
 
-def fingerprint(
-    scan: Scan, settings: Settings, object_mask: Bool[np.ndarray, "H W"] | None = None
-) -> str:
-    """SHA-256 of everything a scan's prepared file depends on."""
+def fingerprint(scan: Scan, settings: Settings) -> str:
+    """SHA-256 of everything a prepared scan depends on."""
     digest = hashlib.sha256(f"{FORMAT} {sorted(asdict(settings).items())}".encode())
-    for name, array in (
-        ("xyz", scan.xyz),
-        ("normals", scan.normals),
-        ("valid", scan.valid),
-        ("object", object_mask),
-    ):
+    for name in ("xyz", "normals", "valid"):
+        array = getattr(scan, name)
         described = None if array is None else (array.dtype.str, array.shape)
         digest.update(f"|{name} {described}|".encode())
         if array is not None:
@@ -122,15 +124,98 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def save_prepared(path: Path, prepared: Prepared) -> None:
-    """Writes one file whole or not at all; the same content gives the same bytes."""
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        normals=np.rint(prepared.normals * STEPS).astype(np.int16),
-        object=np.packbits(prepared.object),
-        shape=np.array(prepared.object.shape, np.int32),
-        fingerprint=np.array(prepared.fingerprint),
-        notes=np.array(json.dumps(prepared.notes)),
+@dataclass(frozen=True)
+class PreparedCache:
+    """Prepared scans on disk, for any number of readers; see the module for how they lie there.
+
+    Attributes:
+        folder: None: nothing is kept, and nothing is found.
+    """
+
+    folder: Path | None
+
+    def read(self, scan: Scan, settings: Settings) -> Prepared | None:
+        """What `prepare_scan` gives, or None where it is not kept, or damaged."""
+        # os.path, for which a folder that may not be looked into is none.
+        if self.folder is None or not os.path.isdir(self.folder):
+            return None
+        name = fingerprint(scan, settings)
+        path = _entry(self.folder, name)
+        if not os.path.exists(path):
+            return None
+        try:
+            return _read(path, name, scan)
+        except BadInputError as error:
+            _log.warning("%s: %s; it is computed anew", path, error.problem)
+            return None
+
+    def write(self, scan: Scan, settings: Settings, prepared: Prepared) -> None:
+        """Keep what `prepare_scan` gave, whole or not at all; the same gives the same bytes."""
+        if self.folder is None:
+            return
+        name = fingerprint(scan, settings)
+        about = {
+            "format": FORMAT,
+            "fingerprint": name,
+            "stands": prepared.stands,
+            "notes": prepared.notes,
+        }
+        text = json.dumps(about).encode()
+        arrays = {
+            "about": np.frombuffer(text, np.uint8)[None],
+            "object": prepared.object.astype(np.uint8),
+        }
+        if scan.normals is None and prepared.normals is not None:
+            arrays["normals"] = prepared.normals
+        write_arrays(_entry(self.folder, name), arrays)
+
+
+def _entry(folder: Path, name: str) -> Path:
+    return folder / name[:2] / f"{name}.npz"
+
+
+def _read(path: Path, name: str, scan: Scan) -> Prepared:
+    """The entry of a scan.
+
+    Raises:
+        BadInputError: it is not what `PreparedCache.write` wrote for this scan.
+    """
+    shape = scan.valid.shape
+    pixels = shape[0] * shape[1]
+    # An array costs its bytes, packed and unpacked, and the tests on them. Empty normals shrink as
+    # far as deflate goes, so the cap is on the size.
+    limits = Limits(
+        pixels=max(pixels, _LARGEST_ABOUT),
+        memory=100 * pixels + 100 * _LARGEST_ABOUT,
+        ratio=float("inf"),
+        members=_MEMBERS,
     )
-    write_whole(path, content.getvalue())
+
+    def read(member: str, kind: type[np.generic], expected: tuple[int, ...]) -> np.ndarray:
+        found = read_array(File(path, f"{member}.npy", root=path.parent), limits)
+        if found.dtype != kind or found.shape != expected:
+            raise BadInputError(
+                f"expected {member} as {kind.__name__} {expected}, got {found.dtype} {found.shape}",
+                "remove the file",
+                path,
+            )
+        return found
+
+    about = read_array(File(path, "about.npy", root=path.parent), limits)
+    try:
+        document = json.loads(about.tobytes())
+        stands, notes = document["stands"], list(document["notes"])
+        whole = document["format"] == FORMAT and document["fingerprint"] == name
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadInputError(f"not a prepared scan: {error!r}", "remove the file", path) from error
+    if not whole or not isinstance(stands, bool) or not all(isinstance(n, str) for n in notes):
+        raise BadInputError("the entry of another scan or format", "remove the file", path)
+    kept = read("object", np.uint8, shape)
+    normals = scan.normals
+    if normals is None and scan.xyz is not None:
+        normals = read("normals", np.float32, (*shape, 3))
+        if not np.isfinite(normals).all():
+            raise BadInputError("normals that are not finite", "remove the file", path)
+    if kept.max(initial=0) > 1:
+        raise BadInputError("object pixels that are neither 0 nor 1", "remove the file", path)
+    return Prepared(normals, kept.astype(bool), stands, tuple(notes))

@@ -81,7 +81,7 @@ class Views(NamedTuple):
     Attributes:
         rgb: float32 (h, w, 3) in [0, 1], black outside the object; None for geometry alone.
         normals: float32 (h, w, 3), each component mapped from [-1, 1] to [0, 1], black where there
-            is no normal; None for a photograph alone.
+            is no normal; None for a scan without normals.
         valid: bool (h, w): the object, where the scan carries a measurement; False in the padding.
         mask: bool (h, w), True on defects; None where no truth is known.
         ignore: bool (h, w), True where nothing may be learned or scored; None if nowhere.
@@ -108,8 +108,8 @@ def make_views(
     """The views of a scan.
 
     Args:
-        scan: with `normals`, if it has geometry; where they are None they are computed here with
-            `surface_normals`, at the scan's own resolution.
+        scan: with `normals` if views of its geometry are wanted: its points are not looked at,
+            see `pirn_jax.geometry.prepared`.
         size: (h, w) of the views, or the side of a square.
         object_pixels: bool (H, W), from `remove_background`; everything else is blackened. None
             keeps all.
@@ -129,14 +129,9 @@ def make_views(
             "compute them from this scan",
         )
     frame = fit_frame((shape[0], shape[1]), (size, size) if isinstance(size, int) else size)
-    normals = scan.normals
-    if normals is None and scan.xyz is not None:
-        from pirn_jax.geometry.normals import surface_normals
-
-        normals = np.asarray(surface_normals(scan.xyz, scan.valid))
     return Views(
         rgb=None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame),
-        normals=None if normals is None else _resize_normals(normals, kept, frame),
+        normals=None if scan.normals is None else _resize_normals(scan.normals, kept, frame),
         valid=resize_nearest(scan.valid & kept, frame),
         mask=None if scan.mask is None else resize_nearest(scan.mask > 0, frame),
         ignore=None if scan.ignore is None else resize_nearest(scan.ignore, frame),
