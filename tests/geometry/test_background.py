@@ -6,11 +6,11 @@ import pytest
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import (
     GeometryWarning,
+    background_of,
     choose_object,
     find_object,
     measured,
     remove_background,
-    stands_on_plane,
 )
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic.generator import CATEGORIES
@@ -135,7 +135,7 @@ def test_the_plane_is_found_under_a_crowded_border():
 @pytest.mark.parametrize("noise", [0.0, 1e-3])
 def test_a_part_on_a_table_stands_on_a_plane(kind, noise):
     xyz, _ = surfaces.part_on_table(kind, size=120, holes=0.05, noise=noise)
-    assert stands_on_plane(xyz)
+    assert find_object(xyz).stands
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -143,7 +143,7 @@ def test_every_generated_part_stands_on_a_plane(category):
     (scan,) = open_dataset(
         "synthetic", None, category, size=96, train=1, validation=1, test=1
     ).train
-    assert stands_on_plane(scan.xyz)
+    assert find_object(scan.xyz).stands
 
 
 @pytest.mark.parametrize("height", [0.0, 0.006, 0.012])
@@ -154,11 +154,11 @@ def test_a_part_that_is_the_plane_does_not(height):
     waves = height * np.sin(17 * rows + 3) * np.cos(13 * columns)
     dent = 0.03 * np.exp(-((rows - 0.5) ** 2 + (columns - 0.4) ** 2) / 0.003)
     xyz[..., 2] += waves + (dent if height else 0)
-    assert not stands_on_plane(xyz)
+    assert not find_object(xyz).stands
 
 
 def test_real_parts_stand_on_a_plane(real_scan):
-    assert stands_on_plane(real_scan)
+    assert find_object(real_scan).stands
 
 
 def test_a_road_is_the_plane_itself(shared):
@@ -166,22 +166,46 @@ def test_a_road_is_the_plane_itself(shared):
     if not (root / "road").is_dir():
         pytest.skip("road is not at hand")
     data = open_dataset("mvtec3d", root, "road")
-    assert not any(stands_on_plane(scan.xyz) for scan in data.train)
+    assert not any(find_object(scan.xyz).stands for scan in data.train)
 
 
-def test_three_ways_to_say_what_the_object_is():
-    xyz, truth = surfaces.part_on_table("dome", size=120)
+def test_two_ways_to_say_what_the_object_is():
+    xyz, _ = surfaces.part_on_table("dome", size=120)
     valid = measured(xyz)
     plane = choose_object(xyz, valid)
     np.testing.assert_array_equal(plane.object, remove_background(xyz))
-    assert choose_object(xyz, valid, "none").object.all()
-    np.testing.assert_array_equal(choose_object(xyz, valid, "mask", truth).object, truth)
+    assert plane.stands
+    nothing = choose_object(xyz, valid, "none")
+    assert nothing.object.all()
+    assert not nothing.reason
+    assert choose_object(None, valid).object.all()
     assert choose_object(None, valid).reason
-    for background, mask in (("mask", None), ("plane", truth), ("sky", None)):
-        with pytest.raises(ConfigError):
-            choose_object(xyz, valid, background, mask)
-    with pytest.raises(BadInputError, match="mask of"):
-        choose_object(xyz, valid, "mask", truth[:-1])
+    with pytest.raises(ConfigError, match="plane or none"):
+        choose_object(xyz, valid, "sky")
+
+
+def test_points_that_are_not_valid_have_no_say():
+    """Clutter that the scan calls invalid, over most of the border, would hide the table."""
+    xyz, truth = surfaces.part_on_table("dome", size=120)
+    clutter = np.ones((120, 120), bool)
+    clutter[15:, 10:-10] = False
+    xyz[clutter, 2] += np.random.default_rng(0).uniform(0.05, 1.0, clutter.sum())
+    clutter[:, -10:] = False  # what is left of the border is the table's
+    xyz[:, -10:] = surfaces.part_on_table("dome", size=120)[0][:, -10:]
+    assert "no plane" in find_object(xyz).reason
+    found = choose_object(xyz, ~clutter)
+    assert not found.reason
+    assert iou(found.object[15:, 10:], truth[15:, 10:]) > 0.9
+
+
+def test_the_majority_of_witnesses_decides_the_background():
+    table = find_object(surfaces.part_on_table("box", size=120)[0])
+    sheet = find_object(surfaces.plane(120, (0.1, 0.1, -1))[0].astype(np.float32))
+    assert (table.stands, sheet.stands) == (True, False)
+    assert background_of([table, sheet, sheet]) == "none"
+    assert background_of([table, sheet, table]) == "plane"
+    assert background_of([table, sheet]) == "plane"
+    assert background_of([]) == "plane"
 
 
 def test_wrong_arguments():

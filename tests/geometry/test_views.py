@@ -129,10 +129,11 @@ def test_averaging_normals_beats_the_nearest_pixel():
 
     xyz, _ = waves(400)
     xyz[..., 2] += 0.2 * 0.16 / 400 * np.random.default_rng(0).standard_normal((400, 400))
-    scan = Scan(rgb=None, xyz=xyz.astype(np.float32), valid=np.ones((400, 400), bool))
+    normals = surface_normals(xyz.astype(np.float32))
+    scan = Scan(rgb=None, xyz=None, valid=np.ones((400, 400), bool), normals=normals)
     _, truth = waves(112)
     views = make_views(scan, 112)
-    nearest = resize_nearest(surface_normals(scan.xyz), views.frame)
+    nearest = resize_nearest(normals, views.frame)
     averaged = np.median(angle(views.normals * 2 - 1, truth))
     assert averaged < 0.75 * np.median(angle(nearest, truth))
     assert averaged < 1
@@ -158,6 +159,11 @@ def test_scans_of_one_modality():
     assert views.ignore is None
     assert views.valid.all()
     assert make_views(scan._replace(rgb=None), 28).rgb is None
+
+
+def test_points_without_normals_have_no_view():
+    """Normals have one home, and it is not here."""
+    assert make_views(picture(40, 40)._replace(normals=None), 28).normals is None
 
 
 def test_wrong_arguments():

@@ -1,4 +1,4 @@
-"""Copies of shots: deterministic, and geometrically what they say."""
+"""Augmentation of shots: deterministic, and geometrically what it says."""
 
 import itertools
 
@@ -7,12 +7,11 @@ import pytest
 
 from pirn_jax.geometry import make_views, surface_normals
 from pirn_jax.geometry.augmentation import (
-    Copy,
-    inp_former_copies,
-    nudges,
+    Augmentation,
+    augment,
+    jitter,
     photometric,
     rotations,
-    with_copies,
 )
 from pirn_jax.scans import Scan
 
@@ -41,18 +40,18 @@ def views(turn: np.ndarray | None = None):
 
 
 @pytest.mark.parametrize(
-    ("copy", "turn"),
+    ("augmentation", "turn"),
     [
-        (Copy("move", 90.0), [[0, 1], [-1, 0]]),
-        (Copy("move", 180.0), [[-1, 0], [0, -1]]),
-        (Copy("move", 30.0), [[np.sqrt(0.75), 0.5], [-0.5, np.sqrt(0.75)]]),
-        (Copy("move", mirror=True), [[-1, 0], [0, 1]]),
+        (Augmentation("move", 90.0), [[0, 1], [-1, 0]]),
+        (Augmentation("move", 180.0), [[-1, 0], [0, -1]]),
+        (Augmentation("move", 30.0), [[np.sqrt(0.75), 0.5], [-0.5, np.sqrt(0.75)]]),
+        (Augmentation("move", mirror=True), [[-1, 0], [0, 1]]),
     ],
     ids=str,
 )
-def test_a_moved_scan_is_the_scan_of_the_moved_part(copy, turn):
+def test_a_moved_scan_is_the_scan_of_the_moved_part(augmentation, turn):
     """Photograph, normals and validity, vectors turned as the picture is."""
-    _, found = with_copies(views(), (copy,), 0)
+    _, found = augment(views(), (augmentation,), 0)
     expected = views(np.array(turn, float))
     assert (found.valid == expected.valid).mean() > 0.98
     inner = np.hypot(*(np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2)) < 0.3 * SIZE
@@ -67,15 +66,18 @@ def test_a_moved_scan_is_the_scan_of_the_moved_part(copy, turn):
 
 def test_a_quarter_turn_is_exact_and_counter_clockwise():
     shot = views()
-    _, found = with_copies(shot, (Copy("move", 90.0),), 0)
+    _, found = augment(shot, (Augmentation("move", 90.0),), 0)
     np.testing.assert_allclose(found.rgb, np.rot90(shot.rgb), atol=1e-6)
     np.testing.assert_array_equal(found.valid, np.rot90(shot.valid))
 
 
 def test_a_shift_moves_down_and_right_and_reflects():
     shot = views()._replace(valid=np.ones((SIZE, SIZE), bool))
-    copies = (Copy("move", shift=(0.25, 0.0)), Copy("move", shift=(0.0, 0.25), reflect=True))
-    _, down, right = with_copies(shot, copies, 0)
+    shifts = (
+        Augmentation("move", shift=(0.25, 0.0)),
+        Augmentation("move", shift=(0.0, 0.25), reflect=True),
+    )
+    _, down, right = augment(shot, shifts, 0)
     step = SIZE // 4
     np.testing.assert_allclose(down.rgb[step:], shot.rgb[:-step], atol=1e-6)
     assert not down.valid[: step - 1].any()
@@ -85,57 +87,57 @@ def test_a_shift_moves_down_and_right_and_reflects():
     assert right.valid.all()
 
 
-def test_copies_depend_on_seed_and_shot_alone():
+def test_what_comes_out_depends_on_seed_and_shot_alone():
     one, other = views(), views(np.array([[0.0, 1.0], [-1.0, 0.0]]))
-    first = list(with_copies(one, photometric(3), 5))
-    again = list(with_copies(one, photometric(4), 5))
+    first = list(augment(one, photometric(3), 5))
+    again = list(augment(one, photometric(4), 5))
     assert len(first) == 4
     for a, b in zip(first, again, strict=False):
         np.testing.assert_array_equal(a.rgb, b.rgb)
         np.testing.assert_array_equal(a.normals, b.normals)
-    seeds = list(with_copies(one, photometric(3), 6))
+    seeds = list(augment(one, photometric(3), 6))
     for (a, b), pictures in itertools.product(itertools.combinations(range(4), 2), (first, seeds)):
         assert np.abs(pictures[a].rgb - pictures[b].rgb).max() > 0.005
     assert not np.array_equal(first[1].rgb, seeds[1].rgb)
-    turned = list(with_copies(other, photometric(3), 5))
+    turned = list(augment(other, photometric(3), 5))
     assert not np.array_equal(np.rot90(first[1].rgb), turned[1].rgb)
 
 
-def test_photometric_copies_keep_background_validity_and_unit_normals():
+def test_photometric_augmentation_keeps_background_validity_and_unit_normals():
     shot = views()
     black = ~shot.rgb.any(-1)
     assert black.mean() > 0.3
-    for copy in list(with_copies(shot, photometric(6), 1))[1:]:
-        assert not copy.rgb[black].any()
-        assert copy.rgb.dtype == np.float32
-        assert copy.rgb.min() >= 0
-        assert copy.rgb.max() <= 1
-        np.testing.assert_array_equal(copy.valid, shot.valid)
+    for found in list(augment(shot, photometric(6), 1))[1:]:
+        assert not found.rgb[black].any()
+        assert found.rgb.dtype == np.float32
+        assert found.rgb.min() >= 0
+        assert found.rgb.max() <= 1
+        np.testing.assert_array_equal(found.valid, shot.valid)
         defined = shot.normals.any(-1)
-        assert not copy.normals[~defined].any()
-        length = np.linalg.norm(2 * copy.normals[defined] - 1, axis=-1)
+        assert not found.normals[~defined].any()
+        length = np.linalg.norm(2 * found.normals[defined] - 1, axis=-1)
         np.testing.assert_allclose(length, 1, atol=1e-5)
-        cosine = ((2 * copy.normals - 1) * (2 * shot.normals - 1)).sum(-1)[defined]
+        cosine = ((2 * found.normals - 1) * (2 * shot.normals - 1)).sum(-1)[defined]
         assert np.median(cosine) > 0.98
 
 
-def test_nudged_copies_are_small_moves_of_the_part_each_another():
+def test_jitter_is_a_small_move_of_the_part_each_another():
     """What moved is found again where a turn of up to 15° and a shift of a twentieth takes it."""
     shot = views()
-    copies = list(with_copies(shot, nudges(6), 1))[1:]
+    jittered = list(augment(shot, jitter(6), 1))[1:]
     peak = np.array(np.unravel_index(shot.rgb[..., 0].argmax(), shot.valid.shape))
     middle = (SIZE - 1) / 2
     reach = 0.05 * np.sqrt(2) * SIZE + np.deg2rad(15) * np.hypot(*(peak - middle)) + 1.5
     moved = []
-    for copy in copies:
-        found = np.array(np.unravel_index(copy.rgb[..., 0].argmax(), copy.valid.shape))
-        moved.append(np.hypot(*(found - peak)))
+    for found in jittered:
+        there = np.array(np.unravel_index(found.rgb[..., 0].argmax(), found.valid.shape))
+        moved.append(np.hypot(*(there - peak)))
         assert moved[-1] <= reach
-        assert abs(copy.valid.mean() - shot.valid.mean()) < 0.02
-        length = np.linalg.norm(2 * copy.normals[copy.valid] - 1, axis=-1)
+        assert abs(found.valid.mean() - shot.valid.mean()) < 0.02
+        length = np.linalg.norm(2 * found.normals[found.valid] - 1, axis=-1)
         np.testing.assert_allclose(length, 1, atol=1e-5)
     assert max(moved) > 1
-    for a, b in itertools.combinations(copies, 2):
+    for a, b in itertools.combinations(jittered, 2):
         assert np.abs(a.rgb - b.rgb).max() > 0.02
 
 
@@ -150,11 +152,11 @@ def test_what_is_reflected_fills_the_photograph_and_no_more():
     rows, columns = shot.frame.inside
     assert (rows, columns) == (slice(10, 38), slice(0, SIZE))
     assert shot.valid[rows, columns].all()
-    for copy in list(with_copies(shot, nudges(4), 0))[1:]:
-        np.testing.assert_array_equal(copy.valid, shot.valid)
-        assert copy.rgb[rows, columns].min() > 0.2
-        np.testing.assert_array_equal(copy.rgb[:10], shot.rgb[:10])
-        np.testing.assert_array_equal(copy.rgb[38:], shot.rgb[38:])
+    for found in list(augment(shot, jitter(4), 0))[1:]:
+        np.testing.assert_array_equal(found.valid, shot.valid)
+        assert found.rgb[rows, columns].min() > 0.2
+        np.testing.assert_array_equal(found.rgb[:10], shot.rgb[:10])
+        np.testing.assert_array_equal(found.rgb[38:], shot.rgb[38:])
 
 
 def test_a_photograph_thinner_than_a_pixel_of_the_views_stays_as_it_is():
@@ -162,19 +164,17 @@ def test_a_photograph_thinner_than_a_pixel_of_the_views_stays_as_it_is():
     shot = make_views(scan, SIZE)
     rows, _ = shot.frame.inside
     assert len(range(SIZE)[rows]) == 0
-    _, copy = with_copies(shot, nudges(1), 0)
-    np.testing.assert_array_equal(copy.rgb, shot.rgb)
+    _, found = augment(shot, jitter(1), 0)
+    np.testing.assert_array_equal(found.rgb, shot.rgb)
 
 
-def test_plans_have_the_published_counts():
-    assert len(inp_former_copies()) == 21
-    assert len(set(inp_former_copies())) == 21
-    assert [copy.degrees for copy in rotations(8)] == [45.0 * n for n in range(1, 8)]
-    assert rotations(1) == photometric(0) == nudges(0) == ()
+def test_rotations_are_equal_steps():
+    assert [move.degrees for move in rotations(8)] == [45.0 * n for n in range(1, 8)]
+    assert rotations(1) == photometric(0) == jitter(0) == ()
 
 
 def test_streams_that_are_not_there_stay_away():
-    shot = views()._replace(normals=None)
-    for copy in with_copies(shot, photometric(1) + nudges(1) + inp_former_copies(), 0):
-        assert copy.normals is None
-        assert copy.rgb.shape == shot.rgb.shape
+    shot, grey = views()._replace(normals=None), (Augmentation("grey"),)
+    for found in augment(shot, photometric(1) + jitter(1) + rotations(2) + grey, 0):
+        assert found.normals is None
+        assert found.rgb.shape == shot.rgb.shape
