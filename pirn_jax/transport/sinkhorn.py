@@ -233,7 +233,7 @@ def balanced_plan(
         ConfigError: unknown solver or gradient, iterations < 1, epsilon ≤ 0.
         BadInputError: the cost is not a matrix, or empty.
 
-    Source: paper Eq. 1; DECISIONS 6 and 7 for ε, iterations and gradient, which it leaves open.
+    Source: paper Eq. 1; docs/decisions.md, 6 and 7, for ε, iterations and gradient.
     """
     if cost.ndim < 2 or 0 in cost.shape[-2:]:
         raise BadInputError(

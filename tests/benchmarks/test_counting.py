@@ -47,7 +47,7 @@ def test_the_default_pair_costs_what_the_paper_leaves_room_for():
     encoder = sum(value for name, value in default.items() if name.startswith("encoder"))
     assert 76 < encoder < 78
     assert sum(default.values()) < 103.36
-    # DECISIONS 12: one MLP of ratio 4 per layer and modality is 9.66 G of the difference.
+    # docs/decisions.md, 12: one MLP of ratio 4 per layer and modality is 9.66 G of the difference.
     assert default["decoder: feed-forward"] == pytest.approx(9.66, abs=0.01)
     assert sum(paper.values()) < sum(default.values())
 

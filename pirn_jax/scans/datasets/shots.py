@@ -4,8 +4,8 @@ The keys are ordered by SHA-256 of seed, dataset, category and key, and the firs
 choice does not depend on other categories, the machine, the file order or a random generator's
 version, and the shots are nested (5 ⊂ 10 ⊂ 50), so that more shots only ever add.
 `split.json` keeps the chosen keys with the SHA-256 of every file behind them.
-Source: DECISIONS 17; the peers draw from one global random state, so that a category's shots there
-depend on which categories ran before.
+Source: docs/decisions.md, 17; the peers draw from one global random state, so that a category's
+shots there depend on which categories ran before.
 """
 
 from __future__ import annotations
