@@ -105,9 +105,17 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
 
     title = ["generated data"] if metrics.get("data") == "generated" else []
     encoder = metrics.get("encoder", {})
-    if encoder.get("demo"):
-        title.append("demo encoder: random weights, figures mean little")
-    table = Table(title="; ".join(title) or None, title_style="bold red")
+    if encoder.get("random"):
+        title.append("random encoder weights: figures mean little")
+    caption = f"encoder {encoder.get('name')}" + (
+        f": {about}" if (about := encoder.get("about")) else ""
+    )
+    table = Table(
+        title="; ".join(title) or None,
+        title_style="bold red",
+        caption=caption,
+        caption_justify="left",
+    )
     table.add_column("category")
     for name in _COLUMNS:
         table.add_column(name, justify="right")

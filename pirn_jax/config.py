@@ -27,12 +27,13 @@ class Config:
 
     encoder: str = "auto"
     """dinov2-small, -base, -large, -giant (each also -reg), dino-vits8, dino-vits16, dino-vitb8,
-    dino-vitb16, vit-tiny-16, demo (seeded weights that know nothing); auto: what --weights holds,
-    else DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else demo."""
+    dino-vitb16, vit-tiny-16, pirn-tiny (comes with the package); auto: what --weights holds, else
+    DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else pirn-tiny."""
     weights: str | None = None
-    """Safetensors file, or the folder it lies in; without it the local cache, then a download."""
+    """Safetensors file, or the folder it lies in; without it the local cache, then a download; random:
+    seeded numbers, which know nothing, for benchmarks and tests."""
     require_weights: bool = False
-    """Fail rather than fall back to the demo encoder."""
+    """Fail rather than fall back to the encoder in the package."""
     image_size: int = 224
     """Side of the pictures the encoder sees, in pixels; a multiple of its patch."""
     layers: tuple[int, ...] | None = None
@@ -87,14 +88,10 @@ class Config:
             raise ConfigError(
                 f"image_size: expected 1 or more pixels, got {self.image_size}", "use 224"
             )
-        if self.require_weights and (self.encoder == "demo" or self.weights == "random"):
+        if self.require_weights and self.weights == "random":
             raise ConfigError(
-                "weights are required, but the encoder asked for has none: leave out "
+                "weights are required, but random ones were asked for: leave out "
                 "--require-weights, or name a network or a file"
-            )
-        if self.encoder == "demo" and self.weights not in (None, "random"):
-            raise ConfigError(
-                "the demo encoder has no weights to load: name the network the file is of"
             )
         _ = self.settings  # refuses what cannot be, before any work
 
@@ -348,7 +345,7 @@ def preset(name: str) -> TrainConfig:
             category=("flange",),
             shots=2,
             test_scans=6,
-            detector=with_settings(Config(encoder="demo", image_size=56), {"epochs": 2}),
+            detector=with_settings(Config(encoder="pirn-tiny", image_size=56), {"epochs": 2}),
             out=os.path.join("runs", "debug"),
         )
     return TrainConfig()

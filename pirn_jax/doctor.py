@@ -118,8 +118,8 @@ def _weights() -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "encoder weights",
-            "none in the local cache: a first run downloads them, or, without a network, uses the "
-            "demo encoder, whose figures mean little; --weights FILE takes a file",
+            "no DINOv2 in the local cache: a first run downloads it, or, without a network, uses "
+            "pirn-tiny, which is in the package; --weights FILE takes a file",
         )
 
 

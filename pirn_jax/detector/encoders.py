@@ -28,9 +28,10 @@ def open_encoder(config: Config) -> Encoder:
         groups=groups,
         preferred=None if preferred == "auto" else preferred,
     )
-    if config.require_weights and not encoder.source.path:
+    fallen_back = config.encoder == "auto" and config.weights is None and encoder.source.about
+    if config.require_weights and (fallen_back or not encoder.source.path):
         raise WeightsError(
-            "no encoder weights could be had, and --require-weights was given",
+            "no weights of DINOv2 could be had, and --require-weights was given",
             "give a file with --weights, or connect to a network once",
         )
     return encoder
@@ -60,8 +61,6 @@ def find_encoder(config: Config, digest: str, named: bool) -> Encoder:
         WeightsError: what was found is another one.
     """
     if not named and config.weights != "random" and not Path(str(config.weights)).exists():
-        config = replace(config, weights=None)
-    if config.encoder == "demo":
         config = replace(config, weights=None)
     encoder = open_encoder(replace(config, require_weights=False))
     if encoder.source.sha256 != digest:

@@ -52,7 +52,7 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
             "weights": str(Path(source.path).resolve()) if source.path else "",
             "sha256": source.sha256,
             "layers": stored.encoder.layers,
-            "demo": not source.path,
+            "about": source.about,
         },
         "calibration": None if calibration is None else calibration._asdict(),
         "origin": stored.origin,

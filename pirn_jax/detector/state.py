@@ -47,8 +47,8 @@ class DetectorState:
         return self._encoder
 
     @property
-    def demo(self) -> bool:
-        """Whether the encoder's weights are random, so that results mean little."""
+    def random_weights(self) -> bool:
+        """Whether the encoder's weights are random numbers, so that results mean little."""
         return not self.encoder.source.path
 
     @property

@@ -6,6 +6,7 @@ The only place that opens PyTorch's format, in a process of its own, by PyTorch'
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,6 @@ from rich.console import Console
 from pirn_jax.command import run
 from pirn_jax.encoder.weights import identify
 from pirn_jax.errors import BadInputError, MissingDependencyError
-from pirn_jax.storage import whole_file
 
 
 def main(
@@ -34,6 +34,7 @@ def main(
     if not checkpoint.is_file():
         raise BadInputError("no such file", "give the .pth file", checkpoint)
     tensors = _read(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
     _write(tensors, out)
     try:
         name = identify(out)
@@ -87,8 +88,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(tensors: dict[str, Any], out: Path) -> None:
     from safetensors.torch import save_file
 
-    with whole_file(out) as temporary:  # not by way of bytes: a checkpoint has gigabytes
-        save_file(tensors, temporary)
+    partial = out.with_name(out.name + ".partial")
+    save_file(tensors, partial)
+    os.replace(partial, out)  # whole or not at all
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pirn_jax.errors import PirnError
 from pirn_jax.report.category import category_section, verdicts
 from pirn_jax.report.contents import Run, read_run
 from pirn_jax.report.layout import REPORT
-from pirn_jax.report.schema import text_of
+from pirn_jax.report.schema import mapping, text_of
 from pirn_jax.report.text import escape, flatten, pairs, spread
 from pirn_jax.storage import write_whole
 
@@ -109,12 +109,12 @@ def _banners(run: Run) -> list[str]:
         found.append(
             ("Generated data", "A program drew these scans. Real parts will score differently.")
         )
-    if run.provenance.demo_encoder:
+    if run.provenance.random_weights:
         found.append(
             (
-                "Demo encoder",
-                "Its weights are random numbers from a fixed seed; the method is made for "
-                "pretrained ones. Do not judge it by this report.",
+                "Random encoder weights",
+                "They are random numbers from a fixed seed; the method is made for pretrained "
+                "ones. Do not judge it by this report.",
             )
         )
     return [f'<p class="banner" role="note"><b>{title}</b> {words}</p>' for title, words in found]
@@ -136,11 +136,12 @@ def _facts(run: Run) -> str:
         "dataset": _dataset(run),
         "method": config.get("method"),
         "encoder": f"{name}, {size} px" if name and size else name,
+        "its weights": encoder.about if encoder else "",
         "recipe": _recipe(run),
         "modalities": config.get("modalities"),
         "geometry": config.get("geometry"),
         "background": config.get("background"),
-        "foreground": config.get("foreground"),
+        "foreground": mapping(config.get("settings")).get("foreground"),
         "shots": (config["shots"] or "all") if "shots" in config else None,
         "seeds": sorted({model.seed for model in run.models}),
         "started": run.made.started[:16].replace("T", " "),

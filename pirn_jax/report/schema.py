@@ -64,22 +64,22 @@ class Provenance(NamedTuple):
 
     Attributes:
         data: "generated" by a program, or "real".
-        demo_encoder: the encoder's weights are random.
+        random_weights: the encoder's weights are random numbers.
     """
 
     data: Literal["generated", "real"]
-    demo_encoder: bool
+    random_weights: bool
 
     def document(self) -> Document:
         """As fields for any document, or columns for any table."""
-        return {"data": self.data, "demo_encoder": self.demo_encoder}
+        return {"data": self.data, "random_weights": self.random_weights}
 
 
 def read_provenance(*documents: Mapping[str, object]) -> Provenance:
-    """The loudest of what documents say: generated and demo if any of them says so."""
+    """The loudest of what documents say: generated and random if any of them says so."""
     generated = any(document.get("data") == "generated" for document in documents)
-    demo = any(document.get("demo_encoder") is True for document in documents)
-    return Provenance("generated" if generated else "real", demo)
+    random = any(document.get("random_weights") is True for document in documents)
+    return Provenance("generated" if generated else "real", random)
 
 
 # --- one model's documents ------------------------------------------------------------------------
@@ -149,12 +149,21 @@ def read_calibration(document: Mapping[str, object]) -> Calibration | None:
 
 
 class EncoderFacts(NamedTuple):
-    """Which encoder a run used: name, its file's SHA-256 or "", blocks from 1, side in pixels."""
+    """Which encoder a run used.
+
+    Attributes:
+        name: as in `Config`.
+        sha256: of its file, or "".
+        layers: blocks from 1.
+        image_size: side in pixels.
+        about: where its weights come from and under which licence, where that is known.
+    """
 
     name: str
     sha256: str
     layers: tuple[int, ...]
     image_size: int
+    about: str = ""
 
 
 class RecipeFacts(NamedTuple):
@@ -198,7 +207,7 @@ def run_metrics_document(metrics: RunMetrics) -> Document:
     return {
         "categories": categories,
         "mean": dict(metrics.mean),
-        "encoder": {**encoder, "demo": metrics.provenance.demo_encoder},
+        "encoder": {**encoder, "random": metrics.provenance.random_weights},
         "recipe": recipe,
         "data": metrics.provenance.data,
     }
@@ -225,11 +234,12 @@ def read_run_metrics(document: Mapping[str, object]) -> RunMetrics:
             text_of(encoder.get("sha256")),
             tuple(int(layer) for layer in layers),
             int(number(encoder.get("image_size")) or 0),
+            text_of(encoder.get("about")),
         )
         if text_of(encoder.get("name"))
         else None,
         RecipeFacts(name, mapping(mapping(recipe).get("changed"))) if name else None,
-        read_provenance(document, {"demo_encoder": encoder.get("demo")}),
+        read_provenance(document, {"random_weights": encoder.get("random")}),
     )
 
 

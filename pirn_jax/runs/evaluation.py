@@ -79,7 +79,7 @@ def evaluate_run(
                 prepared=prepared,
             )
         )
-    provenance = provenance_of(config, models[0].demo)
+    provenance = provenance_of(config, models[0].random_weights)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / layout.CONFIG, stored_config(config))
     about = environment_document(environment(command, run=str(run)), provenance)
@@ -124,7 +124,7 @@ def evaluate_items(
         config: of the run.
         counter: told of each scan.
     """
-    provenance = provenance_of(config, models[0].demo)
+    provenance = provenance_of(config, models[0].random_weights)
     figures: dict[str, dict[int, dict[str, float]]] = {}
     tables = []
     for model, item in zip(models, items, strict=True):
@@ -150,8 +150,9 @@ def evaluate_items(
 
 def encoder_facts(encoder: Encoder) -> EncoderFacts:
     """Which encoder it is."""
+    source = encoder.source
     return EncoderFacts(
-        encoder.config.name, encoder.source.sha256, encoder.layers, encoder.image_size[0]
+        encoder.config.name, source.sha256, encoder.layers, encoder.image_size[0], source.about
     )
 
 

@@ -2,7 +2,7 @@
 
 What lies where is in `pirn_jax.report.layout`, what the files hold in `pirn_jax.report.schema`.
 Nothing is overwritten unasked, every file is there whole or not at all, and a run on generated data
-or with a demo encoder says so in each.
+or with random weights says so in each.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ _NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_second
 
 
 def stored_config(config: TrainConfig) -> Document:
-    """A run's `config.json`: the background is what its data decides, if it does."""
-    return {**to_json(config), "background": config.model_config.background}
+    """A run's `config.json`: background and geometry as data and recipe decide them, if they do."""
+    background, geometry = config.model_config.background, config.detector.geometry_method
+    return {**to_json(config), "background": background, "geometry": geometry}
 
 
 def open_run(folder: Path) -> TrainConfig:

@@ -104,10 +104,10 @@ def shots_of(config: TrainConfig, item: RunItem) -> tuple[str, ...]:
     return choose_shots(keys, count, item.seed, config.dataset, item.category, config.shots_order)
 
 
-def provenance_of(config: TrainConfig, demo: bool) -> Provenance:
+def provenance_of(config: TrainConfig, random_weights: bool) -> Provenance:
     """How far what comes of a run may be believed."""
     generated = find_layout(config.dataset).rendered
-    return Provenance("generated" if generated else "real", demo)
+    return Provenance("generated" if generated else "real", random_weights)
 
 
 def generator_of(config: TrainConfig) -> dict[str, object]:

@@ -117,7 +117,7 @@ def predict_scans(
 
     Yields:
         A record per scan, written to disk already: key, score, label, threshold, regions, the
-        files, and whether the model's data was generated or its encoder a demo.
+        files, and whether the model's data was generated or its encoder's weights random.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
@@ -152,7 +152,7 @@ def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Docume
         "regions": [region._asdict() for region in prediction.regions],
         **files,
         "trained_on": model.origin.get("data"),
-        "demo_encoder": model.demo,
+        "random_weights": model.random_weights,
     }
 
 

@@ -1,7 +1,7 @@
 """What one model says of the test scans, as files: the model's folder of a run.
 
 `pirn_jax.report.layout` names the files. Pictures and maps have the scan's own shape, at most 256
-pixels long. Every file says whether the data was generated and the encoder a demo.
+pixels long. Every file says whether the data was generated and the encoder's weights random.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def train_run(
         PIRN(replace(detector, seed=item.seed), encoder=encoder, prepared=prepared)
         for item in items
     ]
-    provenance = provenance_of(config, models[0].demo)
+    provenance = provenance_of(config, models[0].random_weights)
     if first:
         _write_plan(folder, config, items, shots, provenance, command)
 

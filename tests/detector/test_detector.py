@@ -1,4 +1,4 @@
-"""The detector through its public methods, on small generated scans and the demo encoder."""
+"""The detector through its public methods, on small generated scans and the encoder in the package."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from pirn_jax.scans import open_dataset
 from pirn_jax.storage import read_object, write_json
 
 SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0}
-CONFIG = with_settings(Config(encoder="demo", image_size=70), SMALL)
+CONFIG = with_settings(Config(encoder="pirn-tiny", image_size=70), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def saved(model, tmp_path):
 def test_a_saved_model_predicts_the_same(saved, data, encoder, predictions):
     loaded = PIRN.load(saved, encoder=encoder)
     assert loaded.encoder is encoder
-    assert loaded.demo
+    assert not loaded.random_weights
     again = loaded.predict(data.test[0])
     assert again.pred_score == pytest.approx(predictions[0].pred_score, abs=1e-6)
     assert again.pred_label == predictions[0].pred_label
@@ -225,7 +225,7 @@ def test_another_encoders_weights_are_refused(saved):
     document = read_object(saved / "config.json")
     document["encoder"]["sha256"] = "0" * 64
     write_json(saved / "config.json", document)
-    with pytest.raises(WeightsError, match="was trained with the demo of 0000"):
+    with pytest.raises(WeightsError, match="was trained with the pirn-tiny of 0000"):
         PIRN.load(saved)
 
 
@@ -272,5 +272,5 @@ def test_damaged_parameters_are_refused(saved, damage):
 
 def test_the_description_is_json_that_says_what_it_is(saved):
     document = json.loads((saved / "config.json").read_text())
-    assert document["encoder"]["demo"] is True
+    assert "Apache-2.0" in document["encoder"]["about"]
     assert document["calibration"]["scans"] == 4

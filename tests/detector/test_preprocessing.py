@@ -11,7 +11,7 @@ from pirn_jax.geometry import background, remove_background
 from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
 from pirn_jax.scans import Split, open_dataset
 
-CONFIG = Config(encoder="demo", image_size=70)
+CONFIG = Config(encoder="pirn-tiny", image_size=70)
 
 
 @pytest.fixture(scope="module")

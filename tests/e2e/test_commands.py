@@ -89,16 +89,17 @@ def test_the_run_folder_is_whole(run):
     assert [line["epoch"] for line in lines] == [1, 2]
 
 
-def test_every_file_says_generated_and_demo(run):
+def test_every_file_says_generated_and_with_what_weights(run):
     for path in [*run.glob("*.json"), *run.glob("*/*/*.json"), run / "history.jsonl",
                  run / "scores.csv", run / "report.html"]:  # fmt: skip
         text = path.read_text()
         if path.name == "config.json" and path.parent == run:
             assert '"synthetic"' in text
-            assert '"demo"' in text
+            assert '"pirn-tiny"' in text
         elif path.name != "split.json" or path.parent == run:
             assert "generated" in text.lower(), path
-            assert "demo" in text.lower(), path
+            if path.suffix != ".html":  # which says it where they are random
+                assert "random_weights" in text or '"random": false' in text, path
 
 
 def test_a_run_is_refused_where_one_is(run, capsys):
@@ -186,7 +187,7 @@ def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
         (("--recipe", "papper"), "did you mean 'paper'"),
         (("--dataset", "mvtec3d"), "--data-root"),
         (("--category", "flang"), "flang"),
-        (("--encoder", "demo", "--require-weights"), "weights are required"),
+        (("--weights", "random", "--require-weights"), "weights are required"),
         (("--method", "memory", "--recipe", "paper"), "recipe paper is pirn's"),
     ],
 )
@@ -205,7 +206,7 @@ def test_settings_are_printed_and_nothing_is_done(tmp_path, capsys):
     train.main(["--config", "debug", "--shots", "4", "--out", str(tmp_path / "run"),
                 "--print-config"])  # fmt: skip
     document = json.loads(capsys.readouterr().out)
-    assert (document["shots"], document["encoder"]) == (4, "demo")
+    assert (document["shots"], document["encoder"]) == (4, "pirn-tiny")
     assert not (tmp_path / "run").exists()
 
 
@@ -234,7 +235,7 @@ def test_predictions_are_lines_pictures_and_masks(predicted):
         assert record["label"] == int(record["score"] > record["threshold"])
         assert bool(record["regions"]) == bool(record["label"])
         assert record["trained_on"] == "generated"
-        assert record["demo_encoder"] is True
+        assert record["random_weights"] is False
         with Image.open(record["heatmap"]) as heatmap, Image.open(record["mask"]) as mask:
             assert heatmap.size == mask.size == (128, 128)
             assert heatmap.mode == "RGB"

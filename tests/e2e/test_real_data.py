@@ -27,7 +27,7 @@ def test_tire_by_photographs_alone(shared, tmp_path):
                      "--shots", "10")  # fmt: skip
     figures = document["categories"]["tire"]["seed0"]
     assert document["data"] == "real"
-    assert document["encoder"]["demo"] is False
+    assert document["encoder"]["random"] is False
     assert figures["scans"] == 58
     assert figures["p_auroc"] > 0.7  # chance is 0.5
 

@@ -1,4 +1,4 @@
-"""The baselines as detectors: through the public methods, with the demo encoder."""
+"""The baselines as detectors: through the public methods, with the encoder in the package."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from pirn_jax.detector import PIRN, open_encoder
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import open_dataset
 
-SMALL = {"encoder": "demo", "image_size": 42}
+SMALL = {"encoder": "pirn-tiny", "image_size": 42}
 INP_FORMER = {"epochs": 2, "warm_up": 1, "blocks": 2, "augment": False}
 
 
@@ -58,7 +58,7 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
     tensors = load_file(folder / "model.safetensors")
     bank = tensors["parameters.bank"]
     save_file({"parameters.bank": bank[:, :7].copy()}, folder / "model.safetensors")
-    assert PIRN.load(folder, encoder=encoder).parameters[0]["bank"].shape == (1, 7, 384)
+    assert PIRN.load(folder, encoder=encoder).parameters[0]["bank"].shape == (1, 7, 192)
     for damaged in (bank[:, :0], bank[:, :, 1:], bank[0]):
         save_file({"parameters.bank": damaged.copy()}, folder / "model.safetensors")
         with pytest.raises(BadInputError, match=r"parameters\.bank: expected"):
@@ -68,7 +68,7 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
 def test_inp_former_asks_for_layers_in_two_groups(data):
     encoder = open_encoder(Config(**SMALL, method="inp-former"))
     assert (encoder.layers, encoder.groups) == (tuple(range(3, 11)), 2)
-    assert encoder.channels == 2 * 384
+    assert encoder.channels == 2 * 192
     pictures = np.random.default_rng(0).random((1, 42, 42, 3), np.float32)
     states = encoder.hidden_states(pictures, encoder.layers)
     expected = np.concatenate([np.mean(states[:4], 0), np.mean(states[4:], 0)], -1)

@@ -27,7 +27,7 @@ def write_run(
     masks=True,
     calibrated=True,
     data="generated",
-    demo=True,
+    random=True,
     scans=None,
 ) -> Path:
     """Write a run folder whose files agree with one another.
@@ -55,7 +55,7 @@ def write_run(
         "categories": every,
         "mean": {},
         "data": data,
-        "encoder": {"name": "vit-tiny-16", "demo": demo},
+        "encoder": {"name": "vit-tiny-16", "random": random},
         "recipe": {"name": "default", "changed": {"decoder.prototypes": 50}},
     })  # fmt: skip
     dump(folder / "config.json", {

@@ -28,7 +28,7 @@ def report_of(folder) -> Page:
 def test_it_is_one_file_with_every_part(tmp_path):
     page = report_of(write_run(tmp_path / "run"))
     for part in (
-        "Generated data", "Demo encoder", "vit-tiny-16, 224 px", "default, decoder.prototypes=50",
+        "Generated data", "Random encoder weights", "vit-tiny-16, 224 px", "default, decoder.prototypes=50",
         "geometry grid", "background auto", "foreground mask",
         "rgb, normals", "shots 5", "seeds 0",
         "I‑AUROC", "P‑AUROC", "AUPRO at 30 %", "F1max", "F1 at threshold", "flange", "housing",
@@ -50,9 +50,9 @@ def test_it_is_one_file_with_every_part(tmp_path):
 
 
 def test_real_data_and_weights_carry_no_banner(tmp_path):
-    page = report_of(write_run(tmp_path / "run", data="real", demo=False))
+    page = report_of(write_run(tmp_path / "run", data="real", random=False))
     assert "Generated data" not in page.text
-    assert "Demo encoder" not in page.text
+    assert "Random encoder weights" not in page.text
     assert not [a for a in page.having("p") if a.get("class") == "banner"]
 
 

@@ -26,7 +26,7 @@ from pirn_jax.scoring import Calibration, calibrate
 from pirn_jax.storage import write_json, write_whole
 
 PROVENANCES = [
-    schema.Provenance(data, demo) for data in ("generated", "real") for demo in (True, False)
+    schema.Provenance(data, random) for data in ("generated", "real") for random in (True, False)
 ]
 LOUD = PROVENANCES[0]
 FIGURES = {"scans": 20.0, "i_auroc": 1 / 3, "aupro_0.3": 0.0, "p_ap": -1e-9}
@@ -72,12 +72,12 @@ def test_every_document_says_where_it_came_from(provenance):
 
 
 def test_the_loudest_provenance_counts():
-    quiet, generated, demo = (
+    quiet, generated, random = (
         schema.Provenance("real", False),
         schema.Provenance("generated", False),
         schema.Provenance("real", True),
     )
-    documents = [one.document() for one in (quiet, generated, demo)]
+    documents = [one.document() for one in (quiet, generated, random)]
     for some in itertools.permutations(documents):
         assert schema.read_provenance(*some) == LOUD
     assert schema.read_provenance(documents[0], {}) == quiet
@@ -119,7 +119,7 @@ def test_evaluated_curves_can_be_written():
         METRICS_OF_A_RUN,
         METRICS_OF_A_RUN._replace(categories={}, mean={}, encoder=None, recipe=None),
         METRICS_OF_A_RUN._replace(recipe=schema.RecipeFacts("paper", {})),
-        METRICS_OF_A_RUN._replace(encoder=schema.EncoderFacts("demo", "", (), 56)),
+        METRICS_OF_A_RUN._replace(encoder=schema.EncoderFacts("pirn-tiny", "", (12,), 56, "by us")),
     ],
 )
 @pytest.mark.parametrize("provenance", PROVENANCES)
@@ -168,7 +168,7 @@ VALUES = (
     {"fpr": "ab", "tpr": "ab", "pro": "ab"}, {"name": 1, "changed": 1},
 )  # fmt: skip
 NAMES = (
-    "categories", "mean", "encoder", "recipe", "data", "demo_encoder", "roc", "pro", "rgb",
+    "categories", "mean", "encoder", "recipe", "data", "random_weights", "roc", "pro", "rgb",
     "command", "started", "processors", "packages", "devices", "run", "threshold", "flange", "",
     *Calibration._fields,
 )  # fmt: skip
@@ -197,7 +197,7 @@ def test_nothing_is_made_of_what_does_not_fit(value):
     assert all(abs(v) < 1e30 for v in schema.read_figures({"a": value}).values())
     assert schema.read_curves({"roc": value, "pro": value}) == {}
     assert schema.read_calibration({"threshold": value}) is None
-    assert schema.read_provenance({"data": value, "demo_encoder": value}) == schema.Provenance(
+    assert schema.read_provenance({"data": value, "random_weights": value}) == schema.Provenance(
         "real", value is True
     )
 

@@ -30,7 +30,7 @@ ROWS = [
     for score in SCORES
     for label, defect, verdict in ((0, "good", 0), (1, key, 1), (None, "", None), (1, "x", None))
 ]
-EMPTY = "key,label,defect,score,pred_label,data,demo_encoder\n"
+EMPTY = "key,label,defect,score,pred_label,data,random_weights\n"
 
 
 def test_scores_are_read_back_equal():
@@ -44,7 +44,7 @@ def test_scores_are_a_plain_table():
     rows = [ScoreRow("a/0", 1, "crack", 0.5, None)]
     text = write_scores(rows, PROVENANCE, {"category": "flange", "seed": 2}).decode()
     assert text == (
-        "category,seed,key,label,defect,score,pred_label,data,demo_encoder\n"
+        "category,seed,key,label,defect,score,pred_label,data,random_weights\n"
         "flange,2,a/0,1,crack,0.5,,generated,True\n"
     )
     assert write_scores([], PROVENANCE).decode() == EMPTY
