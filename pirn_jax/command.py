@@ -107,15 +107,8 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     encoder = metrics.get("encoder", {})
     if encoder.get("random"):
         title.append("random encoder weights: figures mean little")
-    caption = f"encoder {encoder.get('name')}" + (
-        f": {about}" if (about := encoder.get("about")) else ""
-    )
-    table = Table(
-        title="; ".join(title) or None,
-        title_style="bold red",
-        caption=caption,
-        caption_justify="left",
-    )
+    said = ": ".join(filter(None, (f"encoder {encoder.get('name')}", encoder.get("about"))))
+    table = Table(title="; ".join(title) or None, title_style="bold red", caption=said)
     table.add_column("category")
     for name in _COLUMNS:
         table.add_column(name, justify="right")

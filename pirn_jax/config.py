@@ -30,8 +30,8 @@ class Config:
     dino-vitb16, vit-tiny-16, pirn-tiny (comes with the package); auto: what --weights holds, else
     DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else pirn-tiny."""
     weights: str | None = None
-    """Safetensors file, or the folder it lies in; without it the local cache, then a download; random:
-    seeded numbers, which know nothing, for benchmarks and tests."""
+    """Safetensors file, or the folder it lies in; without it the local cache, then a download;
+    random: seeded numbers, which know nothing, for benchmarks and tests."""
     require_weights: bool = False
     """Fail rather than fall back to the encoder in the package."""
     image_size: int = 224

@@ -1,4 +1,4 @@
-"""The detector through its public methods, on small generated scans and the encoder in the package."""
+"""The detector through its public methods, on small generated scans."""
 
 import dataclasses
 import json

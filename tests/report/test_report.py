@@ -28,7 +28,8 @@ def report_of(folder) -> Page:
 def test_it_is_one_file_with_every_part(tmp_path):
     page = report_of(write_run(tmp_path / "run"))
     for part in (
-        "Generated data", "Random encoder weights", "vit-tiny-16, 224 px", "default, decoder.prototypes=50",
+        "Generated data", "Random encoder weights", "vit-tiny-16, 224 px",
+        "default, decoder.prototypes=50",
         "geometry grid", "background auto", "foreground mask",
         "rgb, normals", "shots 5", "seeds 0",
         "I‑AUROC", "P‑AUROC", "AUPRO at 30 %", "F1max", "F1 at threshold", "flange", "housing",
