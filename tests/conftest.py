@@ -27,6 +27,22 @@ def shared() -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _open3d_or_skip(request):
+    """Tests marked open3d are skipped where it cannot be loaded, with what would mend it."""
+    if request.node.get_closest_marker("open3d") is not None:
+        from pirn_jax.errors import MissingDependencyError
+        from pirn_jax.geometry.open3d_import import load_open3d
+
+        try:
+            load_open3d()
+        except MissingDependencyError as error:
+            pytest.skip(f"{error.problem}; apt-get install {OPEN3D_LIBRARIES}")
+
+
+OPEN3D_LIBRARIES = "libusb-1.0-0 libgl1 libgomp1 libx11-6 libegl1"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
     """Drop what a module compiled: kept, a whole run's programs would take several gigabytes."""

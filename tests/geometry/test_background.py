@@ -23,8 +23,8 @@ def iou(one, other):
 
 @pytest.mark.parametrize("holes", [0.05, 0.3])
 @pytest.mark.parametrize("kind", ["dome", "ring", "box"])
+@pytest.mark.open3d
 def test_both_methods_find_the_same_part(kind, holes):
-    pytest.importorskip("open3d")
     xyz, truth = surfaces.part_on_table(kind, holes=holes, seed=1)
     before = xyz.copy()
     ours, theirs = find_object(xyz), find_object(xyz, method="open3d")
@@ -36,11 +36,11 @@ def test_both_methods_find_the_same_part(kind, holes):
     np.testing.assert_array_equal(xyz, before)
 
 
+@pytest.mark.open3d
 def test_both_methods_on_a_real_table(real_scan, request):
     """One of the scans shows a box on a table. The others are bins and heaps: several clusters of
     nearly the same size, of which the two methods may take different ones.
     """
-    pytest.importorskip("open3d")
     ours, theirs = find_object(real_scan), find_object(real_scan, method="open3d")
     agreement = iou(ours.object, theirs.object)
     if "test5" in request.node.callspec.id:
@@ -48,10 +48,8 @@ def test_both_methods_on_a_real_table(real_scan, request):
     assert agreement >= 0.5
 
 
-@pytest.mark.parametrize("method", ["grid", "open3d"])
+@pytest.mark.parametrize("method", ["grid", pytest.param("open3d", marks=pytest.mark.open3d)])
 def test_the_same_seed_gives_the_same_pixels(method):
-    if method == "open3d":
-        pytest.importorskip("open3d")
     xyz, _ = surfaces.part_on_table("dome", size=120, noise=1e-3)
     first = remove_background(xyz, seed=3, method=method)
     np.testing.assert_array_equal(first, remove_background(xyz, seed=3, method=method))
@@ -96,10 +94,8 @@ def test_the_unit_of_depth_is_metres_and_a_gap_separates():
         assert both == together
 
 
-@pytest.mark.parametrize("method", ["grid", "open3d"])
+@pytest.mark.parametrize("method", ["grid", pytest.param("open3d", marks=pytest.mark.open3d)])
 def test_a_border_without_a_plane_keeps_everything_and_says_so(method):
-    if method == "open3d":
-        pytest.importorskip("open3d")
     random = np.random.default_rng(0)
     xyz = random.uniform(0.1, 1.0, (60, 60, 3)).astype(np.float32)
     with pytest.warns(GeometryWarning, match="no plane, nothing removed"):

@@ -125,8 +125,10 @@ def test_smallest_eigenvector_against_numpy(scale):
     assert not planar.any()
 
 
+@pytest.mark.open3d
 def test_agrees_with_the_nearest_neighbours_on_real_scans(real_scan):
-    open3d = pytest.importorskip("open3d")
+    import open3d
+
     valid = measured(real_scan)
     cloud = open3d.geometry.PointCloud(
         open3d.utility.Vector3dVector(real_scan[valid].astype(np.float64))
@@ -149,8 +151,8 @@ def test_agrees_with_the_nearest_neighbours_on_real_scans(real_scan):
     assert np.mean(error[defined] < 90) >= 0.995
 
 
+@pytest.mark.open3d
 def test_the_papers_method_on_a_sphere():
-    pytest.importorskip("open3d")
     points, truth, seen = surfaces.sphere(60)
     xyz, valid = surfaces.measured(points, seen, 0.1, 0.1)
     normals = surface_normals(xyz, valid, method="open3d")
@@ -161,8 +163,8 @@ def test_the_papers_method_on_a_sphere():
     assert np.mean(error > 90) < 0.01
 
 
+@pytest.mark.open3d
 def test_the_time_limit_falls_back_to_the_sensor(monkeypatch):
-    pytest.importorskip("open3d")
     points, truth, seen = surfaces.sphere(50)
     xyz, valid = surfaces.measured(points, seen, 0.0, 0.0)
     slow = (
@@ -177,8 +179,8 @@ def test_the_time_limit_falls_back_to_the_sensor(monkeypatch):
     assert (np.sum(normals * xyz, -1)[valid] <= 0).all()
 
 
+@pytest.mark.open3d
 def test_a_crash_in_the_tangent_planes_falls_back(monkeypatch):
-    pytest.importorskip("open3d")
     points, truth, seen = surfaces.sphere(50)
     xyz, valid = surfaces.measured(points, seen, 0.0, 0.0)
     crash = (

@@ -92,9 +92,11 @@ def test_phoxi_depth_as_16_bit_png(shared, tmp_path):
     assert np.abs(scan.xyz[..., 2] - np.nan_to_num(depth)).max() <= 0.5e-4 + 1e-6
 
 
+@pytest.mark.open3d
 @pytest.mark.parametrize("name", ["test42", "test5"])
 def test_organized_clouds_against_open3d(shared, name):
-    o3d = pytest.importorskip("open3d", exc_type=ImportError)
+    import open3d as o3d
+
     path = shared / "data/organized_pcd" / f"{name}.pcd"
     scan = read_scan({"xyz": path})
     points = o3d.t.io.read_point_cloud(str(path)).point.positions.numpy()

@@ -10,10 +10,12 @@ from tests.scans.hostile import clouds
 XYZ = layouts.points() + np.random.RandomState(0).rand(12, 16, 3).astype(np.float32) * 1e-4
 
 
+@pytest.mark.open3d
 @pytest.mark.parametrize("kind", ["ascii", "binary", "binary_compressed"])
 def test_pcd_against_open3d(tmp_path, kind):
     """Read what Open3D writes, and read what it reads the same way; NaN become zeros."""
-    o3d = pytest.importorskip("open3d", exc_type=ImportError)
+    import open3d as o3d
+
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(XYZ.reshape(-1, 3).astype(float)))
     cloud.colors = o3d.utility.Vector3dVector(np.random.RandomState(0).rand(192, 3))
     path = tmp_path / "a.pcd"
@@ -27,10 +29,12 @@ def test_pcd_against_open3d(tmp_path, kind):
     assert np.array_equal(read_scan({"xyz": path}).xyz, expected.astype(np.float32))
 
 
+@pytest.mark.open3d
 @pytest.mark.parametrize("kind", ["ascii", "binary"])
 @pytest.mark.parametrize("known_by", ["header", "photograph"])
 def test_ply_against_open3d(tmp_path, kind, known_by):
-    o3d = pytest.importorskip("open3d", exc_type=ImportError)
+    import open3d as o3d
+
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(XYZ.reshape(-1, 3).astype(float)))
     cloud.colors = o3d.utility.Vector3dVector(np.random.RandomState(0).rand(192, 3))
     path = tmp_path / "a.ply"
