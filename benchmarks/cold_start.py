@@ -56,7 +56,7 @@ def start(folder: str, cache: str) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one start of each kind, ViT-Ti/16")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--start", nargs=2, help=argparse.SUPPRESS)

@@ -110,7 +110,7 @@ def torch_decoders(batch: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="batch 1 only, few runs")
     parser.add_argument("--json", type=Path, default=RESULTS / "decoder.json")
     arguments = parser.parse_args()

@@ -104,7 +104,7 @@ def by_xla(encoder: str, recipe: str, known: Pair | None = None) -> dict[str, fl
 
 def main() -> None:
     """Count, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="encoder S only")
     parser.add_argument("--json", type=Path, default=RESULTS / "flops.json")
     arguments = parser.parse_args()

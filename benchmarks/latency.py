@@ -33,10 +33,10 @@ import numpy as np
 
 from bench import other_systems
 from bench.measure import RESULTS, bars, environment, interleaved, show, write
-from bench.pair import Pair, all_valid, build
+from bench.pair import Pair, all_valid, build, decoder_of
 from bench.peers import decoder_peers, pair_peers
 from flops import PAPER_G, by_formula, by_xla, xla_flops
-from pirn_jax.decoder import merge
+from pirn_jax.decoder import DISTANCES, abstract_params, merge
 from pirn_jax.encoder import encoder_config
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.geometry import choose_object, make_views, surface_normals
@@ -45,8 +45,7 @@ from pirn_jax.scans.datasets.reading import read_scan
 from pirn_jax.scans.formats.files import File
 from pirn_jax.scans.formats.options import Options
 from pirn_jax.scans.synthetic.generator import render
-from pirn_jax.scoring import score_tokens
-from pirn_jax.training.step import skeleton
+from pirn_jax.scoring import score_distances
 
 ENCODERS = {"S": "dinov2-small", "B": "dinov2-base", "L": "dinov2-large"}
 PUBLISHED = {  # Table 4: GFLOPs, ms
@@ -78,6 +77,7 @@ def write_files(folder: Path) -> dict[str, File]:
     from PIL import Image
 
     scan = render("flange", "train/good/000", size=400)
+    assert scan.rgb is not None
     Image.fromarray(scan.rgb).save(folder / "scan.png")
     tifffile.imwrite(folder / "scan.tiff", scan.xyz, photometric="rgb", metadata=None)
     return {"rgb": File(folder / "scan.png"), "xyz": File(folder / "scan.tiff")}
@@ -86,11 +86,13 @@ def write_files(folder: Path) -> dict[str, File]:
 def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
     """Each part of the way alone, from what the part before it leaves."""
     scan = read_scan(files, Options())
+    points = scan.xyz
+    assert points is not None
     found = choose_object(scan.xyz, scan.valid, "plane")
 
     def normals() -> Scan:
-        part = choose_object(scan.xyz, scan.valid, "plane").object
-        made = surface_normals(scan.xyz, part & scan.valid)
+        part = choose_object(points, scan.valid, "plane").object
+        made = surface_normals(points, part & scan.valid)
         return scan._replace(normals=np.asarray(made))
 
     whole, network = normals(), pair.encoder
@@ -98,14 +100,16 @@ def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
     stacked = jax.device_put(pair.pictures().reshape(-1, *network.image_size, 3))
     tokens = jax.block_until_ready(network(stacked))
     given = all_valid(tokens[:, None])
-    graph, _, _ = skeleton(pair.model.config.settings.decoder, network.config.width)
+    config = decoder_of(pair.model)
+    graph, _, _ = abstract_params(config, network.config.width)
     decode = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
     rebuilt = decode(parameters, statistics, given)
 
     @jax.jit
     def heatmap(target: jax.Array, values: jax.Array) -> Any:
-        before, after = (dict(zip(("rgb", "normals"), x, strict=True)) for x in (target, values))
-        return score_tokens(before, after, network.image_size, grid=network.grid)
+        distances = DISTANCES[config.distance](target, values)
+        top = pair.model.config.chosen_recipe.top
+        return score_distances(distances, network.image_size, grid=network.grid, top=top)
 
     return {
         "read": lambda: read_scan(files, Options()),
@@ -123,10 +127,9 @@ def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]
     tokens, found = all_valid(raw), {}
     for row in ("ours jax float32", "ours jax float32 recipe paper"):
         pair = pairs[row]
-        config = pair.model.config.settings.decoder
-        graph, _, _ = skeleton(config, width)
+        graph, _, _ = abstract_params(decoder_of(pair.model), width)
         run = jax.jit(lambda p, s, t, graph=graph: merge(graph, p, s)(t))
-        found[f"decoder ours {pair.model.config.recipe}"] = lambda run=run, pair=pair: (
+        found[f"decoder ours {pair.model.config.recipe_name}"] = lambda run=run, pair=pair: (
             jax.block_until_ready(run(pair.given[1], pair.given[2], tokens))
         )
     return found
@@ -250,7 +253,7 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
     parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
     parser.add_argument("--seconds", type=float, default=600, help="most for an encoder's rows")

@@ -28,9 +28,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bench.measure import RESULTS, environment, interleaved, lines, show, write
 from bench.pair import all_valid, build, decoder_config, random_decoder
-from pirn_jax.decoder import merge
+from pirn_jax.decoder import abstract_params, merge
 from pirn_jax.encoder import encoder_config, load_encoder
-from pirn_jax.training.step import skeleton
 
 ENCODER, BATCH = "dinov2-small", 8
 
@@ -105,7 +104,7 @@ def decoder_task(recipe: str, tokens: int, prototypes: int) -> Callable[[], Any]
     config = decoder_config(recipe, prototypes=prototypes)
     parameters, statistics = random_decoder(config, tokens, width)
     raw = jax.random.normal(jax.random.key(1), (2, 1, tokens, width))
-    graph, _, _ = skeleton(config, width)
+    graph, _, _ = abstract_params(config, width)
     run = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
     return lambda: jax.block_until_ready(run(parameters, statistics, all_valid(raw)))
 
@@ -119,7 +118,7 @@ def encoder_task(side: int) -> Callable[[], Any]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few and small")
     parser.add_argument("--json", type=Path, default=RESULTS / "scaling.json")
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)

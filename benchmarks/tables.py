@@ -196,7 +196,7 @@ def _number(value: float | None) -> str:
 
 def main() -> None:
     """Rewrite, or compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if the tables are not current")
     arguments = parser.parse_args()
     readme = FOLDER / "README.md"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ SIDE = 4096
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoder", default="dinov2-base")
     parser.add_argument("--quick", action="store_true", help="encoder S, batch 1 and 2")
     parser.add_argument("--seconds", type=float, default=10.0, help="longest call")
@@ -43,7 +43,8 @@ def main() -> None:
         "rows": {},
     }
     curves = {}
-    for dtype in ("float32", "bfloat16"):
+    kinds: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    for dtype in kinds:
         rows = measure(encoder, dtype, batches, arguments, gflops)
         result["rows"][dtype] = rows
         curves[dtype] = {int(batch): row["pairs_per_second"] for batch, row in rows.items()}
@@ -52,7 +53,11 @@ def main() -> None:
 
 
 def measure(
-    encoder: str, dtype: str, batches: tuple[int, ...], arguments: Any, gflops: dict[str, float]
+    encoder: str,
+    dtype: Literal["float32", "bfloat16"],
+    batches: tuple[int, ...],
+    arguments: argparse.Namespace,
+    gflops: dict[str, float],
 ) -> dict[str, dict[str, float]]:
     """Rows by batch."""
     pair = build(encoder, dtype=dtype)
@@ -71,7 +76,7 @@ def measure(
         times = interleaved(tasks, 3 if arguments.quick else 20, seconds=30)
         seconds = times["pairs"]["median_ms"] / 1e3
         peak = 2 * side**3 / times["product"]["min_ms"] / 1e9  # TFLOP/s
-        needed = pair.program.lower(*pair.given, pair.pictures(batch), pair.valid(batch))
+        needed = jax.jit(pair.program).lower(*pair.given, pair.pictures(batch), pair.valid(batch))
         analysis = needed.compile().memory_analysis()
         statistics = jax.local_devices()[0].memory_stats() or {}
         # The peak is of the encoder's dtype; the decoder, always float32, is left out of the share.

@@ -37,11 +37,14 @@ import numpy as np
 from bench.measure import RESULTS, environment, interleaved, write
 from bench.pair import RECIPES
 from bench.peers import shared_reference
-from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens
 from pirn_jax.decoder.config import DecoderConfig
+from pirn_jax.methods.pirn import RECIPES as KNOWN
 from pirn_jax.training import TrainingJob, train, use_compilation_cache
-from pirn_jax.training.loop import epoch_order
+from pirn_jax.training.batches import epoch_order, make_batches
+from pirn_jax.training.jobs import stack_shots
+from pirn_jax.training.parallel import Program, choose_layout
+from pirn_jax.training.step import create_states
 
 SHOTS, N, C, EPOCHS = 5, 256, 768, 60
 PIECE = 3  # epochs a turn
@@ -62,7 +65,7 @@ def compile_time(recipe: str, folder: str) -> None:
     use_compilation_cache(folder)
     jax.block_until_ready(jnp.zeros(()) + 1)  # the device is up
     job = TrainingJob("one", features(), 0)
-    settings = replace(Config(recipe=recipe).settings, epochs=1)
+    settings = replace(KNOWN[recipe], epochs=1)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -85,17 +88,13 @@ def compile_times(recipe: str) -> dict[str, float]:
 
 def ours(recipe: str, shots: int = SHOTS, jobs: int = 1) -> Callable[[], Any]:
     """A stretch of epochs by `Program`, as `train` runs it, of so many jobs at once."""
-    from pirn_jax.training.loop import _batches, _stack
-    from pirn_jax.training.parallel import Program, choose_layout
-    from pirn_jax.training.step import create_states
-
-    settings, layout = Config(recipe=recipe).settings, choose_layout("none", jobs)
+    settings, layout = KNOWN[recipe], choose_layout("none", jobs)
     several = [TrainingJob(str(seed), features(shots), seed) for seed in range(jobs)]
-    stacked = _stack(several, settings)
+    stacked = stack_shots(several)
     program = Program(layout, settings, stacked)
     seeds = np.arange(jobs, dtype=np.uint32)
     state = [program.place(create_states(settings, stacked, seeds))]
-    batches = _batches(several, 0, PIECE, settings, layout.padded_scans)
+    batches = make_batches(several, 0, PIECE, settings, layout.padded_scans)
 
     def run() -> None:
         state[0], losses = program.run(state[0], batches)
@@ -138,7 +137,7 @@ def six_categories() -> dict[str, float]:
         start = time.perf_counter()
         for part in parts:
             jax.clear_caches()
-            train(part, Config().settings, parallel="none")
+            train(part, KNOWN["default"], parallel="none")
         return time.perf_counter() - start
 
     alone, together = seconds([[job] for job in jobs]), seconds([jobs])
@@ -193,7 +192,7 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
     shared = shared_reference()
     if recipe == "paper" and shared is not None:
         models["torch_pirn.py (paper)"] = shared.Decoder()
-    settings = Config(recipe=recipe).settings
+    settings = KNOWN[recipe]
     rgb, normals = (torch.from_numpy(np.asarray(x)) for x in features().values)
     parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, settings.batch_size)]
     batches = [torch.from_numpy(p.copy()) for p in parts]
@@ -216,7 +215,8 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
                     F.dropout(t, settings.dropout) + settings.noise * torch.randn_like(t)
                     for t in targets
                 ]
-                total = sum(loss(t, z) for t, z in zip(targets, model(*given), strict=True))
+                parts = zip(targets, model(*given), strict=True)
+                total = torch.stack([loss(t, z) for t, z in parts]).sum()
                 optimizer.zero_grad()
                 total.backward()
                 optimizer.step()
@@ -228,7 +228,7 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
     parser.add_argument("--compile", nargs=2, metavar=("RECIPE", "FOLDER"), help=argparse.SUPPRESS)
@@ -239,7 +239,7 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
     for recipe in RECIPES:
-        settings = Config(recipe=recipe).settings
+        settings = KNOWN[recipe]
         tasks = {
             "ours": ours(recipe),
             "floor": floor(settings.decoder, settings.batch_size),

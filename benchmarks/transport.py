@@ -43,7 +43,7 @@ def clustered_costs(problems: int, seed: int = 0) -> jax.Array:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few runs")
     parser.add_argument("--json", type=Path, default=RESULTS / "transport.json")
     arguments = parser.parse_args()

@@ -23,6 +23,7 @@ from harness.drawing import (
     rebuilt,
     save,
     train_models,
+    valid_tokens,
 )
 from harness.options import Options
 from harness.runner import Job, run
@@ -53,7 +54,7 @@ def draw(options: Options) -> None:
         return
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     left, *right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
-    of = options.dataset if options.dataset in ("mvtec3d", "eyecandies") else "eyecandies"
+    of = options.dataset if (options.dataset, 5) in TABLE1 else "eyecandies"
     for method in TABLE1[of, 5]:
         points = {k or _ALL: TABLE1[of, k][method]["i_auroc"] for k in (5, 10, 50, 0)}
         style = {"color": "black"} if method == OURS else {"color": "grey", "alpha": 0.5}
@@ -88,7 +89,7 @@ def embed(axis, trained: TrainedModel, name: str) -> None:
 
     places = [place for place, truth in enumerate(trained.truths) if truth.label == 0]
     made = rebuilt(trained, places)
-    seen = np.asarray(trained.tokens.valid[places])
+    seen = valid_tokens(trained, places)
     rgb = trained.detector.config.modalities.index("rgb")
     tokens = np.asarray(made.target)[rgb][seen]
     if len(tokens) > _TOKENS:

@@ -18,13 +18,13 @@ from harness.drawing import (
     default,
     few,
     figure_command,
-    heat,
     save,
     scales,
     train_models,
     typical,
 )
 from harness.options import Options
+from pirn_jax.report.heatmap import colour_map
 
 _ROWS = 4
 
@@ -52,10 +52,10 @@ def draw(options: Options) -> None:
         (view,) = ours[category].views([place])
         mask = np.zeros(view.valid.shape, bool) if view.mask is None else view.mask
         base = view.normals if view.rgb is None else view.rgb
-        pictures = {"RGB": base, "truth": heat(mask.astype(np.float32), 1.3)}
+        pictures = {"RGB": base, "truth": colour_map(mask.astype(np.float32), 0.0, 1.3)}
         for name, models in zip(configs, trained, strict=True):
             one = models[category]
-            pictures[name] = heat(one.inferences[place].fused, scales(one)["fused"])
+            pictures[name] = colour_map(one.inferences[place].fused, 0.0, scales(one)["fused"])
         for axis, picture in zip(line, pictures.values(), strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])

@@ -25,6 +25,7 @@ from harness.drawing import (
     rebuilt,
     save,
     train_models,
+    valid_tokens,
 )
 from harness.options import Options
 from pirn_jax.metrics import image_metrics
@@ -54,7 +55,7 @@ def move(plane, histogram, trained: TrainedModel) -> None:
     """Tokens before and after, and how far apart they are."""
     places = [place for place, truth in enumerate(trained.truths) if truth.label == 1]
     made = rebuilt(trained, places)
-    seen = np.asarray(trained.tokens.valid[places])
+    seen = valid_tokens(trained, places)
     bad = defective_tokens(trained, places)[seen]
     rgb = trained.detector.config.modalities.index("rgb")
     before, after = (np.asarray(x)[rgb][seen] for x in (made.target, made.values))

@@ -35,7 +35,7 @@ _ROWS = 3  # of each kind
 
 def seen_in(trained: TrainedModel, truth: Truth) -> str:
     """Where a defect is to be found: texture, geometry, both, or "" where it is not known."""
-    if trained.job.dataset == "synthetic":
+    if trained.job.generated:
         seed = dict(trained.job.options).get("seed", 0)
         return describe(trained.job.category, truth.key, seed).modality
     return next((kind for kind, names in _NAMED.items() if truth.defect in names), "")

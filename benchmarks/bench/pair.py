@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pirn_jax.config import Config, with_settings
-from pirn_jax.decoder import Tokens, create_decoder, split
+from pirn_jax.decoder import Params, Tokens, create_decoder, split
 from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.detector import PIRN, open_encoder
-from pirn_jax.detector.inference import programs
+from pirn_jax.detector.inference import FromPictures
 from pirn_jax.encoder import Encoder
+from pirn_jax.methods.pirn import RECIPES as KNOWN
+from pirn_jax.methods.pirn import Recipe
 
 RECIPES = ("paper", "default")
 
@@ -33,8 +35,8 @@ class Pair(NamedTuple):
 
     model: PIRN
     encoder: Encoder
-    program: Callable[..., Any]
-    given: tuple[Any, Any, Any]
+    program: FromPictures
+    given: tuple[Params, Params, Params]
 
     def pictures(self, batch: int = 1) -> np.ndarray:
         """Random colours, (2, B, h, w, 3)."""
@@ -59,8 +61,8 @@ class Pair(NamedTuple):
 def build(
     encoder: str = "dinov2-base",
     recipe: str = "default",
-    dtype: str = "float32",
-    runtime: str = "jax",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    runtime: Literal["jax", "openvino"] = "jax",
     *,
     image_size: int = 224,
     known: Encoder | None = None,
@@ -88,16 +90,21 @@ def build(
     )
     config = with_settings(config, change or {})
     model = PIRN(config, encoder=known or open_encoder(config))
-    network, decoder = model.encoder, config.settings.decoder
+    network = model.encoder
     tokens, width = network.grid[0] * network.grid[1], network.config.width
-    parameters, statistics = random_decoder(decoder, tokens, width)
-    model._parameters, model._statistics = parameters, statistics
-    program, _ = programs(network, model._method(), config.modalities, config.settings.top)
-    given = (network.parameters, parameters, statistics)
-    return Pair(model, network, program, given)
+    model.parameters = random_decoder(decoder_of(model), tokens, width)
+    given = (network.parameters, *model.parameters)
+    return Pair(model, network, model.inference.from_pictures, given)
 
 
-def random_decoder(config: DecoderConfig, tokens: int, width: int) -> tuple[Any, Any]:
+def decoder_of(model: PIRN) -> DecoderConfig:
+    """The decoder a detector has."""
+    settings = model.config.settings
+    assert isinstance(settings, Recipe), settings
+    return settings.decoder
+
+
+def random_decoder(config: DecoderConfig, tokens: int, width: int) -> tuple[Params, Params]:
     """Parameters and statistics of a decoder, on the device."""
     raw = jax.random.normal(jax.random.key(0), (2, 4, tokens, width))
     _, parameters, statistics = split(create_decoder(config, all_valid(raw), jax.random.key(1)))
@@ -111,4 +118,4 @@ def all_valid(values: jax.Array) -> Tokens:
 
 def decoder_config(recipe: str, **changes: Any) -> DecoderConfig:
     """The decoder of a recipe, with fields changed."""
-    return replace(Config(recipe=recipe).settings.decoder, **changes)
+    return replace(KNOWN[recipe].decoder, **changes)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 
 from harness.changes import Change
 from harness.encoders import encoder_of
@@ -25,12 +25,12 @@ from harness.runner import fit
 from harness.scan_library import ScanLibrary
 from pirn_jax import command
 from pirn_jax.config import Config
-from pirn_jax.decoder import Reconstruction, Tokens, merge, select_scans
-from pirn_jax.detector import PIRN, Inference, Truth
+from pirn_jax.decoder import Reconstruction, Tokens, abstract_params, merge, select_scans
+from pirn_jax.detector import PIRN, Inferred, Truth
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry import Views
-from pirn_jax.runs import start_caches
-from pirn_jax.training.step import skeleton
+from pirn_jax.methods.pirn import Recipe
+from pirn_jax.report.heatmap import colour_map
 
 GREEN, RED = "#2e8b57", "#c0392b"
 
@@ -51,7 +51,7 @@ class TrainedModel(NamedTuple):
     detector: PIRN
     tokens: Tokens
     truths: list[Truth]
-    inferences: list[Inference]
+    inferences: list[Inferred]
     library: ScanLibrary
 
     def views(self, places: Sequence[int]) -> list[Views]:
@@ -82,7 +82,7 @@ def train_models(
         for job in flat:
             print(f"  {describe(job)}")
         return None
-    library = ScanLibrary(start_caches(options.cache))
+    library = ScanLibrary(options.cache)
     return [_train(own, library) for own in jobs]
 
 
@@ -98,13 +98,21 @@ def _train(jobs: list[Job], library: ScanLibrary) -> list[TrainedModel]:
 
 def rebuilt(trained: TrainedModel, places: Sequence[int]) -> Reconstruction:
     """What the decoder makes of some test scans."""
-    if trained.detector.config.method != "pirn":
+    recipe = trained.detector.config.settings
+    if not isinstance(recipe, Recipe):
         raise ConfigError(f"{trained.detector.config.method} rebuilds no tokens", "use pirn")
-    config = trained.detector.config.settings.decoder
     parameters, statistics = jax.tree.map(jnp.asarray, trained.detector.parameters)
-    graph, _, _ = skeleton(config, trained.detector.encoder.channels)
-    some = jax.tree.map(jnp.asarray, select_scans(trained.tokens, list(places)))
+    graph, _, _ = abstract_params(recipe.decoder, trained.detector.encoder.channels)
+    some = jax.tree.map(jnp.asarray, select_scans(trained.tokens, np.asarray(places)))
     return merge(graph, parameters, statistics)(some)
+
+
+def valid_tokens(trained: TrainedModel, places: Sequence[int]) -> Bool[np.ndarray, "B N"]:
+    """Tokens of some test scans that count."""
+    some = select_scans(trained.tokens, np.asarray(places))
+    if some.valid is None:
+        return np.ones(some.values.shape[1:3], bool)
+    return np.asarray(some.valid)
 
 
 def defective_tokens(trained: TrainedModel, places: Sequence[int]) -> Bool[np.ndarray, "B N"]:
@@ -163,8 +171,8 @@ def panels_of(trained: TrainedModel, place: int, view: Views, scale: Mapping[str
     pictures["truth"] = np.where(mask[..., None], [0.92, 0.35, 0.05], 0.25 * view.valid[..., None])
     if len(modalities) > 1:
         for name, own in zip(modalities, inference.maps, strict=True):
-            pictures[f"{name} map"] = heat(own, scale[name])
-    pictures["fused map"] = heat(inference.fused, scale["fused"])
+            pictures[f"{name} map"] = colour_map(own, 0.0, scale[name])
+    pictures["fused map"] = colour_map(inference.fused, 0.0, scale["fused"])
     return Panels(f"{trained.job.category}\n{truth.defect}", pictures)
 
 
@@ -174,13 +182,6 @@ def scales(trained: TrainedModel) -> dict[str, float]:
     for place, name in enumerate(trained.detector.config.modalities):
         found[name] = [inference.maps[place] for inference in trained.inferences]
     return {name: float(np.quantile(np.stack(maps), 0.998)) for name, maps in found.items()}
-
-
-def heat(values: Float32[np.ndarray, "h w"], high: float) -> np.ndarray:
-    """A map in colours, black at 0."""
-    from matplotlib import colormaps
-
-    return colormaps["inferno"](np.clip(values / max(high, 1e-12), 0, 1))[..., :3]
 
 
 def draw_rows(rows: Sequence[Panels], title: str, name: str, options: Options, demo: bool) -> None:
@@ -224,7 +225,7 @@ def rows_of_maps(
 
 def save(figure: Any, title: str, name: str, options: Options, demo: bool) -> Path:
     """Write the figure with its title, what is loud, and the command that made it."""
-    provenance = ["GENERATED DATA"] if options.dataset == "synthetic" else []
+    provenance = ["GENERATED DATA"] if options.generated else []
     provenance += ["DEMO ENCODER: random weights"] if demo else []
     loud = f"\n{' · '.join(provenance)}" if provenance else ""
     figure.suptitle(title + loud, fontsize=8, color=RED if provenance else "black")

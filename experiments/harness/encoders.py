@@ -22,6 +22,7 @@ def encoder_of(config: Config) -> Encoder:
         config.dtype,
         config.runtime,
         config.encoder_layers(),
+        config.chosen_recipe.encoder,
     )
     if key not in _loaded:
         _loaded[key] = open_encoder(config)

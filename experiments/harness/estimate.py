@@ -12,6 +12,7 @@ import numpy as np
 
 from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.encoder import Encoder
+from pirn_jax.methods.pirn import Recipe
 
 if TYPE_CHECKING:
     from harness.jobs import Job
@@ -53,8 +54,8 @@ class Estimate:
         picture = encoder.config.flops(encoder.image_size, max(encoder.layers))
         encoding = (scans + shots) * (streams * picture / speed + _READING)
         learning = 0.0
-        if job.config.method == "pirn":  # what the other methods learn takes little
-            settings = job.config.settings
+        settings = job.config.settings
+        if isinstance(settings, Recipe):  # what the other methods learn takes little
             copies = len(settings.augmentations())
             passes = 3 * settings.epochs * shots * (1 + copies) + scans
             tokens = encoder.grid[0] * encoder.grid[1]

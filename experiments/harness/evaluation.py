@@ -11,20 +11,20 @@ Dimension letters: n images, M modalities, h w model pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
 
 from harness.arrays import pack, unpack
 from harness.bootstrap import Evaluation, Histograms, histograms, pixels_of
-from pirn_jax.detector import Evaluator, Inference, Truth
+from pirn_jax.detector import Evaluator, Inferred, Truth
 
 _COUNTS = ("scans", "defective")  # the evaluator's, and no metrics
 
 
 def evaluate(
-    inferences: Sequence[Inference], truths: Sequence[Truth], modalities: Sequence[str]
+    inferences: Sequence[Inferred], truths: Sequence[Truth], modalities: Sequence[str]
 ) -> dict[str, Any]:
     """Everything worth keeping of one test set, JSON-ready.
 
@@ -91,14 +91,16 @@ def evaluation_of(
     return Evaluation(np.array(images[scores]), pixels), np.array(images["label"]) == 1
 
 
-def _gathered(pairs: Iterable[tuple[Truth, Inference]]) -> Evaluator:
+def _gathered(pairs: Iterable[tuple[Truth, Inferred]]) -> Evaluator:
     evaluator = Evaluator()
     for truth, inference in pairs:
         evaluator.add(truth, inference)
     return evaluator
 
 
-def _metrics(evaluator: Evaluator, protocol: str = "exact") -> dict[str, float]:
+def _metrics(
+    evaluator: Evaluator, protocol: Literal["exact", "cfm99"] = "exact"
+) -> dict[str, float]:
     figures, _ = evaluator.figures(protocol=protocol)
     return {name: value for name, value in figures.items() if name not in _COUNTS}
 
@@ -108,7 +110,7 @@ def _pixel(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if not name.startswith("i_")}
 
 
-def _of_modality(inference: Inference, place: int) -> Inference:
+def _of_modality(inference: Inferred, place: int) -> Inferred:
     """As if that modality's map were the whole answer."""
     own = inference.maps[place]
     return inference._replace(score=float(own.max()), fused=own)

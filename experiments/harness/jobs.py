@@ -14,16 +14,17 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from harness.changes import changes_of, labels_of
+from harness.changes import labels_of
 from harness.encoders import encoder_of
 from harness.provenance import function_hash
 from harness.token_store import Transform
 from pirn_jax.config import Config, TrainConfig
-from pirn_jax.detector.preprocessing import decide_background
+from pirn_jax.detector import BATCH, prefetch
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans import Dataset, open_dataset
+from pirn_jax.geometry import WITNESSES, Background, background_of, choose_object
+from pirn_jax.scans import Dataset, Scan, find_layout, open_dataset
 from pirn_jax.transport import find_assignment
 
 _GENERATED = {"train": 50, "validation": 0, "test": 60}
@@ -68,11 +69,16 @@ class Job:
     def resolved(self) -> Config:
         """The detector with its background decided, as a run decides it, and seed 0."""
         config = replace(self.config, seed=0)
-        background = TrainConfig(dataset=self.dataset, detector=config).background
+        background = TrainConfig(dataset=self.dataset, detector=config).model_config.background
         if background == "auto":
             same = (self.dataset, self.data_root, self.category, self.options)
-            background = _decided(*same, config.modalities, config.geometry)
+            background = _decided(*same, config.modalities, config.geometry_method)
         return replace(config, background=background)
+
+    @property
+    def generated(self) -> bool:
+        """Whether its scans are rendered."""
+        return find_layout(self.dataset).rendered
 
 
 def grid(
@@ -111,7 +117,7 @@ def grid(
 def describe(job: Job) -> str:
     """One line."""
     c = job.config
-    changed = " ".join((c.recipe, *labels_of(changes_of(c))))
+    changed = " ".join((c.recipe_name, *labels_of(c.changed)))
     where = f"{job.dataset}/{job.category} {job.shots or 'all'} shots"
     streams = "+".join(c.modalities)
     seeds = f"draw {job.draw} seed {c.seed}"
@@ -150,13 +156,17 @@ def defined(config: Config) -> dict[str, Any]:
     document = asdict(config)
     for name in ("weights", "require_weights", "false_alarm_rate", "seed"):
         del document[name]
+    settings = asdict(config.settings)  # whatever the recipe they began with is called
+    for name in ("encoder", "geometry"):  # what auto means; decided here
+        del settings[name]
     document |= {
         "encoder": encoder.config.name,
         "weights": encoder.source.sha256,
         "layers": list(encoder.layers),
-        "recipe": document.pop("settings"),  # whatever the recipe they began with is called
+        "geometry": config.geometry_method,
+        "recipe": settings,
     }
-    assignment = document["recipe"].get("decoder", {}).get("assignment", "")
+    assignment = settings.get("decoder", {}).get("assignment", "")
     if ":" in assignment:  # somebody's own: another text is another detector
         document["assignment"] = function_hash(find_assignment(assignment))
     return document
@@ -174,13 +184,19 @@ def _decided(
     category: str,
     options: tuple[tuple[str, Any], ...],
     modalities: tuple[str, ...],
-    geometry: str,
-) -> str:
+    geometry: Literal["grid", "open3d"],
+) -> Literal["plane", "none"]:
     """What background auto is for a category: by its good scans, whatever the draw of the shots."""
     data, streams, _ = _opened(dataset, root, category, options, modalities)
     if "normals" not in streams:
         return "plane"  # there are no points to look at
-    return decide_background(data.train, Config(geometry=geometry))
+
+    def look(scan: Scan) -> Background:
+        return choose_object(scan.xyz, scan.valid, "plane", method=geometry)
+
+    pairs = prefetch(data.train, look, BATCH)
+    found = (seen for scan, seen in pairs if scan.xyz is not None)
+    return background_of(itertools.islice(found, WITNESSES))
 
 
 @functools.lru_cache(maxsize=256)
@@ -196,23 +212,20 @@ def _opened(
     Where both streams are there both are read, also for a detector of one: then it sees the same
     photographs, background and all, as the detector of both.
     """
-    given = dict(options)
-    if dataset == "synthetic":
+    given, layout = dict(options), find_layout(dataset)
+    if layout.rendered:
         from pirn_jax.scans.synthetic.generator import generator_hash
 
         data = open_dataset(dataset, None, category, **(_GENERATED | given))
         # Not their number: a scan is the same in a larger set.
         same = {name: given[name] for name in ("seed", "size") if name in given}
-        return data, ("rgb", "normals"), json.dumps([generator_hash(), same])
+        return data, layout.modalities, json.dumps([generator_hash(), same])
     root = root or os.environ.get("PIRN_DATA")
     origin = json.dumps(given, sort_keys=True)
-    if dataset == "mvtec2d":
-        return open_dataset(dataset, root, category, **given), ("rgb",), origin
-    if dataset == "folder":
+    if "modalities" not in layout.options:
         return open_dataset(dataset, root, category, **given), modalities, origin
     files = {"rgb": "rgb", "normals": "xyz"}
-    both = ("rgb", "normals")
-    for streams in dict.fromkeys((both, modalities)):
+    for streams in dict.fromkeys((layout.modalities, modalities)):
         try:
             wanted = tuple(files[name] for name in streams)
             data = open_dataset(dataset, root, category, **given, modalities=wanted)

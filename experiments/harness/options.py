@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.changes import Change, Pairs
-from pirn_jax.config import Config, for_shots, with_settings
+from pirn_jax.config import Config, with_settings
 from pirn_jax.errors import ConfigError
-from pirn_jax.scans import list_categories
+from pirn_jax.scans import find_layout, list_categories
 
 QUICK_CATEGORIES = ("flange", "rope")
 QUICK_SHOTS = {5: 5, 10: 5, 50: 5, 0: 5}
@@ -71,9 +71,14 @@ class Options:
             raise ConfigError("no recipes", "give paper, default, or both")
 
     @property
+    def generated(self) -> bool:
+        """Whether the scans are rendered."""
+        return find_layout(self.dataset).rendered
+
+    @property
     def geometry(self) -> str | None:
         """How normals and background are computed; None: as each recipe says."""
-        return "grid" if self.quick or self.dataset == "synthetic" else None
+        return "grid" if self.quick or self.generated else None
 
     @property
     def change(self) -> Pairs:
@@ -88,17 +93,17 @@ class Options:
     @property
     def scans(self) -> tuple[tuple[str, Any], ...]:
         """Options of the dataset."""
-        return _QUICK_SCANS if self.quick and self.dataset == "synthetic" else ()
+        return _QUICK_SCANS if self.quick and self.generated else ()
 
     @property
     def categories(self) -> tuple[str, ...]:
         """Categories to run."""
         if self.category and self.category != ("all",):
             return self.category
-        if self.quick and self.dataset == "synthetic":
+        if self.quick and self.generated:
             return QUICK_CATEGORIES
         root = self.data_root or os.environ.get("PIRN_DATA")
-        found = list_categories(self.dataset, None if self.dataset == "synthetic" else root)
+        found = list_categories(self.dataset, None if self.generated else root)
         return tuple(found)[:2] if self.quick else tuple(found)
 
     @property
@@ -115,7 +120,7 @@ class Options:
             change: to its settings, after what the options themselves change.
             **fields: further ones of `Config`.
         """
-        config = for_shots(Config(recipe=recipe, **self._fields, **fields), shots)
+        config = Config(recipe=recipe, **self._fields, **fields).for_shots(shots)
         return with_settings(config, dict(self.change) | dict(change))
 
     def baseline(self, method: str, change: Change = (), **fields: Any) -> Config:

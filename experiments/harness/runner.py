@@ -34,9 +34,10 @@ from harness.provenance import source_hash
 from harness.scan_library import ScanLibrary
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens
-from pirn_jax.detector import PIRN, Inference, Truth, fit_models
+from pirn_jax.detector import PIRN, Inferred, Truth, fit_models
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.runs import environment, start_caches
+from pirn_jax.report.schema import Provenance, environment_document
+from pirn_jax.runs import environment
 from pirn_jax.storage import read_object, write_json
 
 __all__ = ["Job", "Result", "describe", "fit", "grid", "name_of", "run"]
@@ -44,7 +45,7 @@ FORMAT = "pirn_jax experiment 1"
 TOGETHER = 24
 """Models trained in one call: what a kill can cost, and what memory must hold."""
 
-Evaluate = Callable[[Sequence[Inference], Sequence[Truth], tuple[str, ...]], dict[str, Any]]
+Evaluate = Callable[[Sequence[Inferred], Sequence[Truth], tuple[str, ...]], dict[str, Any]]
 """What the detector made of each scan, its truth, and the order of the modalities → JSON."""
 
 
@@ -91,7 +92,7 @@ def run(
     """
     if not jobs:
         raise ConfigError("no jobs", "give at least one config, category, shots and seed")
-    kept = start_caches(cache)
+    library = ScanLibrary(cache)
     places = {job: folder / "jobs" / f"{name_of(job)}.json" for job in jobs}
     known = {job: document for job, path in places.items() if (document := _read(path))}
     # Two jobs of one name are one.
@@ -110,7 +111,7 @@ def run(
     if other := sum(document["code"] != source_hash() for document in known.values()):
         say(f"{other} of the results were made by another version of pirn_jax; to make them again, "
             f"remove them from {folder / 'jobs'}")  # fmt: skip
-    work = _Work(kept, places, evaluate, say, cost)
+    work = _Work(library, places, evaluate, say, cost)
     for batch in batches(pending):
         known |= work.do(batch)
     made = {places[job]: document for job, document in known.items()}
@@ -151,13 +152,13 @@ class _Work:
 
     def __init__(
         self,
-        cache: Path,
+        library: ScanLibrary,
         places: Mapping[Job, Path],
         evaluate: Evaluate,
         say: Callable[[str], None],
         cost: Mapping[Job, float],
     ):
-        self.library = ScanLibrary(cache)
+        self._library = library
         self._places, self._evaluate, self._say, self._cost = places, evaluate, say, cost
         self._total, self._done, self._count = sum(cost.values()), 0.0, 0
         self._start = time.monotonic()
@@ -169,7 +170,7 @@ class _Work:
         if config != self._config:
             jax.clear_caches()  # programs of another config; kept, they fill the memory
             self._config = config
-        tokens = [self.library.shots(tests[0]) for tests in models]
+        tokens = [self._library.shots(tests[0]) for tests in models]
         start = time.perf_counter()
         detectors = fit([tests[0] for tests in models], tokens)
         training = (time.perf_counter() - start) / len(models)
@@ -180,20 +181,21 @@ class _Work:
         return found
 
     def _test(self, detector: PIRN, job: Job, training: float) -> dict[str, Any]:
-        tokens, truths = self.library.tests(job)
+        tokens, truths = self._library.tests(job)
         start = time.perf_counter()
         inferences = list(detector.predict_tokens(tokens))
         found = self._evaluate(inferences, truths, detector.config.modalities)
         seconds = {"training": training, "judging": time.perf_counter() - start}
+        provenance = Provenance("generated" if job.generated else "real", detector.demo)
         document = {
             "format": FORMAT,
             "job": identity(job),
-            "data": "generated" if job.dataset == "synthetic" else "real",
+            "data": provenance.data,
             "encoder": {"name": detector.encoder.config.name, "demo": detector.demo},
             **found,
             "seconds": seconds,
             "code": source_hash(),
-            "environment": environment(),
+            "environment": environment_document(environment(), provenance),
         }
         write_json(self._places[job], document)
         self._tell(job, document["figures"])

@@ -5,28 +5,31 @@ Dimension letters: M modalities, B scans, N tokens, C channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from harness.encoders import encoder_of
 from harness.jobs import Job, open_job
 from harness.token_store import TokenStore, transformed
 from pirn_jax.decoder import Tokens
-from pirn_jax.detector import BATCH, Truth, prefetch
+from pirn_jax.detector import BATCH, Truth, prefetch, view_scan
 from pirn_jax.geometry import Views
+from pirn_jax.runs import start_caches
 from pirn_jax.scans import choose_shots
+from pirn_jax.storage import cache_folder
 
 
 class ScanLibrary:
     """What jobs learn from and are tested on.
 
     Args:
-        cache: folder of the tokens.
+        cache: folder of tokens, normals and compiled programs, as `TrainConfig.cache`.
     """
 
-    def __init__(self, cache: Path):
-        self._cache = cache
+    def __init__(self, cache: str | None = None):
+        self._features, self._prepared = start_caches(cache)
+        self._truth = cache_folder(cache) / "truth"
         self._stores: dict[tuple[object, ...], TokenStore] = {}
 
     def shots(self, job: Job) -> Tokens:
@@ -53,7 +56,8 @@ class ScanLibrary:
         """Pictures of some test scans, as the encoder sees them."""
         data, streams, _ = open_job(job)
         config = replace(job.resolved, modalities=streams)
-        found = prefetch(transformed(data.test, keys, job.transform), config, BATCH, None)
+        look = functools.partial(view_scan, config=config, prepared=self._prepared)
+        found = prefetch(transformed(data.test, keys, job.transform), look, BATCH)
         return [views for _, views in found]
 
     def _streams(self, job: Job, tokens: Tokens) -> Tokens:
@@ -67,7 +71,9 @@ class ScanLibrary:
     def _store(self, job: Job) -> TokenStore:
         config, (_, streams, _) = job.resolved, open_job(job)
         encoder = encoder_of(config)
-        key = (id(encoder), config.background, config.geometry, streams)
+        foreground = config.chosen_recipe.foreground
+        key = (id(encoder), config.background, config.geometry_method, foreground, streams)
         if key not in self._stores:
-            self._stores[key] = TokenStore(config, encoder, streams, self._cache)
+            kept = (self._features, self._prepared, self._truth)
+            self._stores[key] = TokenStore(config, encoder, streams, *kept)
         return self._stores[key]

@@ -193,7 +193,7 @@ def about(options: Options, results: Sequence[Result], of: str) -> list[str]:
     categories = dict.fromkeys(job.category for job in jobs)
     shots = dict.fromkeys(str(job.shots or "all") for job in jobs)
     encoders = dict.fromkeys(result.document["encoder"]["name"] for result in results)
-    geometries = dict.fromkeys(job.config.geometry for job in jobs)
+    geometries = dict.fromkeys(job.config.geometry_method for job in jobs)
     said.append(
         f"{first.dataset}: {', '.join(categories)}; {' and '.join(shots)} shots; encoder "
         f"{' and '.join(encoders)} at {first.config.image_size} px; geometry "

@@ -1,6 +1,6 @@
 """Tokens and truth of scans, each picture encoded once, whatever looks at it afterwards.
 
-A store belongs to one way of looking (encoder, size, layers, background, …). What it computes lies
+A store belongs to one way of looking (encoder, size, layers, background, foreground, …). What it computes lies
 in the cache folder, one entry per scan: `features/` for tokens (`pirn_jax.training.FeatureCache`)
 and `truth/` for label, mask and the way back to the scan's pixels. The name of an entry is the hash
 of everything it depends on: the scan's files or the generator's hash, the encoder's weights, the
@@ -12,6 +12,7 @@ Dimension letters: M modalities, B scans, N tokens, C channels, H W scan pixels.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import OrderedDict
@@ -26,11 +27,12 @@ from harness.arrays import pack, unpack
 from harness.provenance import function_hash, source_hash
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, select_scans
-from pirn_jax.detector import BATCH, Truth, prefetch
+from pirn_jax.detector import BATCH, Truth, prefetch, view_scan
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.augmentation import VERSION, Augmentations, augment
+from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.geometry.views import Frame
 from pirn_jax.scans import Dataset, Scan, Split
 from pirn_jax.scans.datasets.shots import file_hashes
@@ -59,7 +61,9 @@ class TokenStore:
         config: a detector's; only what decides its tokens matters. Its background is decided.
         encoder: its encoder.
         modalities: the streams to make, whatever the detector's own.
-        cache: the folder.
+        features: tokens that are kept.
+        prepared: normals and object masks at hand.
+        truth: folder of what is known of the scans.
         encoded: called with the number of scans just encoded.
     """
 
@@ -68,13 +72,14 @@ class TokenStore:
         config: Config,
         encoder: Encoder,
         modalities: Sequence[str],
-        cache: Path,
+        features: FeatureCache,
+        prepared: PreparedCache,
+        truth: Path,
         encoded: Callable[[int], None] = lambda count: None,
     ):
         self.config = replace(config, modalities=tuple(modalities))
         self.encoder = encoder
-        self._features = FeatureCache(cache / "features")
-        self._truth = cache / "truth"
+        self._features, self._prepared, self._truth = features, prepared, truth
         self._encoded = encoded
         self._held: OrderedDict[str, tuple[Tokens, Truth]] = OrderedDict()
         self._about = {
@@ -87,7 +92,8 @@ class TokenStore:
             "runtime": encoder.runtime,
             "modalities": str(self.config.modalities),
             "background": config.background,
-            "geometry": config.geometry,
+            "geometry": config.geometry_method,
+            "foreground": config.chosen_recipe.foreground,
             "code": source_hash(_ROOMS),
         }
 
@@ -161,7 +167,8 @@ class TokenStore:
 
         def views() -> Iterator[Views]:
             wanted = transformed(split, [split.keys[place] for place in places], transform)
-            for scan, view in prefetch(wanted, self.config, 2 * BATCH, None):
+            look = functools.partial(view_scan, config=self.config, prepared=self._prepared)
+            for scan, view in prefetch(wanted, look, 2 * BATCH):
                 truths.append(Truth.of(scan, view))
                 yield from augment(view, augmentations, seed)
 
@@ -172,7 +179,7 @@ class TokenStore:
 
     def _forget(self) -> None:
         """Drop what was used longest ago, down to MEMORY."""
-        sizes = [one.values.nbytes + one.valid.nbytes for one, _ in self._held.values()]
+        sizes = [sum(np.asarray(array).nbytes for array in one) for one, _ in self._held.values()]
         excess = sum(sizes) - MEMORY
         for size in sizes:
             if excess <= 0:
@@ -229,8 +236,8 @@ def _from_json(document: dict[str, Any]) -> Truth:
 def _join(tokens: Sequence[Tokens]) -> Tokens:
     """The scans of all, one after the other."""
     return Tokens(
-        np.concatenate([one.values for one in tokens], axis=1),
-        np.concatenate([one.valid for one in tokens]),
+        np.concatenate([np.asarray(one.values) for one in tokens], axis=1),
+        np.concatenate([np.asarray(one.valid) for one in tokens]),
     )
 
 

@@ -22,7 +22,7 @@ from harness.evaluation import evaluation_of
 from harness.jobs import describe
 from harness.shifts import SHIFTS_VERSION
 from pirn_jax.detector import open_encoder
-from pirn_jax.runs import start_caches
+from pirn_jax.storage import cache_folder
 from recipe_study.cells import Analysis, Cell, mean_of
 from recipe_study.rows import DEFAULT, POOLS, TestSet, Variant
 from recipe_study.shortcuts import border_figures
@@ -84,7 +84,7 @@ def record(
 ) -> dict[str, Any]:
     """Everything the report says, as JSON."""
     analysis = Analysis(study)
-    sizes, cache = study.options.image_size, start_caches(study.options.cache)
+    sizes, cache = study.options.image_size, cache_folder(study.options.cache)
     beside = {"5 shots": {}, "10 shots": {"shots": 10}, "1 shot": {"shots": 1}}
     main = {
         f"{sizes[0]} px, {shots}": _comparison(analysis, chosen, **which)
@@ -195,7 +195,6 @@ def _questions(analysis: Analysis) -> list[dict[str, Any]]:
                 pools["both streams"] = mean.intervals()
             same = all(
                 study.jobs(variant, one) == study.jobs(DEFAULT, one)
-                or _same_recipe(study, variant, one)
                 for one in study.selection_sets()
             )
             found.append(
@@ -203,14 +202,6 @@ def _questions(analysis: Analysis) -> list[dict[str, Any]]:
                  "is default": same, "ahead of default by": pools, "sets": sets}
             )  # fmt: skip
     return found
-
-
-def _same_recipe(study: Study, variant: Variant, one: TestSet) -> bool:
-    configs = [study.config(r, one, study.options.image_size[0]) for r in (variant, DEFAULT)]
-    if configs[0] is None or configs[1] is None:
-        return False
-    own, default = (asdict(c) | {"recipe": ""} for c in configs if c)
-    return own == default
 
 
 def _texture(kind: str, category: str, document: dict[str, Any]) -> Bool[np.ndarray, " n"]:

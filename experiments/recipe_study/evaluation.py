@@ -21,14 +21,14 @@ from scipy.ndimage import distance_transform_edt
 
 from harness.arrays import pack
 from harness.bootstrap import Evaluation, histograms, pixels_of, plain_figures
-from pirn_jax.detector import Inference, Truth
+from pirn_jax.detector import Inferred, Truth
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry.views import resize_nearest
 from pirn_jax.scoring.maps import SIGMA
 
 
 def evaluate_for_study(
-    inferences: Sequence[Inference], truths: Sequence[Truth], modalities: Sequence[str]
+    inferences: Sequence[Inferred], truths: Sequence[Truth], modalities: Sequence[str]
 ) -> dict[str, Any]:
     """Scores and histograms of one test set, JSON-ready.
 
@@ -69,7 +69,7 @@ def evaluate_for_study(
     }
 
 
-def _cut(inference: Inference, truth: Truth) -> float:
+def _cut(inference: Inferred, truth: Truth) -> float:
     assert truth.mask is not None
     if not truth.mask.any():
         return float(inference.fused.max())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.changes import Change, pairs_of
+from pirn_jax.scans import find_layout
 from pirn_jax.scans.synthetic.generator import CATEGORIES, HELD_OUT
 
 BOTH = ("rgb", "normals")
@@ -48,7 +49,7 @@ class TestSet:
     @property
     def generated(self) -> bool:
         """Whether it is rendered."""
-        return self.dataset == "synthetic"
+        return find_layout(self.dataset).rendered
 
 
 REAL = (

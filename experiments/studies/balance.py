@@ -164,7 +164,7 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
 
 def main() -> None:
     """Train, measure, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)

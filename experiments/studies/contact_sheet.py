@@ -40,6 +40,12 @@ SHOWN = {
 }
 
 
+def photograph(scan: Scan) -> Image.Image:
+    """The photograph."""
+    assert scan.rgb is not None
+    return Image.fromarray(scan.rgb)
+
+
 def relief(scan: Scan) -> Image.Image:
     """The point map as a lit surface."""
     assert scan.xyz is not None
@@ -85,14 +91,14 @@ def main() -> None:
         assert set(SHOWN[category]) <= set(defects_of(category))
         data = open_synthetic(category)
         first, second = data.train[0], data.train[2]
-        tiles = [Image.fromarray(first.rgb), Image.fromarray(second.rgb), relief(second)]
+        tiles = [photograph(first), photograph(second), relief(second)]
         captions = [category + (" (held out)" if category in HELD_OUT else "") + ": good"]
         for defect in SHOWN[category]:
             scan = data.test[strongest(category, defect, data.test.keys)]
             record = describe(category, scan.key)
             assert scan.mask is not None
             mask = Image.fromarray(np.where(scan.mask > 0, 255, 40).astype(np.uint8))
-            tiles += [Image.fromarray(scan.rgb), relief(scan), mask.convert("RGB")]
+            tiles += [photograph(scan), relief(scan), mask.convert("RGB")]
             captions.append(
                 f"{defect.replace('_', ' ')} ({record.modality}), "
                 f"strength {record.strength:.2f}, {100 * record.share:.1f} %"

@@ -25,12 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def standard_promotion():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.fixture(autouse=True)
 def compiler_cache():
     """A command turns the compiler's cache on, which no other test may notice."""
     before = jax.config.jax_compilation_cache_dir
@@ -81,15 +75,15 @@ def test_all_goes_on_past_a_script_that_fails_and_names_it(tmp_path, monkeypatch
 
 def test_a_recipe_keeps_its_own_geometry_and_epochs_where_data_are_real():
     full, quick = Options(dataset="mvtec3d"), Options(quick=True)
-    assert full.config("paper", shots=10).geometry == "open3d"
-    assert full.config("default", shots=10).geometry == "grid"
-    assert quick.config("paper", shots=10).geometry == "grid"
-    assert Options().config("paper", shots=10).geometry == "grid"  # generated parts
+    assert full.config("paper", shots=10).geometry_method == "open3d"
+    assert full.config("default", shots=10).geometry_method == "grid"
+    assert quick.config("paper", shots=10).geometry_method == "grid"
+    assert Options().config("paper", shots=10).geometry_method == "grid"  # generated parts
     assert full.config("paper", shots=0).settings.epochs == 8
     assert full.config("paper", shots=10).settings.epochs == 60
     assert quick.config("paper", shots=0).settings.epochs == 6
     assert quick.config("paper", 0, {"epochs": 2}).settings.epochs == 2
-    assert quick.baseline("memory").geometry == "grid"
+    assert quick.baseline("memory").geometry_method == "grid"
 
 
 @pytest.mark.parametrize("script", everything.SCRIPTS, ids=lambda path: path.stem)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from harness.evaluation import evaluate, evaluation_of
-from pirn_jax.detector import Inference, Truth
+from pirn_jax.detector import Inferred, Truth
 from pirn_jax.geometry.views import fit_frame
 from pirn_jax.metrics import evaluate_maps, image_metrics
 
 SIDE, COUNT = 24, 9
 
 
-def scans(modalities: int, with_masks: bool = True) -> tuple[list[Inference], list[Truth]]:
+def scans(modalities: int, with_masks: bool = True) -> tuple[list[Inferred], list[Truth]]:
     """Maps of the model's size for scans of that size, every third of them good."""
     rng = np.random.default_rng(0)
     frame = fit_frame((SIDE, SIDE), (SIDE, SIDE))
@@ -23,7 +23,7 @@ def scans(modalities: int, with_masks: bool = True) -> tuple[list[Inference], li
         maps = rng.random((modalities, SIDE, SIDE)) + 0.4 * mask
         maps = maps.astype(np.float32)
         fused = maps.mean(0)
-        inferences.append(Inference(float(np.sort(fused.ravel())[-5:].mean()), fused, maps, None))
+        inferences.append(Inferred(float(np.sort(fused.ravel())[-5:].mean()), fused, maps, None))
         kept = mask if with_masks else None
         defect = "hole" if k % 3 else "good"
         truths.append(Truth(f"{k}", int(k % 3 > 0), defect, kept, None, frame))

@@ -31,13 +31,6 @@ DATA = (("size", 96), ("test", 8), ("train", 4))
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam mixes an integer count into floats, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """Tokens are kept; the compiler's cache stays as the suite has it."""

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from harness.changes import changes_of
 from harness.evaluation import evaluation_of
 from harness.jobs import Job
 from harness.runner import Result
-from pirn_jax.detector import Inference, Truth
+from pirn_jax.detector import Inferred, Truth
 from pirn_jax.geometry.views import fit_frame
 from pirn_jax.metrics import evaluate_maps, image_metrics
 from pirn_jax.scans.synthetic.generator import HELD_OUT, open_synthetic
@@ -54,9 +53,7 @@ def options(**changes) -> Namespace:
     return Namespace(**vars(found) | changes)
 
 
-def inference_of(
-    key: str, defect: str, strength: float, noise_seed: str
-) -> tuple[Inference, Truth]:
+def inference_of(key: str, defect: str, strength: float, noise_seed: str) -> tuple[Inferred, Truth]:
     """A map with noise of its own and a defect that shows by so much."""
     rng = np.random.default_rng(list(noise_seed.encode() + key.encode()))
     mask = np.zeros((SIDE, SIDE), bool)
@@ -65,7 +62,7 @@ def inference_of(
     fused = rng.random((SIDE, SIDE)).astype(np.float32) + strength * mask.astype(np.float32)
     bad = int(defect != "good")
     truth = Truth(key, bad, defect, mask, None, fit_frame((SIDE, SIDE), (SIDE, SIDE)))
-    return Inference(float(fused.max()), fused, fused[None], None), truth
+    return Inferred(float(fused.max()), fused, fused[None], None), truth
 
 
 class Invented(Study):
@@ -170,8 +167,8 @@ def memory_by_set(job: Job) -> float:
     """One memory is right on tire alone, another everywhere but there."""
     if job.config.method != "memory":
         return 0.5
-    raw = not changes_of(job.config)
-    centred = changes_of(job.config) == (("centre_image", True),)
+    raw = not job.config.changed
+    centred = job.config.changed == {"centre_image": True}
     if job.category == "tire":
         return 0.9 if raw else 0.1
     return 0.6 if centred else 0.3
@@ -194,7 +191,7 @@ def test_an_option_is_chosen_without_the_set_it_is_reported_on():
 
 def test_both_views_of_the_road_are_left_out_together():
     def strength(job: Job) -> float:
-        raw = job.config.method == "memory" and not changes_of(job.config)
+        raw = job.config.method == "memory" and not job.config.changed
         return 0.9 if raw and job.category == "road" else 0.3 if raw else 0.4
 
     study = Invented(options(rows=["K = 50"]), SETS, strength=strength)
@@ -215,14 +212,14 @@ def made(tmp_path_factory):
     def strength(job: Job) -> float:
         if job.config.method != "pirn":
             return {"memory": 0.25, "subspace": 0.15, "inp-former": 0.1}[job.config.method]
-        if job.config.recipe == "paper":
+        if job.config.recipe_name == "paper":
             return 0.0
         return 0.2 if job.config.settings.decoder.assignment == "softmax" else 0.35
 
     with pytest.MonkeyPatch.context() as patch:
         nothing = {"border distance": 0.5, "border oracle": 0.55}
         patch.setattr(analysis, "border_figures", lambda *_: dict(nothing))
-        patch.setattr(analysis, "start_caches", lambda _: None)
+        patch.setattr(analysis, "cache_folder", lambda _: None)
         study = Invented(
             options(rows=["softmax for BPA", "normals alone", "K = 50"]), SETS, strength=strength
         )
@@ -334,9 +331,9 @@ def test_the_page_is_written_from_the_record_and_keeps_what_was_typed(made, tmp_
 def test_rows_that_are_default_are_said_to_be(made):
     study, _ = made
     width = study.config(DEFAULT, REAL[0], 224).settings.decoder.prototypes
-    same = Variant("the same", {"decoder.prototypes": width})
-    assert analysis._same_recipe(study, same, REAL[0])
-    assert not analysis._same_recipe(study, Variant("other", {"decoder.prototypes": 3}), REAL[0])
+    same, other = (Variant(f"{k}", {"decoder.prototypes": k}) for k in (width, 3))
+    assert study.jobs(same, REAL[0]) == study.jobs(DEFAULT, REAL[0])
+    assert study.jobs(other, REAL[0]) != study.jobs(DEFAULT, REAL[0])
 
 
 def test_a_cell_that_was_not_run_is_none(made):
@@ -349,10 +346,9 @@ def test_a_cell_that_was_not_run_is_none(made):
 
 @pytest.fixture
 def _as_a_user():
-    """Promotion as outside the suite, and the compiler's cache as it was before."""
+    """The compiler's cache as it was before."""
     before = jax.config.jax_compilation_cache_dir
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+    yield
     jax.config.update("jax_compilation_cache_dir", before)
 
 
