@@ -79,7 +79,7 @@ def draw(options: Options) -> None:
         "Figure 1: accuracy against shots; RGB tokens and prototypes by t-SNE",
         "figure01",
         options,
-        models[0].detector.demo,
+        models[0].detector.random_weights,
     )
 
 

@@ -77,7 +77,7 @@ def draw(options: Options) -> None:
         axis.tick_params(labelsize=5)
         axis.legend(fontsize=5)
     title = "Figure 3: maps beside the measured baselines', and distributions of scores"
-    save(figure, title, "figure03", options, ours[0].detector.demo)
+    save(figure, title, "figure03", options, ours[0].detector.random_weights)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def draw(options: Options) -> None:
     for above, below, one in zip(*axes, shown, strict=True):
         move(above, below, one)
     title = "Figure 4: displacement of RGB tokens, normal (green) and anomalous (red)"
-    save(figure, title, "figure04", options, shown[0].detector.demo)
+    save(figure, title, "figure04", options, shown[0].detector.random_weights)
 
 
 def move(plane, histogram, trained: TrainedModel) -> None:

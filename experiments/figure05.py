@@ -56,7 +56,7 @@ def draw(options: Options) -> None:
         found = rows_of_maps(trained[0], chosen)[:_ROWS]
         rows += [Panels(f"{kind} only\n{row.label}", row.pictures) for row in found]
     title = "Figure 5: defects of texture alone and of geometry alone, branch by branch"
-    draw_rows(rows, title, "figure05", options, trained[0][0].detector.demo)
+    draw_rows(rows, title, "figure05", options, trained[0][0].detector.random_weights)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def draw(options: Options) -> None:
         return
     rows = rows_of_maps(trained[0], largest)[:_ROWS]
     title = "Figure 6: the largest anomalies of each category"
-    draw_rows(rows, title, "figure06", options, trained[0][0].detector.demo)
+    draw_rows(rows, title, "figure06", options, trained[0][0].detector.random_weights)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def draw(options: Options) -> None:
         return
     rows = rows_of_maps(trained[0], chosen)[:_ROWS]
     title = "Figure 7: localisation with 5 shots (the paper: Eyecandies)"
-    draw_rows(rows, title, "figure07", options, trained[0][0].detector.demo)
+    draw_rows(rows, title, "figure07", options, trained[0][0].detector.random_weights)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def draw(options: Options) -> None:
         return
     rows = rows_of_maps(trained[0], chosen)[:_ROWS]
     title = "Figure 8: localisation with 5 shots (the paper: MVTec 3D-AD)"
-    draw_rows(rows, title, "figure08", options, trained[0][0].detector.demo)
+    draw_rows(rows, title, "figure08", options, trained[0][0].detector.random_weights)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def choose(options: Options) -> Table:
         notes.append(f"{label}: {described(name, size)}")
     given = options.config(options.recipes[0], shots=10)
     named = options.encoder is not None or options.weights is not None
-    if named and given.encoder != "demo" and encoder_of(given).source.path:
+    if named and encoder_of(given).source.path:
         name = encoder_of(given).config.name
         rows.append(TableRow(name))
         notes.append(f"{name}: {described(name, given.image_size)}")

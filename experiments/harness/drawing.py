@@ -184,7 +184,9 @@ def scales(trained: TrainedModel) -> dict[str, float]:
     return {name: float(np.quantile(np.stack(maps), 0.998)) for name, maps in found.items()}
 
 
-def draw_rows(rows: Sequence[Panels], title: str, name: str, options: Options, demo: bool) -> None:
+def draw_rows(
+    rows: Sequence[Panels], title: str, name: str, options: Options, random: bool
+) -> None:
     """Rows of pictures as one PNG.
 
     Raises:
@@ -207,7 +209,7 @@ def draw_rows(rows: Sequence[Panels], title: str, name: str, options: Options, d
             axis.imshow(row.pictures[head], interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(row.label, fontsize=6)
-    save(figure, title, name, options, demo)
+    save(figure, title, name, options, random)
 
 
 def rows_of_maps(
@@ -223,10 +225,10 @@ def rows_of_maps(
     return rows
 
 
-def save(figure: Any, title: str, name: str, options: Options, demo: bool) -> Path:
+def save(figure: Any, title: str, name: str, options: Options, random: bool) -> Path:
     """Write the figure with its title, what is loud, and the command that made it."""
     provenance = ["GENERATED DATA"] if options.generated else []
-    provenance += ["DEMO ENCODER: random weights"] if demo else []
+    provenance += ["RANDOM ENCODER WEIGHTS"] if random else []
     loud = f"\n{' · '.join(provenance)}" if provenance else ""
     figure.suptitle(title + loud, fontsize=8, color=RED if provenance else "black")
     figure.supxlabel(own_command(), fontsize=5, color="grey", family="monospace")

@@ -1,7 +1,7 @@
 """What every table and figure is told on its command line, and what follows from it.
 
 `--quick` is the whole machinery in minutes: two kinds of generated parts, small pictures, few
-scans, five shots wherever the paper has ten or more, the demo encoder unless told otherwise.
+scans, five shots wherever the paper has ten or more, pirn-tiny, which is in the package, unless told otherwise.
 
 Geometry: recipe paper computes normals and background by Open3D, which takes seconds a scan. On
 generated parts and with --quick every row uses the grid instead; a table's head says which it was.
@@ -41,7 +41,7 @@ class Options:
     category: tuple[str, ...] = ()
     """Categories; without it all there are, with --quick two."""
     encoder: str | None = None
-    """As for pirn_jax.train; with --quick the demo encoder, else the recipe's own."""
+    """As for pirn_jax.train; with --quick pirn-tiny, else the recipe's own."""
     weights: str | None = None
     """Safetensors file of the encoder."""
     image_size: int | None = None
@@ -134,10 +134,10 @@ class Options:
         if encoder is None and self.weights is not None:
             encoder = "auto"  # what the file holds
         if encoder is None and self.quick:
-            encoder = "demo"
+            encoder = "pirn-tiny"
         size = self.image_size or _SIZE
         if self.quick and self.image_size is None:
-            size = _QUICK_SIZE if encoder == "demo" else _QUICK_SIZE_OF_GIVEN
+            size = _QUICK_SIZE if encoder == "pirn-tiny" else _QUICK_SIZE_OF_GIVEN
         asked = {"encoder": encoder, "weights": self.weights, "geometry": self.geometry}
         return {name: value for name, value in asked.items() if value is not None} | {
             "image_size": size

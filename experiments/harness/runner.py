@@ -41,7 +41,7 @@ from pirn_jax.runs import environment
 from pirn_jax.storage import read_object, write_json
 
 __all__ = ["Job", "Result", "describe", "fit", "grid", "name_of", "run"]
-FORMAT = "pirn_jax experiment 1"
+FORMAT = "pirn_jax experiment 2"
 TOGETHER = 24
 """Models trained in one call: what a kill can cost, and what memory must hold."""
 
@@ -55,7 +55,7 @@ class Result(NamedTuple):
     Attributes:
         job: as given.
         document: the JSON file: `figures`, `cfm99`, `modalities`, `images` and `histograms` (see
-            `evaluation.py`), `seconds`, `data` (generated or real), `encoder` (with `demo`), `job`,
+            `evaluation.py`), `seconds`, `data` (generated or real), `encoder` (with `random`), `job`,
             `code`, `environment`.
     """
 
@@ -186,12 +186,12 @@ class _Work:
         inferences = list(detector.predict_tokens(tokens))
         found = self._evaluate(inferences, truths, detector.config.modalities)
         seconds = {"training": training, "judging": time.perf_counter() - start}
-        provenance = Provenance("generated" if job.generated else "real", detector.demo)
+        provenance = Provenance("generated" if job.generated else "real", detector.random_weights)
         document = {
             "format": FORMAT,
             "job": identity(job),
             "data": provenance.data,
-            "encoder": {"name": detector.encoder.config.name, "demo": detector.demo},
+            "encoder": {"name": detector.encoder.config.name, "random": detector.random_weights},
             **found,
             "seconds": seconds,
             "code": source_hash(),

@@ -21,8 +21,8 @@ GENERATED = (
     "**GENERATED DATA.** These figures are of parts drawn by `pirn_jax.scans.synthetic.generator`, "
     "not of the paper's dataset: a difference to the paper says nothing about either."
 )
-DEMO = (
-    "**DEMO ENCODER.** Its weights are random: it knows nothing, and the figures show that the "
+RANDOM = (
+    "**RANDOM ENCODER WEIGHTS.** The encoder knows nothing, and the figures show that the "
     "machinery runs, no more."
 )
 _REPLICATES = 1000

@@ -207,6 +207,6 @@ def warnings_of(results: Sequence[Result]) -> list[str]:
     found = []
     if any(result.document["data"] == "generated" for result in results):
         found.append(sheet.GENERATED)
-    if any(result.document["encoder"]["demo"] for result in results):
-        found.append(sheet.DEMO)
+    if any(result.document["encoder"]["random"] for result in results):
+        found.append(sheet.RANDOM)
     return found

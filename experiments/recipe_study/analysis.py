@@ -296,7 +296,7 @@ def _about(study: Study) -> dict[str, Any]:
         "grid": study.options.grid,
         "grid says": asdict(study.grid),
         "sizes": list(study.options.image_size),
-        "encoder": {"name": config.encoder, "sha256": source.sha256, "demo": not source.path},
+        "encoder": {"name": config.encoder, "sha256": source.sha256, "random": not source.path},
         "default": describe(study.jobs(DEFAULT, some)[0]).split("[")[1].split("]")[0],
         "default recipe": json.loads(json.dumps(asdict(config.settings))),
         "configurations": len(variants),

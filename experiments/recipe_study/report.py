@@ -72,7 +72,9 @@ def conclusions(page: str) -> str | None:
 def _opening(record: Record) -> str:
     about = record["about"]
     sizes = " and ".join(f"{size} px" for size in about["sizes"])
-    demo = " **Demo weights: the figures mean nothing.**" if about["encoder"]["demo"] else ""
+    encoder = about["encoder"]  # earlier studies called random weights a demo encoder
+    unknowing = encoder.get("random", encoder.get("demo"))
+    random = " **Random weights: the figures mean nothing.**" if unknowing else ""
     real = [name for name, one in record["sets"].items() if not one["generated"]]
     return textwrap.fill(
         f"Written by `python experiments/recipe_study --grid {about['grid']}` from "
@@ -81,7 +83,7 @@ def _opening(record: Record) -> str:
         f"{about['generator']['version']} ({about['generator']['hash'][:12]}), marked as such in "
         f"every table; real sets: {'; '.join(real) or 'none'}. Differences are in percentage "
         f"points with their 95 % interval (paired bootstrap over images and draws of the shots); "
-        f"**bold** where it excludes 0.{demo}",
+        f"**bold** where it excludes 0.{random}",
         PAGE,
     )
 

@@ -25,7 +25,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 
 SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5}
 CONFIG = with_settings(
-    Config(encoder="demo", image_size=70, recipe="paper", geometry="grid"), SMALL
+    Config(encoder="pirn-tiny", image_size=70, recipe="paper", geometry="grid"), SMALL
 )
 DATA = (("size", 96), ("test", 8), ("train", 4))
 ROOT = Path(__file__).resolve().parents[3]

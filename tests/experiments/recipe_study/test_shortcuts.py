@@ -36,7 +36,7 @@ def test_another_exposure_behind_the_defects_is_seen_and_chance_is_chance():
 def test_figures_of_a_set_are_kept_in_the_cache(tmp_path):
     one = next(s for s in GENERATED if s.name == "flange")
     options = (("test", 6), ("train", 3), ("size", 64))
-    job = Job(Config(encoder="demo"), one.place, one.dataset, options=options)
+    job = Job(Config(encoder="pirn-tiny"), one.place, one.dataset, options=options)
     found = border_figures(one, job, tmp_path)
     assert set(found) == {"border distance", "border oracle"}
     (file,) = (tmp_path / "border").iterdir()

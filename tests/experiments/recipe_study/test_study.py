@@ -49,7 +49,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def options(**changes) -> Namespace:
-    found = command.parse(["--grid", "tiny", "--encoder", "demo", "--data-root", "somewhere"])
+    found = command.parse(["--grid", "tiny", "--encoder", "pirn-tiny", "--data-root", "somewhere"])
     return Namespace(**vars(found) | changes)
 
 
