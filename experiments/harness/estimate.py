@@ -17,8 +17,8 @@ from pirn_jax.methods.pirn import Recipe
 if TYPE_CHECKING:
     from harness.jobs import Job
 
-# Measured against sweeps of DINOv2-small's shape and ViT-Ti/16 on two cores: share of the speed of a
-# large matrix product that encoding and training reach, and what an image's figures cost.
+# Measured against sweeps of DINOv2-small's shape and ViT-Ti/16 on two cores: share of the speed of
+# a large matrix product that encoding and training reach, and what an image's figures cost.
 _EFFICIENCY = 0.25
 _READING = 0.08  # seconds to read or render a scan and compute its normals
 _EVALUATING = 0.03  # seconds of metrics per scan

@@ -1,7 +1,8 @@
 """What every table and figure is told on its command line, and what follows from it.
 
 `--quick` is the whole machinery in minutes: two kinds of generated parts, small pictures, few
-scans, five shots wherever the paper has ten or more, pirn-tiny, which is in the package, unless told otherwise.
+scans, five shots wherever the paper has ten or more, and pirn-tiny, the encoder in the package,
+unless told otherwise.
 
 Geometry: recipe paper computes normals and background by Open3D, which takes seconds a scan. On
 generated parts and with --quick every row uses the grid instead; a table's head says which it was.

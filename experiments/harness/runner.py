@@ -55,8 +55,8 @@ class Result(NamedTuple):
     Attributes:
         job: as given.
         document: the JSON file: `figures`, `cfm99`, `modalities`, `images` and `histograms` (see
-            `evaluation.py`), `seconds`, `data` (generated or real), `encoder` (with `random`), `job`,
-            `code`, `environment`.
+            `evaluation.py`), `seconds`, `data` (generated or real), `encoder` (with `random`),
+            `job`, `code`, `environment`.
     """
 
     job: Job
