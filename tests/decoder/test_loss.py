@@ -13,6 +13,14 @@ from pirn_jax.decoder.loss import stream_loss
 RNG = np.random.default_rng(0)
 TARGET = RNG.normal(size=(4, 30, 16)).astype(np.float32)
 REBUILT = (TARGET + RNG.normal(size=TARGET.shape)).astype(np.float32)
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+def rounding(exponent: float) -> float:
+    """What sums of these channels in another order, raised to a power, may differ by."""
+    return EPSILON * TARGET.shape[-1] * (1 + exponent)
+
+
 FORMS = [
     ("flattened", 3.0),
     ("flattened", 1.0),
@@ -63,8 +71,10 @@ def test_padding_changes_nothing(form, exponent):
     value, gradient = jax.value_and_grad(ours)(
         jnp.asarray(REBUILT), config, weight=jnp.asarray(weight)
     )
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient[:3, :20], expected_gradient, atol=1e-7)
+    near = rounding(exponent)
+    np.testing.assert_allclose(value, expected, rtol=near)
+    largest = np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient[:3, :20], expected_gradient, atol=near * largest)
     np.testing.assert_array_equal(gradient[weight == 0], 0.0)
 
 
@@ -83,10 +93,10 @@ def test_uneven_split_over_devices_is_the_whole_batch(form, exponent, mapped):
 
     split = [jnp.asarray(x).reshape(2, 2, 30, -1) for x in (TARGET, REBUILT)]
     value, gradient = getattr(jax, mapped)(step, axis_name="devices")(*split, jnp.asarray(weight))
-    np.testing.assert_allclose(value, whole, rtol=3e-6)
-    np.testing.assert_allclose(
-        np.asarray(gradient).reshape(4, 30, -1)[:3], whole_gradient, atol=1e-7
-    )
+    near = rounding(exponent)
+    np.testing.assert_allclose(value, whole, rtol=near)
+    parts = np.asarray(gradient).reshape(4, 30, -1)[:3]
+    np.testing.assert_allclose(parts, whole_gradient, atol=near * np.abs(whole_gradient).max())
 
 
 @pytest.mark.parametrize("form", ["flattened", "per_token", "mean"])
