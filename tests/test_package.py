@@ -24,15 +24,9 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_importing_costs_nothing_heavy_and_under_a_second():
-    # Of processor time, so that a busy machine does not fail it.
-    code = (
-        "import time, sys; start = time.process_time(); import pirn_jax; "
-        "print(time.process_time() - start, *sys.modules)"
-    )
-    seconds, *modules = run(code).split()
+def test_importing_the_package_imports_nothing_heavy():
+    modules = run("import sys, pirn_jax; print(*sys.modules)").split()
     assert HEAVY.isdisjoint(name.split(".")[0] for name in modules)
-    assert float(seconds) < 1.0
 
 
 def test_every_public_name_exists():
