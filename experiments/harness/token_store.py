@@ -1,8 +1,9 @@
 """Tokens and truth of scans, each picture encoded once, whatever looks at it afterwards.
 
-A store belongs to one way of looking (encoder, size, layers, background, foreground, …). What it computes lies
-in the cache folder, one entry per scan: `features/` for tokens (`pirn_jax.training.FeatureCache`)
-and `truth/` for label, mask and the way back to the scan's pixels. The name of an entry is the hash
+A store belongs to one way of looking (encoder, size, layers, background, foreground, …). What it
+computes lies in the cache folder, one entry per scan: `features/` for tokens
+(`pirn_jax.training.FeatureCache`) and `truth/` for label, mask and the way back to the scan's
+pixels. The name of an entry is the hash
 of everything it depends on: the scan's files or the generator's hash, the encoder's weights, the
 transformation of the scan where there is one, and the source of the rooms that make pictures and
 tokens. So changed code, weights or files can never meet old tokens.
