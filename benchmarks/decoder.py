@@ -22,11 +22,12 @@ from typing import Any
 import jax
 
 from bench.measure import RESULTS, bars, environment, interleaved, write
-from bench.pair import RECIPES, all_valid, decoder_config
+from bench.pair import all_valid, decoder_config
 from bench.peers import decoder_peers
 from pirn_jax.decoder import create_decoder, merge, split
 from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.decoder.reconstruction import head_count
+from pirn_jax.methods.pirn import RECIPES
 
 N, C = 256, 768
 

@@ -35,11 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.measure import RESULTS, environment, interleaved, write
-from bench.pair import RECIPES
 from bench.peers import shared_reference
 from pirn_jax.decoder import Tokens
 from pirn_jax.decoder.config import DecoderConfig
-from pirn_jax.methods.pirn import RECIPES as KNOWN
+from pirn_jax.methods.pirn import RECIPES
 from pirn_jax.training import TrainingJob, train, use_compilation_cache
 from pirn_jax.training.batches import epoch_order, make_batches
 from pirn_jax.training.jobs import stack_shots
@@ -65,7 +64,7 @@ def compile_time(recipe: str, folder: str) -> None:
     use_compilation_cache(folder)
     jax.block_until_ready(jnp.zeros(()) + 1)  # the device is up
     job = TrainingJob("one", features(), 0)
-    settings = replace(KNOWN[recipe], epochs=1)
+    settings = replace(RECIPES[recipe], epochs=1)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -88,7 +87,7 @@ def compile_times(recipe: str) -> dict[str, float]:
 
 def ours(recipe: str, shots: int = SHOTS, jobs: int = 1) -> Callable[[], Any]:
     """A stretch of epochs by `Program`, as `train` runs it, of so many jobs at once."""
-    settings, layout = KNOWN[recipe], choose_layout("none", jobs)
+    settings, layout = RECIPES[recipe], choose_layout("none", jobs)
     several = [TrainingJob(str(seed), features(shots), seed) for seed in range(jobs)]
     stacked = stack_shots(several)
     program = Program(layout, settings, stacked)
@@ -137,7 +136,7 @@ def six_categories() -> dict[str, float]:
         start = time.perf_counter()
         for part in parts:
             jax.clear_caches()
-            train(part, KNOWN["default"], parallel="none")
+            train(part, RECIPES["default"], parallel="none")
         return time.perf_counter() - start
 
     alone, together = seconds([[job] for job in jobs]), seconds([jobs])
@@ -192,7 +191,7 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
     shared = shared_reference()
     if recipe == "paper" and shared is not None:
         models["torch_pirn.py (paper)"] = shared.Decoder()
-    settings = KNOWN[recipe]
+    settings = RECIPES[recipe]
     rgb, normals = (torch.from_numpy(np.asarray(x)) for x in features().values)
     parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, settings.batch_size)]
     batches = [torch.from_numpy(p.copy()) for p in parts]
@@ -239,7 +238,7 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
     for recipe in RECIPES:
-        settings = KNOWN[recipe]
+        settings = RECIPES[recipe]
         tasks = {
             "ours": ours(recipe),
             "floor": floor(settings.decoder, settings.batch_size),

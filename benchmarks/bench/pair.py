@@ -16,10 +16,7 @@ from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.detector import PIRN, open_encoder
 from pirn_jax.detector.inference import FromPictures
 from pirn_jax.encoder import Encoder
-from pirn_jax.methods.pirn import RECIPES as KNOWN
-from pirn_jax.methods.pirn import Recipe
-
-RECIPES = ("paper", "default")
+from pirn_jax.methods.pirn import RECIPES, Recipe
 
 
 class Pair(NamedTuple):
@@ -118,4 +115,4 @@ def all_valid(values: jax.Array) -> Tokens:
 
 def decoder_config(recipe: str, **changes: Any) -> DecoderConfig:
     """The decoder of a recipe, with fields changed."""
-    return replace(KNOWN[recipe].decoder, **changes)
+    return replace(RECIPES[recipe].decoder, **changes)

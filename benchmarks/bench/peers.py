@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.pair import RECIPES
 from pirn_jax.encoder import encoder_config
+from pirn_jax.methods.pirn import RECIPES
 
 
 def shared_reference() -> Any:

@@ -167,9 +167,9 @@ class _Work:
     def do(self, models: Sequence[Sequence[Job]]) -> dict[Job, dict[str, Any]]:
         """Train models of one config together, and test each as its jobs say."""
         config = replace(models[0][0].resolved, background="auto")
-        if config != self._config:
+        if self._config not in (None, config):
             jax.clear_caches()  # programs of another config; kept, they fill the memory
-            self._config = config
+        self._config = config
         tokens = [self._library.shots(tests[0]) for tests in models]
         start = time.perf_counter()
         detectors = fit([tests[0] for tests in models], tokens)

@@ -57,9 +57,16 @@ class Study:
         self.systems = {"ours, chosen": tuple(candidates)}
         self.systems |= {name: self._kept(variants) for name, variants in BASELINES.items()}
         self._found: dict[Job, Result] = {}
+        self._configs: dict[tuple[Variant, TestSet, int], Config | None] = {}
 
     def config(self, variant: Variant, one: TestSet, size: int) -> Config | None:
         """The detector of a variant on a set; None where the variant has no stream to look at."""
+        key = (variant, one, size)
+        if key not in self._configs:
+            self._configs[key] = self._config(*key)
+        return self._configs[key]
+
+    def _config(self, variant: Variant, one: TestSet, size: int) -> Config | None:
         streams = tuple(name for name in one.modalities if name in variant.streams)
         if not streams:
             return None

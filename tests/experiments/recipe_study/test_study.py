@@ -91,8 +91,8 @@ class Invented(Study):
 # --- the rows -------------------------------------------------------------------------------------
 
 
-def test_every_row_is_a_detector_on_every_set():
-    study = Study(options(), [*GENERATED, *REAL])
+def test_every_row_is_a_detector_on_every_kind_of_set():
+    study = Study(options(), [GENERATED[0], *REAL])
     for row in ROWS:
         configs = [study.config(row, one, 224) for one in study.sets.values()]
         assert any(config is not None for config in configs), row.name
