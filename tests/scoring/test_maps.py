@@ -58,77 +58,49 @@ def test_a_constant_stays_constant():
 
 
 def distances(seed):
-    return {
-        name: jnp.asarray(np.abs(draw(seed + i, 2, 16)))
-        for i, name in enumerate(("rgb", "normals"))
-    }
+    """Of two modalities, two images, 16 tokens."""
+    return jnp.asarray(np.abs(draw(seed, 2, 2, 16)))
 
 
 def test_modalities_are_summed_and_the_score_is_the_largest():
     d = distances(0)
     got = score_distances(d, (56, 56))
-    for name in d:
-        want = upsample(d[name], (56, 56))
-        np.testing.assert_array_equal(got.modalities[name], want)
-    np.testing.assert_allclose(
-        got.fused, sum(np.asarray(m) for m in got.modalities.values()), rtol=1e-6
-    )
+    for one, expected in zip(got.modalities, d, strict=True):
+        np.testing.assert_allclose(one, upsample(expected, (56, 56)), atol=1e-6)
+    np.testing.assert_allclose(got.fused, np.asarray(got.modalities).sum(0), rtol=1e-6)
     np.testing.assert_array_equal(got.score, np.asarray(got.fused).max(axis=(1, 2)))
-    weighted = score_distances(d, (56, 56), weights={"rgb": 0.0, "normals": 2.0})
-    np.testing.assert_allclose(weighted.fused, 2 * np.asarray(got.modalities["normals"]), rtol=1e-6)
-    alone = score_distances({"rgb": d["rgb"]}, (56, 56))
-    np.testing.assert_array_equal(alone.fused, got.modalities["rgb"])
+    alone = score_distances(d[:1], (56, 56))
+    np.testing.assert_allclose(alone.fused, got.modalities[0], atol=1e-6)
 
 
 def test_one_jitted_call_and_no_dependence_on_the_batch():
     d = distances(3)
-    valid = jnp.asarray(draw(9, 2, 56, 56) > 0)
 
     @jax.jit
-    def run(d, valid):
-        return score_distances(d, (56, 56), valid=valid, top=0.01)
+    def run(d):
+        return score_distances(d, (56, 56), top=0.01)
 
-    both = run(d, valid)
-    eager = score_distances(d, (56, 56), valid=valid, top=0.01)
+    both = run(d)
+    eager = score_distances(d, (56, 56), top=0.01)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), both, eager)
     for index in range(2):
-        part = slice(index, index + 1)
-        one = run(*jax.tree.map(lambda x, part=part: x[part], (d, valid)))
+        one = run(d[:, index : index + 1])
         np.testing.assert_allclose(one.score[0], both.score[index], rtol=1e-6)
         np.testing.assert_allclose(one.fused[0], both.fused[index], rtol=1e-5, atol=1e-7)
-
-
-def test_background_is_nought_and_never_the_score():
-    d = distances(5)
-    plain = score_distances(d, (56, 56))
-    valid = np.asarray(plain.fused) < np.asarray(plain.fused).max(axis=(1, 2), keepdims=True) * 0.8
-    got = score_distances(d, (56, 56), valid=jnp.asarray(valid))
-    assert (np.asarray(got.fused)[~valid] == 0).all()
-    want = [m[v].max() for m, v in zip(np.asarray(plain.fused), valid, strict=True)]
-    np.testing.assert_allclose(got.score, want, rtol=1e-6)
-    nothing = image_score(plain.fused, jnp.zeros_like(plain.fused, bool))
-    np.testing.assert_array_equal(nothing, 0.0)
 
 
 @pytest.mark.parametrize("top", [0.01, 0.05, 0.5, 1.0])
 def test_mean_of_the_largest_share(top):
     maps = np.abs(draw(11, 3, 30, 20))
-    valid = draw(12, 3, 30, 20) > 0.7
-    valid[2] = False
-    valid[2, 4, 5] = True
-    for mask in (None, valid):
-        got = image_score(jnp.asarray(maps), None if mask is None else jnp.asarray(mask), top)
-        for index in range(3):
-            flat = maps[index].ravel() if mask is None else maps[index][mask[index]]
-            count = max(1, int(np.ceil(round(top * len(flat), 6))))
-            assert float(got[index]) == pytest.approx(np.sort(flat)[-count:].mean(), rel=1e-5)
+    got = image_score(jnp.asarray(maps), top)
+    for index in range(3):
+        flat = maps[index].ravel()
+        count = max(1, int(np.ceil(round(top * len(flat), 6))))
+        assert float(got[index]) == pytest.approx(np.sort(flat)[-count:].mean(), rel=1e-5)
 
 
 def test_errors():
-    d = distances(0)
-    with pytest.raises(ConfigError, match="weights must give"):
-        score_distances(d, (56, 56), weights={"rgb": 1.0})
     with pytest.raises(ConfigError, match="do not fill a grid of 3 x 3"):
         upsample(jnp.zeros((1, 12)), (56, 56))
     with pytest.raises(ConfigError, match="share in"):
-        image_score(jnp.zeros((1, 4, 4)), None, 1.5)
+        image_score(jnp.zeros((1, 4, 4)), 1.5)
