@@ -20,7 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def prepare_dataset(
     categories: Sequence[str] = (),
     method: Literal["grid", "open3d"] = "grid",
     background: Literal["auto", "plane", "none"] = "auto",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     workers: int | None = None,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> list[Outcome]:
