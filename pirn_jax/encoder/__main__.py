@@ -32,7 +32,8 @@ def main(
 
     Args:
         picture: PNG, JPEG, TIFF or BMP; a photograph that comes with scikit-learn if left out.
-        encoder: dinov2-small, dinov2-base, …, vit-tiny-16, demo; auto takes what can be had.
+        encoder: dinov2-small, dinov2-base, …, vit-tiny-16, pirn-tiny, demo; auto takes what can be
+            had.
         weights: a .safetensors file of the encoder, or "random".
         image_size: side in pixels, a multiple of the encoder's patch.
         out: the PNG to write.
@@ -50,6 +51,8 @@ def main(
     end = time.perf_counter()
     _draw(image, tokens, network, out)
     console.print(network, highlight=False)
+    if network.source.about:
+        console.print(network.source.about, highlight=False)
     if not network.source.path:
         console.print(
             "[bold red]demo:[/] random weights, which know nothing; --weights FILE or a network "

@@ -2,7 +2,8 @@
 
 Source: DINOv2 (arXiv 2304.07193), registers (arXiv 2309.16588), DINO (arXiv 2104.14294), AugReg
 (arXiv 2106.10270). "Layers 2-10" of PIRN section 4 are read as 1-based block outputs of a 12-block
-encoder; deeper ones take the same share of their depth.
+encoder; deeper ones take the same share of their depth. pirn-tiny learned that mean, and gives it
+after its last block.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class EncoderConfig:
         native_size: side in pixels of the pictures its position embedding belongs to.
         epsilon: of LayerNorm; a config.json beside the weights that says another one wins.
         mean, std: of the colours the network was trained with, for pictures in [0, 1].
-        hub: repository id of the published weights, or "" for the demo encoder.
+        hub: repository id of the published weights, or "" where none are.
+        teacher: channels of the network this one was distilled from, by a linear head on its last
+            block; its tokens then are that block's, normalised, in a basis where distances are the
+            teacher's (`embedded.py`). 0: tokens are raw block outputs.
     """
 
     name: str
@@ -55,6 +59,7 @@ class EncoderConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     hub: str = ""
+    teacher: int = 0
 
     def flops(self, image_size: tuple[int, int], last_layer: int | None = None) -> int:
         """Arithmetic of one picture's forward pass, 2 operations per multiply-add.
@@ -72,7 +77,9 @@ class EncoderConfig:
         projections = 4 * self.width**2 + matrices * self.width * self.hidden
         block = tokens * projections + 2 * tokens**2 * self.width
         embedding = patches * 3 * self.patch**2 * self.width
-        return 2 * (embedding + (last_layer or self.depth) * block)
+        last = last_layer or self.depth
+        head = patches * self.width**2 if self.teacher and last == self.depth else 0
+        return 2 * (embedding + last * block + head)
 
 
 def _layers(depth: int) -> tuple[int, ...]:
@@ -134,6 +141,17 @@ _CONFIGS = [
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         hub="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    ),
+    EncoderConfig(
+        name="pirn-tiny",
+        width=192,
+        depth=12,
+        heads=3,
+        patch=14,
+        layers=(12,),
+        hidden=768,
+        layer_scale=True,
+        teacher=384,
     ),
     EncoderConfig(
         name="demo",

@@ -5,6 +5,7 @@ Dimension letters: B pictures, h w pixels, N patch tokens, C channels.
 
 from __future__ import annotations
 
+import functools
 import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -19,18 +20,14 @@ from jaxtyping import Array, Float
 
 from pirn_jax.encoder import hub
 from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
+from pirn_jax.encoder.embedded import NAME as EMBEDDED
+from pirn_jax.encoder.embedded import embedded_weights
 from pirn_jax.encoder.openvino import compile_encoder
 from pirn_jax.encoder.positions import position_rule as resolve_rule
 from pirn_jax.encoder.positions import resize_positions
+from pirn_jax.encoder.source import Source, sha256_of
 from pirn_jax.encoder.vit import ViT
-from pirn_jax.encoder.weights import (
-    Source,
-    identify,
-    read_configuration,
-    read_weights,
-    seeded_weights,
-    sha256_of,
-)
+from pirn_jax.encoder.weights import identify, read_configuration, read_weights, seeded_weights
 from pirn_jax.errors import BadInputError, ConfigError
 
 _log = logging.getLogger("pirn_jax")
@@ -197,14 +194,16 @@ def load_encoder(
 
     Args:
         name: "dinov2-small|base|large|giant" (each also with "-reg"), "dino-vits8|vits16|vitb8|
-            vitb16", "vit-tiny-16", "demo" (the shape of dinov2-small with seeded weights that know
-            nothing), or "auto": the network a given file holds; else dinov2-base where there is a
-            GPU and dinov2-small where there is none, from the cache or the hub; else "demo".
+            vitb16", "vit-tiny-16", "pirn-tiny" (comes with the package), "demo" (the shape of
+            dinov2-small with seeded weights that know nothing), or "auto": the network a given file
+            holds; else dinov2-base where there is a GPU and dinov2-small where there is none, from
+            the cache or the hub; else "pirn-tiny".
         weights: a safetensors file or a folder with `model.safetensors`; None for the local cache,
             then a download; "random" for seeded weights of the named shape.
         image_size: of the pictures in pixels, multiples of the patch: a side or (height, width).
         layers: 1-based blocks to average, or a function from the number of blocks to them; None for
-            the network's own (2-10 of 12 blocks).
+            the network's own (2-10 of 12 blocks). Of pirn-tiny, other layers than its own are raw
+            block outputs, as of any network.
         position_rule: how the position embedding is resized: None as the network's original does,
             "hf" as transformers, "meta" as Meta's code.
         dtype: of the matrix products, "float32" or "bfloat16"; everything between them stays in
@@ -260,8 +259,15 @@ def load_encoder(
         parameters = _seeded(config, grid, rule, compute)
         return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups, runtime)
 
+    if config.teacher and size != (config.native_size, config.native_size):
+        _say_trained_size(config, size)
     if weights is None:
-        source = source or hub.cached_weights(config) or hub.download_weights(config)
+        source = (
+            source
+            or embedded_weights(config)
+            or hub.cached_weights(config)
+            or hub.download_weights(config)
+        )
         path = Path(source.path)
     else:
         path = _file_of(weights)
@@ -286,23 +292,39 @@ def _choose(
     weights: str | Path | None, preferred: str | None
 ) -> tuple[str, str | Path | None, Source | None]:
     """What "auto" means here: the name, with the weights given or the source found for it."""
-    if weights == "random":
-        return "demo", None, None
-    if weights is not None:
+    if weights not in (None, "random"):
         return identify(_file_of(weights)), weights, None
     names = ["dinov2-small", "dinov2-base"]
     if preferred is not None:
         names = [preferred]
     elif jax.default_backend() == "gpu":
         names.reverse()
+    if weights == "random":
+        return names[0], weights, None
     for name in names:
         if source := hub.cached_weights(encoder_config(name)):
             return name, None, source
     try:
         return names[0], None, hub.download_weights(encoder_config(names[0]))
     except hub.Unavailable as error:
-        _log.warning("%s", error)
-        return "demo", None, None
+        _log.warning(
+            "%s; the encoder is %s, which comes with pirn_jax; for DINOv2 give its file "
+            "(--weights) or a network once: docs/encoders.md",
+            error.problem,
+            EMBEDDED,
+        )
+        return EMBEDDED, None, None
+
+
+@functools.cache  # once for each size
+def _say_trained_size(config: EncoderConfig, size: tuple[int, int]) -> None:
+    _log.warning(
+        "%s was trained on pictures of %d px; at %d × %d px its position embedding is resized: "
+        "what that costs, docs/encoders.md says",
+        config.name,
+        config.native_size,
+        *size,
+    )
 
 
 def _seeded(

@@ -7,11 +7,12 @@ within `DEADLINE` seconds, whatever the name servers do.
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import threading
 from pathlib import Path
 
 from pirn_jax.encoder.catalog import EncoderConfig
-from pirn_jax.encoder.weights import Source, sha256_of
+from pirn_jax.encoder.source import Source, sha256_of
 from pirn_jax.errors import WeightsError
 
 DEADLINE = 10.0  # seconds to find out that there is no network
@@ -46,7 +47,7 @@ def download_weights(config: EncoderConfig) -> Source:
         path = Path(hf_hub_download(config.hub, _WEIGHTS))
     except Exception as error:  # the hub's client changes its HTTP library, and so their kinds
         raise Unavailable(
-            f"the download of {config.hub} broke off: {error}",
+            f"the download of {config.hub} broke off ({_in_a_line(error)})",
             "run the same command again: it resumes where it stopped",
         ) from error
     with contextlib.suppress(Exception):  # of use, but not needed
@@ -56,6 +57,13 @@ def download_weights(config: EncoderConfig) -> Source:
 
 def _ask(config: EncoderConfig) -> None:
     """Whether the hub has the weights; a clear refusal within the deadline where it has not."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise Unavailable(
+            f"{config.hub} is not in the cache, and HF_HUB_OFFLINE is set",
+            f"give a file: weights='…/{_WEIGHTS}' (--weights); or unset HF_HUB_OFFLINE",
+        )
     answer: list[object] = []
 
     def ask() -> None:
@@ -83,10 +91,18 @@ def _ask(config: EncoderConfig) -> None:
     if status in (401, 403):
         raise Unavailable(f"{config.hub} asks for a login", "run: hf auth login")
     raise Unavailable(
-        f"cannot reach the hub for {config.hub}: {result}",
+        f"cannot reach the hub for {config.hub} ({_in_a_line(result)})",
         f"give a file: weights='…/{_WEIGHTS}' (--weights); or copy the folder from a machine with "
-        f"a network (hf download {config.hub}); or use the encoder 'demo'",
+        f"a network (hf download {config.hub}); or use the encoder pirn-tiny, which needs none",
     )
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong, without the page that HTTP clients add to it."""
+    first = str(error).strip().partition("\n")[0]
+    for end in (". ", " (Request ID"):
+        first = first.partition(end)[0]
+    return textwrap.shorten(first, 120, placeholder="…") or type(error).__name__
 
 
 def _source(config: EncoderConfig, path: Path) -> Source:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pirn_jax.encoder.catalog import EncoderConfig
+from pirn_jax.encoder.embedded import folded_bias, folded_kernel
 from pirn_jax.errors import WeightsError
 
 Shape = tuple[int, ...]
@@ -153,6 +154,14 @@ def mapping(
     count = stored[1] - leading if len(stored) == 3 else 0
     expected = (1, max(1, math.isqrt(max(count, 0))) ** 2 + leading, width)
     rules["positions"] = Rule((prefix + names.positions,), (expected,), lambda p: p[0])
+
+    if config.teacher:
+        norm("norm", "layernorm")
+        head, bias = f"{prefix}head.weight", f"{prefix}head.bias"
+        shapes = (config.teacher, width), (config.teacher,)
+        # Symmetric: the same as a kernel, which is transposed.
+        rules["head.kernel"] = Rule((head,), shapes[:1], folded_kernel)
+        rules["head.bias"] = Rule((head, bias), shapes, folded_bias)
 
     for i in range(blocks):
         at = {field: value for field, value in names._asdict().items() if isinstance(value, str)}

@@ -138,7 +138,10 @@ class _Graph:
         if kept:
             bounds = (self.whole([value]) for value in (self.front, rows, 1, 1))
             patches = ops.slice(functools.reduce(ops.add, kept), *bounds)
-            outputs.append(ops.multiply(patches, self.real([[[1 / len(self.layers)]]])))
+            mean = ops.multiply(patches, self.real([[[1 / len(self.layers)]]]))
+            if self.config.teacher and self.layers == self.config.layers:  # a single one
+                mean = self.after(self.parameters["norm"], mean, self.parameters["head"])
+            outputs.append(mean)
         return self.openvino.Model(outputs, [given], self.config.name)
 
     def embed(self, images: Any) -> Any:

@@ -6,7 +6,8 @@ Covers DINOv2 (LayerScale, SwiGLU, registers), DINO and AugReg by configuration.
 
 with exact (erf) GELU. What feeds PIRN is the mean over some blocks of the patch tokens, before any
 final normalisation (PIRN section 4; DECISIONS: the layers are 1-based), so the network ends at the
-last block asked for. In bfloat16 the matrix products run in bfloat16; sums,
+last block asked for. A distilled network (pirn-tiny) gives the mean its teacher has through a final
+LayerNorm and a linear head instead. In bfloat16 the matrix products run in bfloat16; sums,
 the residual stream, LayerNorm, GELU, softmax and the mean stay in float32.
 
 Dimension letters: B pictures, h w pixels, P patch side, N patch tokens, R registers,
@@ -151,6 +152,11 @@ class ViT(nnx.Module):
         self.blocks = nnx.List(
             [Block(config, exact if i < EXACT_BLOCKS else dtype, rngs) for i in range(blocks)]
         )
+        if config.teacher:
+            self.norm = nnx.LayerNorm(
+                config.width, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs
+            )
+            self.head = Projection(config.width, config.width, exact)
 
     def embed(self, images: Float[Array, "B h w 3"]) -> Float[Array, "B T C"]:
         """Normalise the colours, cut into patches, add positions, prepend class and registers."""
@@ -180,6 +186,8 @@ class ViT(nnx.Module):
     ) -> Float[Array, "B N GC"]:
         """The mean of some blocks' patch tokens, kept as a running sum.
 
+        Of a distilled network's own layers (`EncoderConfig.teacher`), what its head makes of it.
+
         Args:
             images: colours in [0, 1].
             layers: 1-based blocks; nothing after the last of them is computed.
@@ -192,4 +200,6 @@ class ViT(nnx.Module):
         means = [
             functools.reduce(jnp.add, itertools.islice(wanted, each)) / each for _ in range(groups)
         ]
+        if self.config.teacher and layers == self.config.layers and groups == 1:
+            return self.head(self.norm(means[0]))
         return means[0] if groups == 1 else jnp.concatenate(means, axis=-1)

@@ -10,14 +10,13 @@ are never opened here; `python -m pirn_jax.encoder.convert` turns one into safet
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +24,6 @@ from pirn_jax.encoder.catalog import CATALOG, EncoderConfig, PositionRule
 from pirn_jax.encoder.naming import Names, Rule, Shape, mapping, recognise
 from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.errors import WeightsError
-
-
-class Source(NamedTuple):
-    """Where weights came from: everything needed to name them in a result."""
-
-    path: str
-    sha256: str
-    repository: str = ""
-    revision: str = ""
 
 
 def read_weights(
@@ -220,8 +210,8 @@ def _check(
     if not problems:
         return
     patches = header.get(f"{prefix}{names.patches}.weight", ())
-    published = [c for c in CATALOG.values() if c.hub]
-    alike = [c.name for c in published if patches == (c.width, 3, c.patch, c.patch)]
+    known = [c for c in CATALOG.values() if c.name != "demo"]
+    alike = [c.name for c in known if patches == (c.width, 3, c.patch, c.patch)]
     like = f"it looks like {' or '.join(alike)}" if alike and config.name not in alike else ""
     raise WeightsError(
         f"does not hold {config.name} with the names of {names.project}\n  "
@@ -252,7 +242,7 @@ def identify(path: Path) -> str:
         WeightsError: the file cannot be read, or holds no network of the catalog.
     """
     refusals = []
-    for config in (config for config in CATALOG.values() if config.hub):
+    for config in (config for config in CATALOG.values() if config.name != "demo"):
         try:
             with _header(path) as (_, header, integers):
                 names, prefix = recognise(set(header), path)
@@ -290,9 +280,3 @@ def seeded_weights(shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, np.n
             values = np.zeros(shape) if path.endswith(".bias") else np.ones(shape)
         parameters[path] = values.astype(np.float32)
     return parameters
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
