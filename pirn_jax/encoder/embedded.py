@@ -10,8 +10,7 @@ passes a linear head to the teacher's 384 channels. The head W has rank 192, so 
 The symmetric square root is the one such matrix that is unique, the same on every machine, and near
 to what it is multiplied with, so that no channel holds a principal axis alone: scaling each channel
 to unit variance does not blow up the weakest. c keeps that part of b that W reaches, so that
-cosines are nearly the teacher's too. What was measured, and on what it was trained:
-docs/encoders.md.
+cosines are nearly the teacher's too. What was measured, on what it was trained: docs/encoders.md.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Covers DINOv2 (LayerScale, SwiGLU, registers), DINO and AugReg by configuration.
     x ← x + λ₁ · Attention(LayerNorm(x)),    x ← x + λ₂ · MLP(LayerNorm(x))
 
 with exact (erf) GELU. What feeds PIRN is the mean over some blocks of the patch tokens, before any
-final normalisation (PIRN section 4; DECISIONS: the layers are 1-based), so the network ends at the
-last block asked for. A distilled network (pirn-tiny) gives the mean its teacher has through a final
-LayerNorm and a linear head instead. In bfloat16 the matrix products run in bfloat16; sums,
-the residual stream, LayerNorm, GELU, softmax and the mean stay in float32.
+final normalisation (PIRN section 4; docs/decisions.md, 1: the layers are 1-based), so the network
+ends at the last block asked for. A distilled network (pirn-tiny) gives the mean its teacher has
+through a final LayerNorm and a linear head instead. In bfloat16 the matrix products run in
+bfloat16; sums, the residual stream, LayerNorm, GELU, softmax and the mean stay in float32.
 
 Dimension letters: B pictures, h w pixels, P patch side, N patch tokens, R registers,
 T = 1 + R + N tokens, C channels, G groups of layers, H heads, D channels per head.

@@ -210,8 +210,11 @@ def _check(
     if not problems:
         return
     patches = header.get(f"{prefix}{names.patches}.weight", ())
-    known = [c for c in CATALOG.values() if c.name != "demo"]
-    alike = [c.name for c in known if patches == (c.width, 3, c.patch, c.patch)]
+    alike = [
+        c.name
+        for c in CATALOG.values()
+        if c.name != "demo" and patches == (c.width, 3, c.patch, c.patch)
+    ]
     like = f"it looks like {' or '.join(alike)}" if alike and config.name not in alike else ""
     raise WeightsError(
         f"does not hold {config.name} with the names of {names.project}\n  "

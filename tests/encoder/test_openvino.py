@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from pirn_jax.judging import open_encoder
 
 from pirn_jax.config import Config
 from pirn_jax.detector import PIRN
-from pirn_jax.detector.encoders import open_encoder
 from pirn_jax.encoder import load_encoder
 from pirn_jax.errors import ConfigError, MissingDependencyError
 from pirn_jax.scans import open_dataset
