@@ -37,16 +37,17 @@ def test_a_picture_is_shown_as_its_tokens(tmp_path):
         assert drawn.size[0] > 300
 
 
-def test_without_weights_or_network_the_demo_runs_and_says_so(tmp_path):
+def test_without_weights_or_network_the_encoder_of_the_package_runs_and_says_so(tmp_path):
     done = command("pirn_jax.encoder", "--image-size", 56, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "DEMO ENCODER" in done.stderr
-    assert "demo: random weights" in done.stdout
+    assert "the encoder is pirn-tiny, which comes with pirn_jax" in done.stderr
+    assert "was trained on pictures of 224 px" in done.stderr
+    assert "distilled from DINOv2-small" in " ".join(done.stdout.split())
 
 
 def test_what_is_no_picture_is_refused_with_its_name(tmp_path):
     (tmp_path / "part.png").write_bytes(b"not a picture")
-    options = ("--encoder", "demo", "--image-size", 56)
+    options = ("--encoder", "pirn-tiny", "--image-size", 56)
     done = command("pirn_jax.encoder", "part.png", *options, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: part.png: is no picture")
