@@ -59,7 +59,7 @@ def cfm() -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The forward pass and its arguments: weights, a photograph, points, their pixels."""
     encoder = load_encoder("dino-vitb8", "random", SIDE, layers=(12,))
     block = {"qkv": (WIDTH, 3 * WIDTH), "out": (WIDTH, WIDTH)}
-    block |= {"enter": (WIDTH, 4 * WIDTH), "leave": (4 * WIDTH, WIDTH)}
+    block |= {"fc1": (WIDTH, 4 * WIDTH), "fc2": (4 * WIDTH, WIDTH)}
     weights = {
         "vit": encoder.parameters,
         "small": [_dense(*s) for s in ((3, 128), (128, 256), (512, 512), (512, WIDTH))],
@@ -108,7 +108,7 @@ def _point_mae(weights: Any, points: Array) -> Array:
         qkv = _apply(block["qkv"], _norm(tokens)).reshape(1, CENTRES, 3, 6, WIDTH // 6)
         mixed = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         tokens = tokens + _apply(block["out"], mixed.reshape(tokens.shape))
-        tokens = tokens + _mlp([block["enter"], block["leave"]], _norm(tokens))
+        tokens = tokens + _mlp([block["fc1"], block["fc2"]], _norm(tokens))
         if number in (3, 7, 11):
             kept.append(_norm(tokens[0]))
     features = jnp.concatenate(kept, -1)
@@ -171,7 +171,7 @@ def inp_former() -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
     def block() -> dict[str, Any]:
         shapes = {"q": (C, C), "kv": (C, 2 * C), "out": (C, C)}
-        shapes |= {"enter": (C, 4 * C), "leave": (4 * C, C)}
+        shapes |= {"fc1": (C, 4 * C), "fc2": (4 * C, C)}
         found = {name: _dense(*shape, STREAMS) for name, shape in shapes.items()}
         return found | {"heat": jnp.ones((STREAMS, HEADS, 1, 1))}
 
@@ -233,7 +233,7 @@ def _cross(weights: Any, x: Array, given: Array, *, gather: bool) -> Array:
         mixing = jax.nn.relu(query @ key.swapaxes(1, 2) * weights["heat"])
     mixed = _apply(weights["out"], (mixing @ value).swapaxes(0, 1).reshape(len(x), -1))
     x = x + mixed if gather else mixed
-    return x + _mlp([weights["enter"], weights["leave"]], _norm(x))
+    return x + _mlp([weights["fc1"], weights["fc2"]], _norm(x))
 
 
 def inp_former_flops() -> dict[str, float]:

@@ -182,7 +182,7 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = (nn.LayerNorm(c, eps=1e-6) for _ in range(2))
         self.qkv, self.out = nn.Linear(c, 3 * c), nn.Linear(c, c)
-        self.enter, self.leave = nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+        self.fc1, self.fc2 = nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
         self.scale1, self.scale2 = (nn.Parameter(torch.ones(c)) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -190,7 +190,7 @@ class Block(nn.Module):
         parts = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2])
         x = x + self.scale1 * self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.scale2 * self.leave(F.gelu(self.enter(self.norm2(x))))
+        return x + self.scale2 * self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
 class Pair(nn.Module):

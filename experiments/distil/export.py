@@ -32,8 +32,8 @@ _MODULES = {
     "attention.qkv": tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
     "attention.out": ("attention.output.dense",),
     "norm2": ("norm2",),
-    "mlp.enter": ("mlp.fc1",),
-    "mlp.leave": ("mlp.fc2",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
 }
 """Within a block: this project's names, and the one or several modules each stands for."""
 

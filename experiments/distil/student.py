@@ -164,8 +164,8 @@ def slice_teacher(network: Network, teacher: Encoder, seed: int) -> dict[str, np
         "patches": (None, width),
         "attention.qkv": (width, qkv),
         "attention.out": (mixed, width),
-        "mlp.enter": (width, hidden),
-        "mlp.leave": (hidden, width),
+        "mlp.fc1": (width, hidden),
+        "mlp.fc2": (hidden, width),
     }
     rng = np.random.default_rng([seed, 3])
     taken = {}

@@ -32,7 +32,7 @@ def main(
 
     Args:
         picture: PNG, JPEG, TIFF or BMP; a photograph that comes with scikit-learn if left out.
-        encoder: dinov2-small, dinov2-base, …, vit-tiny-16, pirn-tiny, demo; auto takes what can be
+        encoder: dinov2-small, dinov2-base, …, vit-tiny-16, pirn-tiny; auto takes what can be
             had.
         weights: a .safetensors file of the encoder, or "random".
         image_size: side in pixels, a multiple of the encoder's patch.
@@ -55,7 +55,7 @@ def main(
         console.print(network.source.about, highlight=False)
     if not network.source.path:
         console.print(
-            "[bold red]demo:[/] random weights, which know nothing; --weights FILE or a network "
+            "[bold red]random weights,[/] which know nothing; --weights FILE or a network "
             "connection brings real ones"
         )
     console.print(

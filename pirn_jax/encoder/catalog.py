@@ -153,17 +153,6 @@ _CONFIGS = [
         layer_scale=True,
         teacher=384,
     ),
-    EncoderConfig(
-        name="demo",
-        width=384,
-        depth=12,
-        heads=6,
-        patch=14,
-        layers=_layers(12),
-        hidden=1536,
-        layer_scale=True,
-        native_size=518,
-    ),
 ]
 CATALOG: dict[str, EncoderConfig] = {config.name: config for config in _CONFIGS}
 

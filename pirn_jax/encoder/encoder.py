@@ -194,10 +194,9 @@ def load_encoder(
 
     Args:
         name: "dinov2-small|base|large|giant" (each also with "-reg"), "dino-vits8|vits16|vitb8|
-            vitb16", "vit-tiny-16", "pirn-tiny" (comes with the package), "demo" (the shape of
-            dinov2-small with seeded weights that know nothing), or "auto": the network a given file
-            holds; else dinov2-base where there is a GPU and dinov2-small where there is none, from
-            the cache or the hub; else "pirn-tiny".
+            vitb16", "vit-tiny-16", "pirn-tiny" (comes with the package), or "auto": the network a
+            given file holds; else dinov2-base where there is a GPU and dinov2-small where there is
+            none, from the cache or the hub; else "pirn-tiny".
         weights: a safetensors file or a folder with `model.safetensors`; None for the local cache,
             then a download; "random" for seeded weights of the named shape.
         image_size: of the pictures in pixels, multiples of the patch: a side or (height, width).
@@ -249,13 +248,8 @@ def load_encoder(
         )
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
-    if config.name == "demo" and weights not in (None, "random"):
-        raise ConfigError(
-            f"the demo encoder has no weights to load, got {weights}", "name the real network"
-        )
-    if config.name == "demo" or weights == "random":
-        if config.name == "demo":
-            _log.warning("DEMO ENCODER: random weights, which know nothing; results mean little")
+    if weights == "random":
+        _log.warning("%s with RANDOM WEIGHTS, which know nothing; results mean little", config.name)
         parameters = _seeded(config, grid, rule, compute)
         return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups, runtime)
 

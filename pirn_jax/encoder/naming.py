@@ -166,7 +166,7 @@ def mapping(
     for i in range(blocks):
         at = {field: value for field, value in names._asdict().items() if isinstance(value, str)}
         at = {field: value.format(i=i) for field, value in at.items()}
-        enter, leave = next(
+        fc1, fc2 = next(
             (pair for pair in names.mlp if f"{prefix}{pair[0].format(i=i)}.weight" in header),
             names.mlp[-1 if config.mlp == "swiglu" else 0],
         )
@@ -177,8 +177,8 @@ def mapping(
         linear(f"blocks.{i}.attention.out", (at["out"],), width, width)
         norm(f"blocks.{i}.norm2", at["norm2"])
         into = config.hidden * (2 if config.mlp == "swiglu" else 1)
-        linear(f"blocks.{i}.mlp.enter", (enter.format(i=i),), width, into)
-        linear(f"blocks.{i}.mlp.leave", (leave.format(i=i),), config.hidden, width)
+        linear(f"blocks.{i}.mlp.fc1", (fc1.format(i=i),), width, into)
+        linear(f"blocks.{i}.mlp.fc2", (fc2.format(i=i),), config.hidden, width)
         if config.layer_scale:
             vector(f"blocks.{i}.scale1", at["scale1"])
             vector(f"blocks.{i}.scale2", at["scale2"])

@@ -167,13 +167,13 @@ class _Graph:
         attention, mlp = weights["attention"], weights["mlp"]
         mixed = self.attention(self.after(weights["norm1"], x, attention["qkv"], self.heat()))
         x = self.ops.add(x, self.scaled(mixed, attention["out"], weights.get("scale1", 1.0)))
-        inner = self.after(weights["norm2"], x, mlp["enter"])
+        inner = self.after(weights["norm2"], x, mlp["fc1"])
         if self.config.mlp == "swiglu":
             gate, value = self.ops.split(inner, self.whole(2), 2).outputs()
             inner = self.ops.multiply(self.ops.swish(gate), value)
         else:
             inner = self.ops.gelu(inner, "erf")
-        return self.ops.add(x, self.scaled(inner, mlp["leave"], weights.get("scale2", 1.0)))
+        return self.ops.add(x, self.scaled(inner, mlp["fc2"], weights.get("scale2", 1.0)))
 
     def attention(self, qkv: Any) -> Any:
         """Heads of softmax attention over the fused projections (B, T, 3C)."""

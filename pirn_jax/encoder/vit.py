@@ -89,16 +89,16 @@ class Mlp(nnx.Module):
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype):
         self.gated = config.mlp == "swiglu"
-        self.enter = Projection(config.width, config.hidden * (1 + self.gated), dtype)
-        self.leave = Projection(config.hidden, config.width, dtype)
+        self.fc1 = Projection(config.width, config.hidden * (1 + self.gated), dtype)
+        self.fc2 = Projection(config.hidden, config.width, dtype)
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Change each token by itself."""
-        inner = self.enter(x)
+        inner = self.fc1(x)
         if self.gated:
             gate, value = jnp.split(inner, 2, axis=-1)
-            return self.leave(jax.nn.silu(gate) * value)
-        return self.leave(jax.nn.gelu(inner, approximate=False))
+            return self.fc2(jax.nn.silu(gate) * value)
+        return self.fc2(jax.nn.gelu(inner, approximate=False))
 
 
 class Block(nnx.Module):

@@ -210,11 +210,7 @@ def _check(
     if not problems:
         return
     patches = header.get(f"{prefix}{names.patches}.weight", ())
-    alike = [
-        c.name
-        for c in CATALOG.values()
-        if c.name != "demo" and patches == (c.width, 3, c.patch, c.patch)
-    ]
+    alike = [c.name for c in CATALOG.values() if patches == (c.width, 3, c.patch, c.patch)]
     like = f"it looks like {' or '.join(alike)}" if alike and config.name not in alike else ""
     raise WeightsError(
         f"does not hold {config.name} with the names of {names.project}\n  "
@@ -245,7 +241,7 @@ def identify(path: Path) -> str:
         WeightsError: the file cannot be read, or holds no network of the catalog.
     """
     refusals = []
-    for config in (config for config in CATALOG.values() if config.name != "demo"):
+    for config in CATALOG.values():
         try:
             with _header(path) as (_, header, integers):
                 names, prefix = recognise(set(header), path)
@@ -259,7 +255,7 @@ def identify(path: Path) -> str:
 
 
 def seeded_weights(shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random parameters that are the same everywhere and for ever, for demos and benchmarks.
+    """Random parameters that are the same everywhere and for ever, for benchmarks and tests.
 
     Args:
         shapes: parameter path → shape.

@@ -8,7 +8,7 @@ import pytest
 from pirn_jax.encoder import CATALOG, encoder_config, load_encoder
 from pirn_jax.errors import BadInputError, ConfigError
 
-DEMO_DIGITS = [-0.73589429, -0.05146915, -0.26180408]
+RANDOM_DIGITS = [-0.73589429, -0.05146915, -0.26180408]
 
 
 @pytest.fixture
@@ -78,17 +78,20 @@ def test_flops_of_the_pair_by_formula_and_by_xla():
     assert formula == pytest.approx(counted, rel=0.03)
 
 
-def test_demo_weights_are_the_same_everywhere():
-    first, second = load_encoder("demo", image_size=56), load_encoder("demo", image_size=56)
+def test_random_weights_are_the_same_everywhere():
+    first, second = (
+        load_encoder("dinov2-small", "random", image_size=56),
+        load_encoder("dinov2-small", "random", image_size=56),
+    )
     assert first.config.width == CATALOG["dinov2-small"].width
     assert first.source.path == ""
     np.testing.assert_array_equal(
-        first.parameters["blocks"][11]["mlp"]["leave"]["kernel"],
-        second.parameters["blocks"][11]["mlp"]["leave"]["kernel"],
+        first.parameters["blocks"][11]["mlp"]["fc2"]["kernel"],
+        second.parameters["blocks"][11]["mlp"]["fc2"]["kernel"],
     )
     # numpy's frozen Mersenne Twister: these digits hold on every machine
     kernel = np.asarray(first.parameters["blocks"][0]["attention"]["qkv"]["kernel"])
-    np.testing.assert_allclose(kernel[0, :3] * np.sqrt(384), DEMO_DIGITS, rtol=1e-5)
+    np.testing.assert_allclose(kernel[0, :3] * np.sqrt(384), RANDOM_DIGITS, rtol=1e-5)
 
 
 def test_bfloat16_keeps_sums_and_norms_in_float32():
@@ -145,10 +148,13 @@ def test_float32_is_never_rounded_to_tensorfloat32(tiny):
     assert all("HIGHEST" in line for line in products)
 
 
-def test_the_demo_is_one_network_at_every_picture_size():
-    small, large = load_encoder("demo", image_size=224), load_encoder("demo", image_size=448)
+def test_random_weights_are_one_network_at_every_picture_size():
+    small, large = (
+        load_encoder("dinov2-small", "random", image_size=224),
+        load_encoder("dinov2-small", "random", image_size=448),
+    )
     np.testing.assert_array_equal(small.parameters["prefix"], large.parameters["prefix"])
-    native = load_encoder("demo", image_size=518).parameters["positions"]
+    native = load_encoder("dinov2-small", "random", image_size=518).parameters["positions"]
     assert native.shape == (37 * 37, 384)
     assert large.parameters["positions"].std() == pytest.approx(native.std(), rel=0.5)
 

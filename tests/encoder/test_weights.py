@@ -275,7 +275,7 @@ def test_every_value_of_the_file_lands_in_one_place(good):
         parameters["prefix"][0], tensors["cls_token"][0, 0] + tensors["pos_embed"][0, 0], atol=1e-7
     )
     np.testing.assert_array_equal(
-        parameters["blocks"][7]["mlp"]["leave"]["kernel"], tensors["blocks.7.mlp.fc2.weight"].T
+        parameters["blocks"][7]["mlp"]["fc2"]["kernel"], tensors["blocks.7.mlp.fc2.weight"].T
     )
 
 
