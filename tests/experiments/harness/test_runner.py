@@ -104,7 +104,8 @@ def test_a_damaged_result_is_made_again(swept, jobs, cache):
     path = folder / "jobs" / f"{name_of(jobs[0])}.json"
     path.write_bytes(path.read_bytes()[:100])
     (again,) = runner.run(jobs[:1], folder, cache=cache, say=lambda line: None)
-    assert again.figures == pytest.approx(results[0].figures, abs=1e-6)
+    # Trained alone: on two devices its scans are spread, not the jobs, and sums round differently.
+    assert again.figures == pytest.approx(results[0].figures, abs=1e-5)
 
 
 @pytest.mark.slow
