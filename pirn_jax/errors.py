@@ -7,6 +7,7 @@ would expect (`ValueError`, `ImportError`), so `except ValueError` keeps working
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -84,6 +85,12 @@ def check_choices(config: Any) -> None:
     Raises:
         ConfigError: naming the field and all it may be.
     """
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal:
-            check_name(name, getattr(config, name), get_args(kind))
+    for name, known in _choices(type(config)).items():
+        check_name(name, getattr(config, name), known)
+
+
+@functools.cache
+def _choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """What each field whose type is a `Literal` may be."""
+    hints = get_type_hints(kind).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}

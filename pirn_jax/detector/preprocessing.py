@@ -19,15 +19,20 @@ import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.errors import BadInputError, PirnError
-from pirn_jax.geometry import Background, Views, background_of, choose_object, make_views
+from pirn_jax.geometry import (
+    WITNESSES,
+    Background,
+    Views,
+    background_of,
+    choose_object,
+    make_views,
+)
 from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
 from pirn_jax.scans import Scan, Split
 
 _log = logging.getLogger("pirn_jax")
 BATCH = 8
 """Scans a call, where there are many; the last batch is padded, never compiled anew."""
-WITNESSES = 10
-"""Shots that are asked whether the part stands on a plane."""
 NOTHING_KEPT = PreparedCache(None)
 
 _Result = TypeVar("_Result")

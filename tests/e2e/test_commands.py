@@ -15,7 +15,7 @@ from PIL import Image
 
 from pirn_jax import predict as predict_command
 from pirn_jax import train
-from pirn_jax.runs.predictions import Request, _scans
+from pirn_jax.runs.predictions import find_scans
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
 from tests.e2e.commands import command, finish, start
@@ -266,9 +266,8 @@ def test_a_bad_file_is_skipped_and_said(run, scans, place, predicted, tmp_path):
 
 def test_a_scan_is_named_by_its_files(scans):
     photograph, points = sorted(scans.iterdir())[:2]
-    named = Request(scans, (), {"rgb": photograph, "xyz": points}, scans, unit="m")
-    paired = Request(scans, (photograph, points), {}, scans, unit="m")
-    (one,), (other,) = _scans(named), _scans(paired)
+    (one,) = find_scans((), {"rgb": photograph, "xyz": points}, "m")
+    (other,) = find_scans((photograph, points), {}, "m")
     assert one.key == other.key
     np.testing.assert_array_equal(one.rgb, other.rgb)
     np.testing.assert_array_equal(one.xyz, other.xyz)

@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 
 from pirn_jax.encoder.encoder import Encoder, grid_of
 from pirn_jax.encoder.positions import position_rule
-from pirn_jax.encoder.weights import Source, read_weights
+from pirn_jax.encoder.source import Source
+from pirn_jax.encoder.weights import read_weights
 from tests.encoder.make_fixtures import BLOCKS, FOLDER, NAMES, SIZE, answers, images, small
 
 

@@ -50,7 +50,7 @@ def test_all_tables_and_figures_are_there():
 def test_the_folder_shows_tables_and_figures_and_nothing_else():
     there = {path.name for path in (ROOT / "experiments").iterdir() if path.name != "__pycache__"}
     scripts = {path.name for path in everything.SCRIPTS}
-    rooms = {"harness", "recipe_study", "studies", "results"}
+    rooms = {"distil", "harness", "recipe_study", "studies", "results"}
     assert there == scripts | rooms | {"paper.py", "README.md", "RECIPE.md"}
 
 
