@@ -111,8 +111,8 @@ def test_the_torch_pair_computes_what_ours_does():
             part = weights["blocks"][number]
             put(block.qkv, part["attention"]["qkv"])
             put(block.out, part["attention"]["out"])
-            put(block.enter, part["mlp"]["enter"])
-            put(block.leave, part["mlp"]["leave"])
+            put(block.fc1, part["mlp"]["fc1"])
+            put(block.fc2, part["mlp"]["fc2"])
         images = np.random.RandomState(0).rand(1, 224, 224, 3).astype(np.float32)
         found = theirs.tokens(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     np.testing.assert_allclose(found, ours(images), atol=2e-4)
