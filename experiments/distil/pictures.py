@@ -168,28 +168,39 @@ def _list(source: Path, index: int, label: str) -> Iterator[Entry | Skipped]:
 def _list_tar(source: Path, index: int, archive: str) -> Iterator[Entry | Skipped]:
     total = source.stat().st_size
     try:
-        with tarfile.open(source, "r:") as tar:  # uncompressed: members are read by offset
-            for member in tar:
-                label = f"{archive}/{member.name}"
-                path = PurePosixPath(member.name)
-                if member.isdir():
-                    continue
-                if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-                    yield Skipped(label, "its name leads out of the archive")
-                elif not member.isreg() or member.issparse():
-                    yield Skipped(label, "no regular file")
-                elif member.offset_data + member.size > total:
-                    yield Skipped(label, "the archive ends within it")
-                elif path.suffix.lower() in SUFFIXES:
-                    yield Entry(index, member.name, source, member.offset_data, member.size)
-                else:
-                    yield Skipped(label, f"extension {path.suffix!r} is no picture's")
+        # Uncompressed: members are read by offset.
+        tar = tarfile.open(source, "r:")  # noqa: SIM115
     except (tarfile.TarError, OSError, ValueError) as error:
         raise BadInputError(
             f"cannot be read as an uncompressed tar ({error})",
             "unpack it and give the folder, or give a plain .tar",
             path=source,
         ) from error
+    last = "its beginning"
+    with tar:
+        try:
+            for member in tar:
+                last = member.name
+                if not member.isdir():
+                    yield _judge(member, source, index, archive, total)
+        except (tarfile.TarError, OSError, ValueError) as error:
+            yield Skipped(archive, f"what follows {last}: {error}")
+
+
+def _judge(
+    member: tarfile.TarInfo, source: Path, index: int, archive: str, total: int
+) -> Entry | Skipped:
+    """Whether a member of an archive of so many bytes is to be read."""
+    label, path = f"{archive}/{member.name}", PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        return Skipped(label, "its name leads out of the archive")
+    if not member.isreg() or member.issparse():
+        return Skipped(label, "no regular file")
+    if member.offset_data + member.size > total:
+        return Skipped(label, "the archive ends within it")
+    if path.suffix.lower() not in SUFFIXES:
+        return Skipped(label, f"extension {path.suffix!r} is no picture's")
+    return Entry(index, member.name, source, member.offset_data, member.size)
 
 
 def _read(entry: Entry, side: int) -> UInt8[np.ndarray, "H W 3"] | str:

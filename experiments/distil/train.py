@@ -219,6 +219,8 @@ class _Run:
         before = first if step == 0 else None
         say(f"{'before' if step == 0 else f'after {step} steps'}: {said(first)}")
         step, seconds, state = self._train(step, state, began - spent, reserve)
+        if step == 0:
+            say(f"no step was taken: the time was over after {seconds:.0f} s; give more --minutes")
         after = validate(state)
         say(f"after {step} steps: {said(after)}")
         final = self.program.fetch(state)
@@ -260,6 +262,9 @@ class _Run:
                 now = time.monotonic()
                 due = now - saved >= self.save_seconds
                 if pending and (over or due or now - reported >= REPORT_SECONDS):
+                    jax.block_until_ready(pending)
+                    now = time.monotonic()
+                    seconds = now - began
                     line = self._report(step, seconds, now - reported, pending)
                     reported, pending = now, []
                     tell(share, _note(line))
