@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
-from distil.procedural import blurred, coordinates, outlines, procedural_pictures, uniform
+from distil.procedural import Draws, blurred, coordinates, outlines, procedural_pictures
 
 PROCEDURAL = 0.1
 """Share of a batch."""
@@ -40,7 +40,7 @@ def augmented(key: PRNGKeyArray, crops: UInt8[Array, "B S S 3"]) -> Float[Array,
     images = _recoloured(keys[1], images)
 
     def blur(part: Array) -> Array:
-        return blurred(part, uniform(keys[2], len(part), 0.6, 2.4)[:, :, :, 0])
+        return blurred(part, Draws(keys[2], len(part))(0.6, 2.4)[:, :, :, 0])
 
     def mix(part: Array) -> Array:
         return _mixed(keys[3], part, jnp.flip(part, axis=0))
@@ -50,7 +50,7 @@ def augmented(key: PRNGKeyArray, crops: UInt8[Array, "B S S 3"]) -> Float[Array,
 
     def add_noise(part: Array) -> Array:
         for_size, for_values = jax.random.split(keys[5])
-        size = uniform(for_size, len(part), 0, 0.04)
+        size = Draws(for_size, len(part))(0, 0.04)
         return part + size * jax.random.normal(for_values, part.shape)
 
     images = _in_slice(images, BLURRED, blur)
@@ -71,27 +71,27 @@ def _in_slice(
 
 def _recoloured(key: PRNGKeyArray, images: Float[Array, "B S S 3"]) -> Float[Array, "B S S 3"]:
     """Saturation, contrast, brightness and balance of most; some grey, some red for blue."""
-    keys, count = jax.random.split(key, 7), len(images)
-    changed = (uniform(keys[0], count) < 0.6).astype(jnp.float32)
-    saturation = 1 + changed * uniform(keys[1], count, -0.5, 0.5)
-    saturation = jnp.where(uniform(keys[2], count) < 0.12, 0.0, saturation)
-    contrast = 1 + changed * uniform(keys[3], count, -0.4, 0.4)
-    gain = 1 + changed * uniform(keys[4], count, -0.4, 0.4)
-    balance = 1 + changed * uniform(keys[5], count, -0.12, 0.12, 3)
+    draw = Draws(key, len(images))
+    changed = (draw() < 0.6).astype(jnp.float32)
+    saturation = 1 + changed * draw(-0.5, 0.5)
+    saturation = jnp.where(draw() < 0.12, 0.0, saturation)
+    contrast = 1 + changed * draw(-0.4, 0.4)
+    gain = 1 + changed * draw(-0.4, 0.4)
+    balance = 1 + changed * draw(-0.12, 0.12, 3)
     grey = images.mean(axis=-1, keepdims=True)
     mean = grey.mean(axis=(1, 2), keepdims=True)
     images = grey + (images - grey) * saturation
     images = (mean + (images - mean) * contrast) * (gain * balance)
-    return jnp.where(uniform(keys[6], count) < 0.08, jnp.flip(images, axis=-1), images)
+    return jnp.where(draw() < 0.08, jnp.flip(images, axis=-1), images)
 
 
 def _mixed(
     key: PRNGKeyArray, images: Float[Array, "B S S 3"], others: Float[Array, "B S S 3"]
 ) -> Float[Array, "B S S 3"]:
     """A rectangle of another picture in each."""
-    keys, count = jax.random.split(key, 4), len(images)
+    draw = Draws(key, len(images))
     down, across = coordinates(images.shape[1])
-    x, y = uniform(keys[0], count, -1, 1), uniform(keys[1], count, -1, 1)
-    wide, high = uniform(keys[2], count, 0.2, 1.2), uniform(keys[3], count, 0.2, 1.2)
+    x, y = draw(-1, 1), draw(-1, 1)
+    wide, high = draw(0.2, 1.2), draw(0.2, 1.2)
     inside = (jnp.abs(across - x) < wide) & (jnp.abs(down - y) < high)
     return jnp.where(inside, others, images)

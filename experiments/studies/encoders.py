@@ -1,6 +1,6 @@
 """What the small encoders are worth on the real sets: the table of docs/encoders.md.
 
-    python experiments/studies/encoders.py --shared ../shared
+    python -m experiments.encoders_study --shared ../shared --out experiments/results/encoders.json
 
 Each encoder with the memory and with the default recipe, 5 shots, three draws of the shots, on five
 real sets; of the sets whose defects were photographed at another exposure only the pixel figures
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,8 @@ import tyro
 from pirn_jax import PIRN, Config, load_encoder, open_dataset
 from pirn_jax.encoder import Encoder
 from pirn_jax.scans import choose_shots
+
+Cell = dict[str, float | None]
 
 SHOTS = 5
 CALLS = 8  # of which the fastest counts
@@ -76,9 +78,9 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Measure what is missing, cell by cell."""
-    document = json.loads(options.out.read_text()) if options.out.is_file() else {"cells": {}}
-    cells = document["cells"]
+    """Measure what is missing, cell by cell, and print the tables."""
+    known = json.loads(options.out.read_text()) if options.out.is_file() else {"cells": {}}
+    cells: dict[str, Cell] = known["cells"]
     for method, draw, size, name in product(
         options.methods, options.draws, options.sizes, options.encoders
     ):
@@ -91,9 +93,10 @@ def main(options: Options) -> None:
         for chosen in missing:
             cell = measure(encoder, method, chosen, draw, options.shared / "data")
             cells[key_of(name, method, chosen, draw, size)] = cell
-            document["processors"] = os.cpu_count()
-            write(options.out, document)
+            write(options.out, {"processors": os.cpu_count(), "cells": cells})
             print(name, method, chosen, draw, size, cell, flush=True)
+    for size in options.sizes:
+        print(f"\n{size} px\n{table(cells, size)}")
 
 
 def key_of(encoder: str, method: str, chosen: str, draw: int, size: int) -> str:
@@ -101,9 +104,7 @@ def key_of(encoder: str, method: str, chosen: str, draw: int, size: int) -> str:
     return f"{encoder} {method} {chosen} {draw} {size}"
 
 
-def measure(
-    encoder: Encoder, method: str, chosen: str, draw: int, data: Path
-) -> dict[str, float | None]:
+def measure(encoder: Encoder, method: str, chosen: str, draw: int, data: Path) -> Cell:
     """One cell: fit on the draw's shots, judge the test scans, time a scan.
 
     Args:
@@ -159,7 +160,7 @@ def fastest(call: Callable[[], object]) -> float:
     return round(min(times), 1)
 
 
-def write(path: Path, document: dict[str, object]) -> None:
+def write(path: Path, document: Mapping[str, object]) -> None:
     """The file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -167,26 +168,32 @@ def write(path: Path, document: dict[str, object]) -> None:
     os.replace(partial, path)
 
 
-def table(document: dict[str, dict[str, dict[str, float | None]]], size: int = 224) -> str:
-    """The cells as Markdown: means over the draws there are; what is not there says so."""
+def table(cells: Mapping[str, Cell], size: int) -> str:
+    """The cells as Markdown: means over the draws there are; what is not there says so.
+
+    Of the last column: the encoder's time for a picture and its normals, and a whole prediction's.
+    """
     lines = [
-        "| encoder | method | " + " | ".join(SETS) + " | ms a pair |",
+        "| encoder | method | " + " | ".join(SETS) + " | ms a pair: encoder, all |",
         "| --- | --- |" + " --- |" * (len(SETS) + 1),
     ]
     for name, method in product(FILES, ("memory", "default")):
-        row, times = [], []
-        for chosen in SETS:
+        row, pairs = [], []
+        for chosen, about in SETS.items():
             keys = (key_of(name, method, chosen, draw, size) for draw in (0, 1, 2))
-            found = [document["cells"][key] for key in keys if key in document["cells"]]
-            row.append(_cell(found))
-            if SETS[chosen].modalities == ("rgb", "normals"):
-                times += [c["predict_ms"] for c in found if c["predict_ms"] is not None]
-        shown = f"{min(times):.0f}" if times else "not measured"
-        lines.append(f"| {name} | {method} | {' | '.join(row)} | {shown} |")
+            found = [cells[key] for key in keys if key in cells]
+            row.append(_shown(found))
+            pairs += found if about.modalities == ("rgb", "normals") else []
+        least = [
+            f"{min(t for c in pairs if (t := c[kind]) is not None):.0f}" if pairs else ""
+            for kind in ("encoder_ms", "predict_ms")
+        ]
+        times = ", ".join(least) if pairs else "not measured"
+        lines.append(f"| {name} | {method} | {' | '.join(row)} | {times} |")
     return "\n".join(lines)
 
 
-def _cell(found: Sequence[dict[str, float | None]]) -> str:
+def _shown(found: Sequence[Cell]) -> str:
     if not found:
         return "not measured"
     shown = []

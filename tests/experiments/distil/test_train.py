@@ -75,6 +75,7 @@ def test_it_overfits_one_batch():
     assert after.cosine.mean() > 0.95 > 0.5 > before.cosine.mean()
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_same_steps_as_one():
     assert jax.local_device_count() >= 2
     ends, losses = [], []
@@ -101,6 +102,7 @@ def test_two_devices_take_the_same_steps_as_one():
         a_program(recipe(batch=7), devices=2)
 
 
+@pytest.mark.slow
 def test_killed_between_checkpoints_it_ends_as_if_it_had_not_been(tmp_path, compiled_once):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'experiments'}"}
     environment["XLA_FLAGS"] = ""
@@ -152,6 +154,7 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
         go(recipe(relation_weight=1.0), resume=True)
 
 
+@pytest.mark.slow
 def test_the_clock_ends_a_run_and_so_does_a_request(tmp_path):
     schedule, sources = Schedule(minutes=1e-6), {"even": 1, "odd": 1}
     result = distil(RECIPE, schedule, teacher(), library(), sources, tmp_path / "a")
@@ -214,6 +217,7 @@ def test_augmented_pictures_are_colours_and_differ_by_key():
     assert (first[36:].std((1, 2)) > 0).any(axis=1).all()  # procedural, none of them empty
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_student_and_its_figures(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "photographs"
     folder.mkdir()
