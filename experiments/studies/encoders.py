@@ -1,6 +1,6 @@
 """What the small encoders are worth on the real sets: the table of docs/encoders.md.
 
-    python -m experiments.encoders_study --shared ../shared --out experiments/results/encoders.json
+    python experiments/studies/encoders.py --shared ../shared
 
 Each encoder with the memory and with the default recipe, 5 shots, three draws of the shots, on five
 real sets; of the sets whose defects were photographed at another exposure only the pixel figures
