@@ -5,6 +5,7 @@ A method's file has a subclass with its own fields, and `RECIPES`, named sets of
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,7 +22,7 @@ Layers = tuple[int, ...] | Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class MethodSettings:
+class MethodSettings(ABC):
     """How a method learns and judges."""
 
     foreground: Literal["mask", "all"] = "mask"
@@ -76,6 +77,6 @@ class MethodSettings:
         """What is learned from beside each shot itself."""
         return ()
 
+    @abstractmethod
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Method:
         """The method, for tokens of that encoder."""
-        raise NotImplementedError(type(self).__name__)
