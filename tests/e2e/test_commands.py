@@ -188,7 +188,10 @@ def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
         (("--dataset", "mvtec3d"), "--data-root"),
         (("--category", "flang"), "flang"),
         (("--weights", "random", "--require-weights"), "weights are required"),
-        (("--method", "memory", "--recipe", "paper"), "recipe paper is pirn's"),
+        (
+            ("--method", "memory", "--recipe", "paper"),
+            "recipe of memory: expected",
+        ),
     ],
 )
 def test_wrong_flags_are_refused_before_any_work(arguments, message, tmp_path, capsys, monkeypatch):

@@ -105,7 +105,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
         load_encoder("vit-tiny-16", "random", 32, (1,), runtime="openvino")
 
 
-def test_unknown_runtimes_are_refused():
+def test_unknown_runtimes_are_refused(unchecked):
     with pytest.raises(ConfigError, match="runtime"):
         load_encoder("vit-tiny-16", "random", 32, (1,), runtime="tensorflow")
     with pytest.raises(ConfigError, match="did you mean 'openvino'"):

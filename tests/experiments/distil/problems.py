@@ -13,8 +13,9 @@ from distil.pictures import Pictures
 from distil.train import Recipe
 from pirn_jax.encoder.catalog import EncoderConfig
 from pirn_jax.encoder.encoder import Encoder
+from pirn_jax.encoder.source import Source
 from pirn_jax.encoder.vit import ViT
-from pirn_jax.encoder.weights import Source, seeded_weights
+from pirn_jax.encoder.weights import seeded_weights
 
 SIDE = 56
 RECIPE = Recipe(student="16x3x2", image_size=SIDE, batch=8, statistics_batches=2)

@@ -12,7 +12,8 @@ from distil.export import read_student, write_student
 from distil.loss import Statistics
 from distil.student import Network, parse_shape, slice_teacher, student_config
 from pirn_jax.encoder.encoder import Encoder
-from pirn_jax.encoder.weights import Source, read_weights
+from pirn_jax.encoder.source import Source
+from pirn_jax.encoder.weights import read_weights
 from pirn_jax.errors import ConfigError, WeightsError
 from tests.experiments.distil.problems import RECIPE, SIDE, TEACHER, some_pictures, teacher
 
