@@ -16,7 +16,7 @@ from tyro.conf import Suppress, arg
 
 from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.errors import ConfigError, check_choices, check_name
-from pirn_jax.methods import MethodSettings, find_recipe, recipes_of
+from pirn_jax.methods import MethodSettings, find_recipe, method_of, recipes_of
 from pirn_jax.methods.settings import Layers
 from pirn_jax.scans.datasets.registry import DATASETS, find_layout
 
@@ -45,9 +45,11 @@ class Config:
     bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
-    method: str = "pirn"
-    """pirn; memory (nearest token of the shots), subspace (their principal components), inp-former:
-    what it is measured against, on the same tokens."""
+    method: str = "auto"
+    """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
+    paper's system); memory (nearest token of the shots), subspace (their principal components),
+    inp-former: what they are measured against, on the same tokens; auto: the first that has the
+    recipe: mixture, and pirn for recipe paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's
@@ -64,11 +66,15 @@ class Config:
     of recipe paper open3d."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
+    part_side: Annotated[float | None, Suppress] = None
+    """Side of the square around the part that the encoder sees, in metres. None: the whole frame,
+    or decided by the shots, as `fit` does it."""
     seed: Annotated[int, Suppress] = 0  # a run has seeds
     """Of everything random in a model."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "method", str(self.method).replace("_", "-"))
+        method = str(self.method).replace("_", "-")
+        object.__setattr__(self, "method", method_of(self.recipe) if method == "auto" else method)
         check_choices(self)
         if isinstance(self.recipe, MethodSettings):
             self._settle_recipe(self.recipe)
@@ -345,7 +351,7 @@ def preset(name: str) -> TrainConfig:
             category=("flange",),
             shots=2,
             test_scans=6,
-            detector=with_settings(Config(encoder="pirn-tiny", image_size=56), {"epochs": 2}),
+            detector=Config(encoder="pirn-tiny", image_size=56),
             out=os.path.join("runs", "debug"),
         )
     return TrainConfig()

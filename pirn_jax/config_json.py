@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.errors import ConfigError, check_name
-from pirn_jax.methods import find_recipe
+from pirn_jax.methods import find_recipe, method_of
 
 _Kind = TypeVar("_Kind", Config, TrainConfig)
 # Which of several processes this is says nothing of a run.
@@ -64,9 +64,10 @@ def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kin
     settings = document.get("settings")
     if settings is None:
         return _validated(kind, plain, path)
-    method = str(plain.get("method", "pirn")).replace("_", "-")
+    recipe, method = str(plain.pop("recipe", "default")), str(plain.get("method", "auto"))
     try:
-        named = find_recipe(method, str(plain.pop("recipe", "default")))
+        plain["method"] = method_of(recipe) if method == "auto" else method.replace("_", "-")
+        named = find_recipe(plain["method"], recipe)
     except ConfigError as error:
         raise ConfigError(error.problem, error.remedy, path) from error
     return _validated(kind, plain, path, recipe=_validated(type(named), settings, path, named))

@@ -20,7 +20,7 @@ from rich.console import Console
 from pirn_jax.command import exits, progress_bars, results_table
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
-from pirn_jax.methods import MethodSettings
+from pirn_jax.methods import MethodSettings, recipes_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     if named.method is not None and named.method.replace("_", "-") != detector.method:
         detector = replace(detector, method=named.method, recipe="default")
     if named.recipe is not None:
-        detector = replace(detector, recipe=named.recipe)
+        known = named.method is not None or named.recipe in recipes_of(detector.method)
+        method = detector.method if known else "auto"
+        detector = replace(detector, method=method, recipe=named.recipe)
     return replace(config, detector=detector)
 
 

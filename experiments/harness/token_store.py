@@ -215,12 +215,12 @@ def _to_json(truth: Truth) -> dict[str, Any]:
     return document
 
 
-_SHAPES = ("scan", "padded", "size")
+_SHAPES = ("scan", "window", "size")
 
 
 def _from_json(document: dict[str, Any]) -> Truth:
     frame = document["frame"]
-    scan, padded, size = ((int(a), int(b)) for a, b in (frame[k] for k in _SHAPES))
+    scan, window, size = ((int(a), int(b)) for a, b in (frame[k] for k in _SHAPES))
     mask, ignore = (
         None if document[name] is None else unpack(document[name]) for name in ("mask", "ignore")
     )
@@ -230,7 +230,7 @@ def _from_json(document: dict[str, Any]) -> Truth:
         str(document["defect"]),
         mask,
         ignore,
-        Frame(scan, int(frame["top"]), int(frame["left"]), padded, size),
+        Frame(scan, int(frame["top"]), int(frame["left"]), window, size),
     )
 
 
