@@ -7,6 +7,7 @@ recipe (`pirn_jax.methods`), whose fields are flags of their own: `--recipe.deco
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -93,6 +94,10 @@ class Config:
         if self.image_size < 1:
             raise ConfigError(
                 f"image_size: expected 1 or more pixels, got {self.image_size}", "use 224"
+            )
+        if self.part_side is not None and not 0.0 < self.part_side < math.inf:
+            raise ConfigError(
+                f"part_side: expected metres above 0, got {self.part_side}", "leave it to fit"
             )
         if self.require_weights and self.weights == "random":
             raise ConfigError(

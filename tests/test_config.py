@@ -65,7 +65,7 @@ def test_changes_reach_the_recipe_and_are_told():
         "decoder.attention": False,
         "loss.exponent": 2.0,
     }
-    config = with_settings(Config(modalities=("rgb",), solver="scan"), changes)
+    config = with_settings(Config(method="pirn", modalities=("rgb",), solver="scan"), changes)
     recipe = config.settings
     assert (recipe.epochs, recipe.learning_rate, recipe.loss.exponent) == (3, 1.0, 2.0)
     assert (recipe.decoder.context, recipe.decoder.attention) == ("none", False)
@@ -94,7 +94,21 @@ def test_a_baselines_fields_are_its_own():
     config = with_settings(Config(method="memory"), {"distance": "euclidean", "pool": True})
     assert config.settings == MemorySettings(distance="euclidean", pool=True)
     with pytest.raises(ConfigError, match="MemorySettings is not of method pirn"):
-        Config(recipe=MemorySettings())
+        Config(method="pirn", recipe=MemorySettings())
+
+
+def test_the_recipe_says_the_method_where_none_is_named():
+    assert Config().method == "mixture"
+    assert Config(recipe="paper").method == "pirn"
+    assert Config(recipe=MemorySettings(pool=True)).method == "memory"
+    with pytest.raises(ConfigError, match="recipe: expected one of default, paper"):
+        Config(recipe="papre")
+
+
+def test_the_square_has_a_size():
+    for side in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="part_side"):
+            Config(part_side=side)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,7 @@ def test_a_baselines_fields_are_its_own():
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, message, unchecked):
     with pytest.raises(ConfigError, match=message):
-        with_settings(Config(), changes)
+        with_settings(Config(method="pirn"), changes)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +233,10 @@ def test_a_file_may_leave_fields_out():
         ({"image_size": 22.4}, "image_size: got 22.4.*integer"),
         ({"detector": {}}, "no field"),
         ({"recipe": "defautl"}, "did you mean 'default'"),
-        ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
-        ({"settings": {"epochs": "3"}}, "epochs: got .*integer"),
-        ({"settings": {"decoder": {"layer": 3}}}, "did you mean 'layers'"),
-        ({"settings": {"decoder": 3}}, "expected an object"),
+        ({"method": "pirn", "settings": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"method": "pirn", "settings": {"epochs": "3"}}, "epochs: got .*integer"),
+        ({"method": "pirn", "settings": {"decoder": {"layer": 3}}}, "did you mean 'layers'"),
+        ({"method": "pirn", "settings": {"decoder": 3}}, "expected an object"),
         ({"settings": {"foreground": "x"}}, "foreground"),
         ({"settings": []}, "expected an object"),
         ({"method": "memory", "settings": {"decoder": {}}}, "field: expected one of"),

@@ -74,7 +74,7 @@ ROOMS: dict[str, set[str]] = {
     "decoder": {"transport"},
     "scoring": {"metrics"},
     "training": {"decoder", "encoder", "geometry", "storage"},
-    "methods": {"decoder", "encoder", "geometry", "training"},
+    "methods": {"decoder", "encoder", "geometry", "training", "transport"},
     "config": {"decoder", "methods", "scans"},
     "config_json": {"config", "methods"},
     "detector": _MODEL | {"config_json"},

@@ -41,7 +41,8 @@ def method_of(recipe: str | MethodSettings) -> str:
     """
     named = {method: recipes_of(method) for method in METHODS}
     if isinstance(recipe, str):
-        check_name("recipe", recipe, {name for recipes in named.values() for name in recipes})
+        known = {name: method for method, recipes in named.items() for name in recipes}
+        check_name("recipe", recipe, known)
         return next(method for method, recipes in named.items() if recipe in recipes)
     return next(method for method, known in named.items() if type(recipe) is type(known["default"]))
 

@@ -148,25 +148,25 @@ class Mixture:
         known = Gaussians(*(jnp.asarray(parameters[name]) for name in Gaussians._fields))
         joint = jax.vmap(log_joint)(known, x)
         assert tokens.valid is not None
-        mass = jnp.asarray(tokens.valid).astype(x.dtype)
+        mass = jnp.broadcast_to(jnp.asarray(tokens.valid).astype(x.dtype)[None], x.shape[:-1])
+        log_weight = known.log_weight[:, None, None]
         if self.settings.balanced:
-            shares = jnp.broadcast_to(
-                jax.nn.softmax(known.log_weight, -1)[:, None], (*joint.shape[:2], joint.shape[-1])
-            )
             plan = balanced_plan(
-                -(joint - known.log_weight[:, None, None]),
+                log_weight - joint,
                 epsilon=1.0,
                 solver="scan",
-                row_mass=jnp.broadcast_to(mass, joint.shape[:-1]),
-                column_mass=shares,
+                row_mass=mass,
+                column_mass=jnp.broadcast_to(
+                    jax.nn.softmax(log_weight[:, 0], -1), (*x.shape[:2], joint.shape[-1])
+                ),
             ).matrix
-            unlikely = -(plan * (joint - known.log_weight[:, None, None])).sum(-1)
+            unlikely = -(plan * (joint - log_weight)).sum(-1)
         else:
-            plan = jax.nn.softmax(joint, -1) * mass[None, ..., None]
+            plan = jax.nn.softmax(joint, -1) * mass[..., None]
             unlikely = -jax.nn.logsumexp(joint, -1)
-        distance = jnp.maximum(unlikely - jnp.asarray(parameters["floor"])[:, None, None], 0.0)
-        usage = plan.sum(-2) / jnp.maximum(mass.sum(-1), 1.0)[None, :, None]
-        return distance / self.channels, usage
+        floor = jnp.asarray(parameters["floor"])[:, None, None]
+        usage = plan.sum(-2) / jnp.maximum(mass.sum(-1), 1.0)[..., None]
+        return jnp.maximum(unlikely - floor, 0.0) / self.channels, usage
 
     def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics."""
@@ -203,22 +203,26 @@ class Gaussians(NamedTuple):
     log_weight: Float[Array | np.ndarray, "*M K"]
 
 
-def log_joint(known: Gaussians, x: Float[Array, "*batch C"]) -> Float[Array, "*batch K"]:
+def log_joint(known: Gaussians, x: Float[Array | np.ndarray, "*batch C"]) -> Float[Array, "*batch K"]:
     """log π_k + log N(x; μ_k, C_k), without the constant -C/2 log 2π.
 
     One matrix product gives all tokens' coordinates in all prototypes' directions.
     """
-    mean, basis = jnp.asarray(known.mean), jnp.asarray(known.basis)
-    precise = jax.lax.Precision.HIGHEST
+    mean, basis, variance, rest, log_weight = (jnp.asarray(part) for part in known)
+    precise, leading = jax.lax.Precision.HIGHEST, (1,) * (x.ndim - 1)
+
+    def each(value: Array) -> Array:  # one for all tokens
+        return value.reshape(leading + value.shape)
+
     inside = jnp.einsum("...c,kcr->...kr", x, basis, precision=precise)
-    inside = inside - jnp.einsum("kc,kcr->kr", mean, basis, precision=precise)
+    inside = inside - each(jnp.einsum("kc,kcr->kr", mean, basis, precision=precise))
     cross = jnp.einsum("...c,kc->...k", x, mean, precision=precise)
-    squared = (x * x).sum(-1)[..., None] - 2.0 * cross + (mean * mean).sum(-1)
+    squared = (x * x).sum(-1)[..., None] - 2.0 * cross + each((mean * mean).sum(-1))
     beyond = jnp.maximum(squared - (inside * inside).sum(-1), 0.0)
     channels, rank = basis.shape[-2:]
-    determinant = jnp.log(known.variance).sum(-1) + (channels - rank) * jnp.log(known.rest)
-    mahalanobis = (inside * inside / known.variance).sum(-1) + beyond / known.rest
-    return known.log_weight - 0.5 * (mahalanobis + determinant)
+    determinant = jnp.log(variance).sum(-1) + (channels - rank) * jnp.log(rest)
+    mahalanobis = (inside * inside / each(variance)).sum(-1) + beyond / each(rest)
+    return each(log_weight - 0.5 * determinant) - 0.5 * mahalanobis
 
 
 _log_joint = jax.jit(log_joint)
