@@ -69,16 +69,16 @@ def view_scan(
     for note in known.notes:
         _log.warning("%s: %s", scan.key, note)
     shown = scan._replace(normals=known.normals if wanted else None)
-    views = make_views(shown, config.image_size, known.object, _window(scan, known, config))
-    if views.ignore is not None:
-        views = views._replace(valid=views.valid & ~views.ignore)
     for name in config.modalities:
-        if getattr(views, name) is None:
+        if getattr(shown, name) is None:
             needed = "photograph" if name == "rgb" else "points or normals"
             raise BadInputError(
                 f"{scan.key or 'the scan'} has no {needed}, which this model needs",
                 "give it, or use a model trained without that modality",
             )
+    views = make_views(shown, config.image_size, known.object, _window(scan, known, config))
+    if views.ignore is not None:
+        views = views._replace(valid=views.valid & ~views.ignore)
     if not views.valid.any():
         raise BadInputError(
             f"{scan.key or 'the scan'} shows no measured pixel of a part",

@@ -17,7 +17,7 @@ from pirn_jax.scans import open_dataset
 from pirn_jax.storage import read_object, write_json
 
 SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0}
-CONFIG = with_settings(Config(encoder="pirn-tiny", image_size=70), SMALL)
+CONFIG = with_settings(Config(encoder="pirn-tiny", method="pirn", image_size=70), SMALL)
 
 
 @pytest.fixture(scope="module")

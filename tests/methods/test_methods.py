@@ -21,6 +21,7 @@ def data():
 @pytest.mark.parametrize(
     ("method", "change"),
     [
+        ("mixture", {"prototypes": 4, "rank": 3, "jitter": 1}),
         ("memory", {"photometric": 1, "centre_image": True, "scale": "standardise"}),
         pytest.param("subspace", {"rotations": 2, "variance": 0.9}, marks=pytest.mark.slow),
         pytest.param("inp-former", INP_FORMER, marks=pytest.mark.slow),
@@ -33,7 +34,8 @@ def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, met
     assert model.calibration.scans == 3
     scans = list(data.test)
     scores = [found.inferred.score for found in model.predict_scans(scans)]
-    assert all(found.inferred.usage is None for found in model.predict_scans(scans[:1]))
+    usage = next(model.predict_scans(scans[:1])).inferred.usage
+    assert usage is None if method != "mixture" else usage.shape == (2, 4)
     turned = [found.inferred.score for found in model.predict_scans(scans[::-1])]
     np.testing.assert_allclose(scores, turned[::-1], rtol=1e-4)
     model.save(tmp_path)
@@ -44,7 +46,7 @@ def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, met
     np.testing.assert_allclose(again, scores, rtol=1e-6)
     assert loaded.calibration == model.calibration
     # Without its first shot: what leave-one-out scored that shot with.
-    without = PIRN(config, encoder=model.encoder).fit(list(data.train)[1:])
+    without = PIRN(model.config, encoder=model.encoder).fit(list(data.train)[1:])
     (found,) = without.predict_scans([data.train[0]], batch=8)
     assert model.calibration.threshold >= found.inferred.score * (1 - 1e-3)
 
