@@ -93,6 +93,7 @@ class TokenStore:
             "runtime": encoder.runtime,
             "modalities": str(self.config.modalities),
             "background": config.background,
+            "part_side": str(config.part_side),
             "geometry": config.geometry_method,
             "foreground": config.chosen_recipe.foreground,
             "code": source_hash(_ROOMS),

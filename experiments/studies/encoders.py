@@ -68,7 +68,7 @@ class Options:
     encoders: tuple[str, ...] = tuple(FILES)
     """Which encoders."""
     methods: tuple[str, ...] = ("memory", "default")
-    """memory, or default: PIRN's default recipe."""
+    """memory, or default: what runs unless told otherwise."""
     sets: tuple[str, ...] = tuple(SETS)
     """Which sets."""
     draws: tuple[int, ...] = (0, 1, 2)
@@ -130,7 +130,7 @@ def measure(encoder: Encoder, method: str, chosen: str, draw: int, data: Path) -
         encoder=encoder.config.name,
         image_size=encoder.image_size[0],
         modalities=about.modalities,
-        method="memory" if method == "memory" else "pirn",
+        method="memory" if method == "memory" else "auto",
         seed=draw,
     )
     start = time.perf_counter()

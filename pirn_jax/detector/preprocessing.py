@@ -7,6 +7,7 @@ where it holds them, else they are computed.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 from collections import deque
@@ -132,15 +133,11 @@ def view_shots(
     decided: Config | None = None
     waiting: list[tuple[Scan, Background]] = []
     views: list[Views] = []
-    looked_for = "plane" if config.background == "auto" else config.background
 
     def look(scan: Scan) -> Background | Views:
         if decided is not None:  # by then; what was looked at before waits for the decision
             return view_scan(scan, decided, prepared)
-        known = prepared.read(scan, Settings(config.geometry_method, looked_for))
-        if known is not None:
-            return Background(known.object, None, "", known.stands)
-        return choose_object(scan.xyz, scan.valid, looked_for, method=config.geometry_method)
+        return _look_for_object(scan, config, prepared)
 
     for scan, seen in prefetch(scans, look, BATCH):
         check_good(scan, "learn from")
@@ -158,6 +155,20 @@ def view_shots(
     if not views:
         raise BadInputError("no scans to learn from", "give at least one good scan")
     return decided, views
+
+
+def decide(scans: Iterable[Scan], config: Config, prepared: PreparedCache = NOTHING_KEPT) -> Config:
+    """The config with what `view_shots` would have these shots decide."""
+    look = functools.partial(_look_for_object, config=config, prepared=prepared)
+    return _decide(list(itertools.islice(prefetch(scans, look, BATCH), WITNESSES)), config)
+
+
+def _look_for_object(scan: Scan, config: Config, prepared: PreparedCache) -> Background:
+    background = "plane" if config.background == "auto" else config.background
+    known = prepared.read(scan, Settings(config.geometry_method, background))
+    if known is not None:
+        return Background(known.object, None, "", known.stands)
+    return choose_object(scan.xyz, scan.valid, background, method=config.geometry_method)
 
 
 def _decide(looked_at: Sequence[tuple[Scan, Background]], config: Config) -> Config:

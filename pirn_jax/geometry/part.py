@@ -68,9 +68,7 @@ def find_part(
     if xyz is None or not shown.any():
         return None
     steps = [
-        np.abs(np.diff(xyz[..., coordinate], axis=axis))[
-            np.logical_and(*_neighbours(shown, axis))
-        ]
+        np.abs(np.diff(xyz[..., coordinate], axis=axis))[np.logical_and(*_neighbours(shown, axis))]
         for axis, coordinate in ((1, 0), (0, 1))  # x along a row, y along a column
     ]
     distances = np.concatenate(steps)

@@ -203,7 +203,9 @@ class Gaussians(NamedTuple):
     log_weight: Float[Array | np.ndarray, "*M K"]
 
 
-def log_joint(known: Gaussians, x: Float[Array | np.ndarray, "*batch C"]) -> Float[Array, "*batch K"]:
+def log_joint(
+    known: Gaussians, x: Float[Array | np.ndarray, "*batch C"]
+) -> Float[Array, "*batch K"]:
     """log π_k + log N(x; μ_k, C_k), without the constant -C/2 log 2π.
 
     One matrix product gives all tokens' coordinates in all prototypes' directions.

@@ -98,6 +98,7 @@ class Pirn:
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         foreground="all",
+        view="frame",
         encoder="dinov2-base",
         geometry="open3d",
         epochs_all=8,
