@@ -6,8 +6,8 @@
 
 Claim: ahead of every other system at 5, 10, 50 and all shots. The other systems' rows are cited,
 with another sampling of the shots than ours; the mixture, memory, subspace and INP-Former are
-measured here, on the same shots and pixels. At 1, 2 and 4 shots, which newer work reports, the paper
-has no figures.
+measured here, on the same shots and pixels. At 1, 2 and 4 shots, which newer work reports, the
+paper has no figures.
 Expected (paper, I-AUROC at 5, 10, 50, all shots): MVTec 3D-AD 0.890, 0.922, 0.945, 0.963;
 Eyecandies 0.895, 0.912, 0.924, 0.948.
 Cost: 7 x (2 recipes + 4 measured systems) x 10 categories x 5 draws; all shots are the dear part.

@@ -121,8 +121,8 @@ def run(
 def batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     """Jobs → calls of training → models → the jobs that test one model.
 
-    Models of one config are trained together, in calls of equal size as far as that goes; background
-    and square are decided in their tokens, so that they may differ in them.
+    Models of one config are trained together, in calls of equal size as far as that goes;
+    background and square are decided in their tokens, so that they may differ in them.
     """
     models: dict[Job, list[Job]] = {}
     for job in jobs:

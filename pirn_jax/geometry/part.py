@@ -28,8 +28,8 @@ MARGIN = 1.15
 """Side of the square over the longer side of the largest shot's bounding box."""
 TURNED_GAIN = 0.05
 """Silhouettes that overlap by this much more when turned, as a share of their union, are of parts
-that lie at any angle. Measured over five shots: 0.07-0.14 on real cable glands and 0.26 on generated
-ropes, which do; 0.01-0.03 on generated flanges and biscuits, which do not."""
+that lie at any angle. Measured over five shots: 0.07-0.14 on real cable glands and 0.26 on
+generated ropes, which do; 0.01-0.03 on generated flanges and biscuits, which do not."""
 
 _ANGLES = range(0, 360, 15)
 _SIDE = 64  # pixels of a silhouette that is compared

@@ -1,4 +1,4 @@
-"""The mixture: prototypes with directions, fitted in closed form; odd is what none of them explains.
+"""The mixture: Gaussian prototypes in closed form; odd is what none of them explains.
 
 Each prototype is a Gaussian of low rank (a mixture of probabilistic principal components):
 
@@ -13,18 +13,18 @@ Fitting takes no gradient step: k-means++, then a few rounds of hard EM, in whic
 drawn to that of all tokens by `prior` pseudo-tokens: with 50 prototypes and five shots some own
 fewer tokens than channels.
 
-|                | here                                              | elsewhere                        |
-|----------------|---------------------------------------------------|----------------------------------|
-| prototypes     | 50, with 32 directions each                       | PIRN: 10, without                |
-| responsibility | posterior; `balanced`: by optimal transport       | PIRN: balanced transport, Eq. 1  |
-| adaptation     | each image on its own mean                        | PIRN: APR, a GRU (Eq. 5-8)       |
-| training       | none                                              | PIRN: 60 epochs of Adam          |
+|                | here                                        | PIRN                        |
+|----------------|---------------------------------------------|-----------------------------|
+| prototypes     | 50, with 32 directions each                 | 10, without                 |
+| responsibility | posterior; `balanced`: by optimal transport | balanced transport, Eq. 1   |
+| adaptation     | each image on its own mean                  | APR, a GRU (Eq. 5-8)        |
+| training       | none                                        | 60 epochs of Adam           |
 
 Source: Tipping and Bishop 1999 (mixtures of probabilistic principal component analysers). Why it is
-    the default, and what the parts of PIRN add to it: experiments/RECIPE.md.
+    the default: experiments/RECIPE.md.
 
-Dimension letters: M modalities, B images, N tokens, C channels, K prototypes, R directions, T tokens
-of the shots.
+Dimension letters: M modalities, B images, N tokens, C channels, K prototypes, R directions,
+T tokens of the shots.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Gaussians(NamedTuple):
 def log_joint(
     known: Gaussians, x: Float[Array | np.ndarray, "*batch C"]
 ) -> Float[Array, "*batch K"]:
-    """log π_k + log N(x; μ_k, C_k), without the constant -C/2 log 2π.
+    """Log π_k + log N(x; μ_k, C_k), without the constant -C/2 log 2π.
 
     One matrix product gives all tokens' coordinates in all prototypes' directions.
     """

@@ -233,7 +233,7 @@ def test_table_1_on_files_of_the_mvtec3d_layout(tmp_path):
             "subspace",
             "inp_former augment=False epochs=20",
             "PIRN",
-        )  # fmt: skip
+        )
     }
     assert all(0 <= float(row["mean"]) <= 1 for row in ours.values())
     assert "BTF" in (tmp_path / "table01.md").read_text()
