@@ -192,14 +192,15 @@ def _changed(part: _Part, whole: str, path: list[str], value: object) -> _Part:
 
 def _differences(one: MethodSettings, other: MethodSettings) -> dict[str, object]:
     """The fields of the other that differ, by dotted names."""
-    mine = dict(_leaves(asdict(one)))
-    return {name: value for name, value in _leaves(asdict(other)) if mine.get(name) != value}
+    mine = dict(leaves(asdict(one)))
+    return {name: value for name, value in leaves(asdict(other)) if mine.get(name) != value}
 
 
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of dictionaries in dictionaries, by dotted names."""
     for name, value in document.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

@@ -37,6 +37,9 @@ class Arguments:
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the run may name and that is then run; may be
+    given again. Without it a run that names code is refused."""
     out: Path | None = None
     """Folder for the results; without it RUN-evaluated. It must not be there yet."""
     cache: str | None = None
@@ -69,6 +72,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             categories=arguments.category,
             weights=arguments.weights,
             runtime=arguments.runtime,
+            allow_code=arguments.allow_code,
             progress=progress,
             command=command,
         )

@@ -51,6 +51,9 @@ class Arguments:
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the model may name and that is then run; may be
+    given again. Without it a model that names code is refused."""
     unit: Literal["auto", "m", "mm"] = "auto"
     """Of points."""
     batch: int = 4
@@ -96,7 +99,11 @@ def predict(arguments: Arguments) -> int:
     place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)
     model = PIRN.load(
-        place, weights=arguments.weights, runtime=arguments.runtime, prepared=prepared
+        place,
+        weights=arguments.weights,
+        runtime=arguments.runtime,
+        prepared=prepared,
+        allow_code=arguments.allow_code,
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad = defective = 0

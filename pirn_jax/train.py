@@ -38,6 +38,9 @@ class Arguments:
     config: str = "default"
     """Where to start from: default, paper, debug, or a JSON file; the other flags change what it
     says."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the file of --config may name; may be given
+    again."""
     print_config: bool = False
     """Print the settings as JSON, and do nothing."""
 
@@ -52,11 +55,12 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "method", "recipe"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--allow-code", "--allow_code", action="append", default=[])
     try:
         named = parser.parse_known_args(list(arguments))[0]
     except argparse.ArgumentError:
         named = parser.parse_args([])  # said by the parser proper
-    config = _config_named(named.config or "default")
+    config = _config_named(named.config or "default", named.allow_code)
     detector = config.detector
     if named.method is not None and named.method.replace("_", "-") != detector.method:
         detector = replace(detector, method=named.method, recipe="default")
@@ -65,7 +69,7 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     return replace(config, detector=detector)
 
 
-def _config_named(name: str) -> TrainConfig:
+def _config_named(name: str, allow_code: Sequence[str]) -> TrainConfig:
     if name in PRESETS:
         return preset(name)
     if not Path(name).is_file():
@@ -76,7 +80,7 @@ def _config_named(name: str) -> TrainConfig:
     from pirn_jax.config_json import from_json
     from pirn_jax.storage import read_object
 
-    return from_json(TrainConfig, read_object(Path(name)), name)
+    return from_json(TrainConfig, read_object(Path(name)), name, allow_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

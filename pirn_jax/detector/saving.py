@@ -6,6 +6,7 @@ Nothing is executed and nothing unpickled on the way back, and what the files cl
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -76,6 +77,7 @@ def load_model(
     weights: str | None = None,
     encoder: Encoder | None = None,
     runtime: str | None = None,
+    allow_code: Collection[str] = (),
 ) -> Stored:
     """What `save_model` wrote; the arguments are those of `PIRN.load`."""
     path = Path(folder) / "config.json"
@@ -90,7 +92,7 @@ def load_model(
         about = document["encoder"]
         name, digest = str(about["name"]), str(about["sha256"])
         layers, stored = tuple(about["layers"]), str(about["weights"])
-        config = from_json(Config, document["config"], str(path))
+        config = from_json(Config, document["config"], str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else Calibration(**threshold)
         origin = dict(document.get("origin") or {})

@@ -43,6 +43,7 @@ def evaluate_run(
     categories: Sequence[str] = (),
     weights: str | None = None,
     runtime: str | None = None,
+    allow_code: Sequence[str] = (),
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -55,13 +56,14 @@ def evaluate_run(
         categories: only these.
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
+        allow_code: what code the run may name, as for `PIRN.load`.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
     Returns:
         `out`.
     """
-    config = open_run(run)
+    config = open_run(run, allow_code)
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
     if out.exists() and (not out.is_dir() or contents(out)):
         raise BadInputError("the folder is there already", "give another with --out", out)
@@ -77,6 +79,7 @@ def evaluate_run(
                 encoder=models[-1].encoder if models else None,
                 runtime=runtime,
                 prepared=prepared,
+                allow_code=allow_code,
             )
         )
     provenance = provenance_of(config, models[0].random_weights)

@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import jax
 
 from pirn_jax import __version__
 from pirn_jax.config import TrainConfig
-from pirn_jax.config_json import from_json, to_json
+from pirn_jax.config_json import code_named, from_json, to_json
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, default_folder
 from pirn_jax.report import layout
@@ -55,18 +55,23 @@ def stored_config(config: TrainConfig) -> Document:
     return {**to_json(config), "background": background, "geometry": geometry}
 
 
-def open_run(folder: Path) -> TrainConfig:
+def open_run(folder: Path, allow_code: Collection[str] = ()) -> TrainConfig:
     """The config of a run folder.
+
+    Args:
+        folder: of the run.
+        allow_code: what code it may name, as for `PIRN.load`.
 
     Raises:
         BadInputError: it is no run folder.
+        ConfigError: it does not fit, or names code that is not allowed.
     """
     path = folder / layout.CONFIG
     if not path.is_file():
         raise BadInputError(
             "expected a run folder with a config.json", "give what --out of a training was", folder
         )
-    config = from_json(TrainConfig, read_object(path), str(path))
+    config = from_json(TrainConfig, read_object(path), str(path), allow_code)
     return replace(config, overwrite=False, resume=False)
 
 
@@ -107,7 +112,9 @@ def claim_folder(config: TrainConfig) -> bool:
             "is there already, and no run folder", "give another with --out", folder
         )
     if there and config.resume:
-        _check_same(stored_config(open_run(folder)), stored_config(config))
+        # Code that this very run names is the caller's.
+        stored = open_run(folder, code_named(config.detector))
+        _check_same(stored_config(stored), stored_config(config))
         return (folder / layout.METRICS).is_file() and (folder / layout.REPORT).is_file()
     if there and config.overwrite:
         shutil.rmtree(folder)

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from pirn_jax.config import TrainConfig
+from pirn_jax.config import Config, TrainConfig, with_settings
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.report.schema import Provenance, environment_document
 from pirn_jax.report.tables import ScoreRow
@@ -52,6 +53,21 @@ def test_resume_needs_the_same_settings(tmp_path):
     (folder / "metrics.json").write_text("{}")
     (folder / "report.html").write_text("")
     assert claim_folder(dataclasses.replace(config, resume=True))
+
+
+def test_a_run_that_names_code_is_not_opened_and_none_of_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "payload_of_a_run.py").write_text("def f(cost, **_): return cost")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = with_settings(Config(), {"decoder.assignment": "payload_of_a_run:f"})
+    config = started(tmp_path / "run", detector=own)
+    with pytest.raises(ConfigError, match="names code"):
+        open_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="names code"):
+        claim_folder(TrainConfig(out=config.out, resume=True))
+    found = open_run(tmp_path / "run", ("payload_of_a_run:f",)).detector
+    assert found.chosen_recipe == own.chosen_recipe
+    assert not claim_folder(dataclasses.replace(config, resume=True))
+    assert "payload_of_a_run" not in sys.modules
 
 
 def test_resume_of_nothing_begins(tmp_path):
