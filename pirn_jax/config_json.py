@@ -19,21 +19,22 @@ from pirn_jax.methods import find_recipe
 
 _log = logging.getLogger("pirn_jax")
 _Kind = TypeVar("_Kind", Config, TrainConfig)
-# Which of several processes this is says nothing of a run.
-_NOT_STORED = ("coordinator", "processes", "process")
+# Which of several processes this is says nothing of a run; and where things are written, or where
+# programs lie, is for whoever starts a run to say, never for a file.
+_CALLERS_OWN = ("coordinator", "processes", "process", "out", "overwrite", "resume", "cache")
 
 
 def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """A config as one JSON object, `from_json`'s inverse.
 
     A detector's recipe is there by name, and in full as `settings`; a run's object holds the
-    detector's fields beside its own, but for its seed.
+    detector's fields beside its own, but for its seed, and says nothing of folders and processes.
     """
     if isinstance(config, TrainConfig):
         document = {
             f.name: getattr(config, f.name)
             for f in fields(config)
-            if f.name not in ("detector", *_NOT_STORED)
+            if f.name not in ("detector", *_CALLERS_OWN)
         }
         detector = to_json(config.detector)
         del detector["seed"]
@@ -83,7 +84,10 @@ def _read(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kind:
             raise ConfigError("no field 'detector'", "its fields stand beside the others", path)
         own = {f.name for f in fields(Config)} - {"seed"} | {"settings"}
         inner = {name: value for name, value in document.items() if name in own}
-        outer = {name: value for name, value in document.items() if name not in own}
+        said = [name for name in _CALLERS_OWN if document.get(name)]
+        if said:
+            _log.warning("%s: not taken from a file, only from flags: %s", path, ", ".join(said))
+        outer = {n: value for n, value in document.items() if n not in (own | {*_CALLERS_OWN})}
         detector = _read(Config, inner, path)
         # Checked together: what data there is decides what the detector may look at.
         return _validated(kind, outer, path, detector=detector)

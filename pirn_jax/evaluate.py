@@ -63,7 +63,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
     from pirn_jax.runs import evaluate_run
     from pirn_jax.storage import read_object
 
-    names = ("dataset", "data_root", "test_scans", "unit", "cache")
+    names = ("dataset", "data_root", "test_scans", "unit")
     with progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
@@ -73,6 +73,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             weights=arguments.weights,
             runtime=arguments.runtime,
             allow_code=arguments.allow_code,
+            cache=arguments.cache,
             progress=progress,
             command=command,
         )

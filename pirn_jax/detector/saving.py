@@ -16,6 +16,7 @@ from pirn_jax.config_json import from_json, to_json
 from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
+from pirn_jax.encoder.source import remember
 from pirn_jax.errors import BadInputError
 from pirn_jax.scoring import Calibration
 from pirn_jax.storage import (
@@ -62,6 +63,7 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     tensors |= flatten("statistics", stored.statistics)
     write_tensors(target / "model.safetensors", tensors)
     write_json(target / "config.json", document)
+    remember(source)
     return target
 
 
@@ -91,18 +93,18 @@ def load_model(
     try:
         about = document["encoder"]
         name, digest = str(about["name"]), str(about["sha256"])
-        layers, stored = tuple(about["layers"]), str(about["weights"])
+        layers, lay = tuple(about["layers"]), str(about["weights"])
         config = from_json(Config, document["config"], str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else Calibration(**threshold)
         origin = dict(document.get("origin") or {})
     except (KeyError, TypeError) as error:
         raise BadInputError(f"not what was written: {error}", "train again", path) from error
-    config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
+    config = replace(config, encoder=name, layers=layers, weights=weights)
     if runtime is not None:
         config = replace(config, runtime=runtime)
     if encoder is None or not is_encoder_of(encoder, config, digest):
-        encoder = find_encoder(config, digest, named=weights is not None)
+        encoder = find_encoder(config, digest, lay)
     method = config.settings.create(config.modalities, encoder)
     parameters, statistics = method.abstract_params()
     file = Path(folder) / "model.safetensors"

@@ -44,6 +44,7 @@ def evaluate_run(
     weights: str | None = None,
     runtime: str | None = None,
     allow_code: Sequence[str] = (),
+    cache: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -57,6 +58,7 @@ def evaluate_run(
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
         allow_code: what code the run may name, as for `PIRN.load`.
+        cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
@@ -68,7 +70,7 @@ def evaluate_run(
     if out.exists() and (not out.is_dir() or contents(out)):
         raise BadInputError("the folder is there already", "give another with --out", out)
     places = trained_models(run, categories)
-    _, prepared = start_caches(config.cache)
+    _, prepared = start_caches(cache)
     items, models = [], []
     for place in places:
         items.append(RunItem(place.category, place.seed, open_category(config, place.category)))

@@ -15,7 +15,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -46,7 +45,7 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
-_NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_seconds")
+_NOT_SETTINGS = ("parallel", "save_seconds")
 
 
 def stored_config(config: TrainConfig) -> Document:
@@ -71,8 +70,7 @@ def open_run(folder: Path, allow_code: Collection[str] = ()) -> TrainConfig:
         raise BadInputError(
             "expected a run folder with a config.json", "give what --out of a training was", folder
         )
-    config = from_json(TrainConfig, read_object(path), str(path), allow_code)
-    return replace(config, overwrite=False, resume=False)
+    return from_json(TrainConfig, read_object(path), str(path), allow_code)
 
 
 def trained_models(run: Path, categories: Sequence[str] = ()) -> list[ModelFolder]:

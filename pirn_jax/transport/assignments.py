@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import re
 import math
+import re
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 

@@ -172,7 +172,7 @@ def test_unknown_assignments(name, message):
 def test_a_module_that_fails_is_named(tmp_path, monkeypatch):
     (tmp_path / "broken_on_import.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="cannot import assignment .*division by zero"):
+    with pytest.raises(ConfigError, match=r"cannot import assignment .*division by zero"):
         find_assignment("broken_on_import:f")
 
 
