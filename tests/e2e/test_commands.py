@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pirn_jax import PIRN, train
 from pirn_jax import predict as predict_command
-from pirn_jax import train
 from pirn_jax.runs.predictions import find_scans
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
@@ -290,15 +290,11 @@ def test_a_scan_named_by_its_files_is_predicted(run, scans, place, predicted, tm
 @pytest.mark.slow
 def test_defects_fail_where_asked(run, scans, place, tmp_path):
     """With the threshold put where it must, the exit code follows the label."""
-    model = tmp_path / "model"
-    model.mkdir()
-    source = run / "flange" / "seed0" / "model"
-    (model / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    document = json.loads((source / "config.json").read_text())
+    model = PIRN.load(run / "flange" / "seed0" / "model")
     for threshold, code, label in ((0.0, 1, 1), (1e6, 0, 0)):
-        document["calibration"]["threshold"] = threshold
-        (model / "config.json").write_text(json.dumps(document))
-        done = predict(model, place, *sorted(scans.iterdir())[:2], "--unit", "m",
+        model.calibration = model.calibration._replace(threshold=threshold)
+        place_of = model.save(tmp_path / "model")
+        done = predict(place_of, place, *sorted(scans.iterdir())[:2], "--unit", "m",
                        "--fail-on-defect", out=tmp_path / f"out{label}")  # fmt: skip
         assert done.returncode == code, done.stderr
         assert json.loads(done.stdout)["label"] == label
