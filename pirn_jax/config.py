@@ -231,7 +231,7 @@ class TrainConfig:
     out: str | None = None
     """The run folder; without it runs/<dataset>-<shots>shot."""
     overwrite: bool = False
-    """Remove a run folder that is there already."""
+    """Replace a run that is there already, once the new one is whole."""
     resume: bool = False
     """Go on with an interrupted run; ends at the same parameters."""
     parallel: Literal["auto", "none", "pmap", "sharding"] = "auto"

@@ -41,7 +41,9 @@ class Arguments:
     """A function, as package.module:function, that the run may name and that is then run; may be
     given again. Without it a run that names code is refused."""
     out: Path | None = None
-    """Folder for the results; without it RUN-evaluated. It must not be there yet."""
+    """Folder for the results; without it RUN-evaluated."""
+    overwrite: bool = False
+    """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
 
@@ -73,6 +75,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             weights=arguments.weights,
             runtime=arguments.runtime,
             allow_code=arguments.allow_code,
+            overwrite=arguments.overwrite,
             cache=arguments.cache,
             progress=progress,
             command=command,

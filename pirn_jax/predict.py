@@ -59,9 +59,9 @@ class Arguments:
     batch: int = 4
     """Scans a call of the device; changes no score."""
     out: Path = Path("predictions")
-    """Folder for predictions.jsonl, heatmaps and masks; must not hold predictions yet."""
+    """Folder for predictions.jsonl, heatmaps and masks; holds nothing yet, or predictions."""
     overwrite: bool = False
-    """Replace predictions that are there already."""
+    """Replace predictions that are there already, once the new ones are whole."""
     fail_on_defect: bool = False
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
@@ -90,11 +90,13 @@ def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.detector import PIRN
     from pirn_jax.runs.folder import start_caches
-    from pirn_jax.runs.predictions import check_free, find_model, find_scans, predict_scans
+    from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
+    from pirn_jax.runs.predictions import find_model, find_scans, predict_scans
 
     named = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
     roles = {role: file for role, file in named.items() if file is not None}
-    check_free(arguments.out, arguments.overwrite)
+    inputs = [arguments.run, *arguments.files, *roles.values()]
+    check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
     scans = find_scans(arguments.files, roles, arguments.unit)
     place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)

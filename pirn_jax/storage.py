@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError, MachineError
 
 LARGEST_JSON = 64 * 2**20
 LARGEST_FILE = 8 * 2**30
@@ -103,6 +104,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 leftover.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """One process at a time writes into a folder; the lock falls with the process that holds it.
+
+    Raises:
+        MachineError: another process holds it.
+    """
+    with (folder / ".lock").open("ab") as lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MachineError(
+                    "another run is writing into this folder",
+                    "wait for it, or name another with --out",
+                    folder,
+                ) from error
+        yield
+
+
 def _beside(path: Path) -> Path:
     """An unused hidden name in the same folder, which is made; so renaming needs no copying."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +137,17 @@ def _beside(path: Path) -> Path:
 def _sync(file: Path) -> None:
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def check_apart(out: Path, *inputs: Path | None) -> None:
+    """Refuse a file to be written that is one of those that are read, or lies among them.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    for path in inputs:
+        if path is not None and out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"it would be written over or into {path}, which is read", "", out)
 
 
 # --- read as untrusted ----------------------------------------------------------------------------

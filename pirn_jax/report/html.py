@@ -16,7 +16,6 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from pirn_jax.errors import PirnError
 from pirn_jax.report.category import category_section, verdicts
 from pirn_jax.report.contents import Run, read_run
 from pirn_jax.report.layout import REPORT
@@ -60,7 +59,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         BadInputError: not a run folder.
-        PirnError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
     run = read_run(folder)
     # Sections first: reading the pictures may add notes.
@@ -83,10 +82,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         notes=_notes(run.notes),
     )
     target = run.folder / REPORT
-    try:
-        write_whole(target, page.encode("utf-8"))
-    except OSError as error:
-        raise PirnError(f"cannot write: {error}", "check the disk and rights", target) from error
+    write_whole(target, page.encode("utf-8"))
     return target
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import BadInputError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -22,7 +21,6 @@ from pirn_jax.report.schema import (
 from pirn_jax.report.tables import join_scores, write_scores
 from pirn_jax.runs.folder import (
     Progress,
-    contents,
     environment,
     open_run,
     start_caches,
@@ -30,6 +28,7 @@ from pirn_jax.runs.folder import (
     trained_models,
 )
 from pirn_jax.runs.items import RunItem, open_category, provenance_of
+from pirn_jax.runs.outputs import EVALUATION_FORMAT, check_free, writing
 from pirn_jax.runs.results import write_results
 from pirn_jax.scans import Scan
 from pirn_jax.storage import write_json, write_whole
@@ -44,6 +43,7 @@ def evaluate_run(
     weights: str | None = None,
     runtime: str | None = None,
     allow_code: Sequence[str] = (),
+    overwrite: bool = False,
     cache: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
@@ -52,12 +52,13 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        out: folder for the results, laid out like a run; must not be there yet.
+        out: folder for the results, laid out like a run.
         changes: fields of the run's config about its data that differ: dataset, data_root, ….
         categories: only these.
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
         allow_code: what code the run may name, as for `PIRN.load`.
+        overwrite: replace results that are there, once these are whole.
         cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
         command: kept in `environment.json`.
@@ -67,8 +68,7 @@ def evaluate_run(
     """
     config = open_run(run, allow_code)
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-    if out.exists() and (not out.is_dir() or contents(out)):
-        raise BadInputError("the folder is there already", "give another with --out", out)
+    check_free(out, EVALUATION_FORMAT, overwrite=overwrite, inputs=[run])
     places = trained_models(run, categories)
     _, prepared = start_caches(cache)
     items, models = [], []
@@ -85,13 +85,13 @@ def evaluate_run(
             )
         )
     provenance = provenance_of(config, models[0].random_weights)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / layout.CONFIG, stored_config(config))
-    about = environment_document(environment(command, run=str(run)), provenance)
-    write_json(out / layout.ENVIRONMENT, about)
     tell = progress or (lambda *_: None)
     counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
-    evaluate_items(out, items, models, config, counter)
+    with writing(out, EVALUATION_FORMAT) as place:
+        write_json(place / layout.CONFIG, stored_config(config))
+        about = environment_document(environment(command, run=str(run)), provenance)
+        write_json(place / layout.ENVIRONMENT, about)
+        evaluate_items(place, items, models, config, counter)
     return out
 
 
