@@ -5,16 +5,14 @@ The run itself is left as it is; results and report go to a folder of their own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import Console, exits, parse, progress_bars, results_table
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
-        given = tyro.cli(Arguments, args=words, prog="python -m pirn_jax.evaluate")
+    with exits(arguments) as words:
+        given = parse(Arguments, words, prog="python -m pirn_jax.evaluate")
         evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
 
 

@@ -7,8 +7,8 @@ are named with --rgb, --xyz and --normals.
 stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. What
 cannot be read is reported on stderr and skipped.
 
-Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if anything could not be done
-or read.
+Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if a scan could not be read
+or judged; 3 for wrong usage, 4 where the machine is at fault (see `pirn_jax.command`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
+from pirn_jax.command import (
+    DEFECT_FOUND,
+    UNJUDGED,
+    Console,
+    exits,
+    parse,
+    progress_bars,
+)
 from pirn_jax.errors import PirnError
-
-DEFECT_FOUND = 1
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    with exits():
-        given = tyro.cli(
+    with exits(arguments) as words:
+        given = parse(
             Arguments,
-            args=arguments,
+            words,
             prog="python -m pirn_jax.predict",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
@@ -123,7 +127,7 @@ def predict(arguments: Arguments) -> int:
             sys.stdout.write(json.dumps(record) + "\n")
             sys.stdout.flush()
     if bad:
-        return USAGE_OR_DATA
+        return UNJUDGED
     return DEFECT_FOUND if defective and arguments.fail_on_defect else 0
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import Console, exits, parse, progress_bars, results_table
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import MethodSettings
@@ -89,13 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
+    with exits(arguments) as words:
         start = starting_point(words)
         recipe = start.detector.recipe_name
-        given = tyro.cli(
+        given = parse(
             Arguments,
-            args=words,
+            words,
             default=Arguments(start, start.detector.chosen_recipe, recipe),
             prog="python -m pirn_jax.train",
             config=(tyro.conf.FlagCreatePairsOff,),

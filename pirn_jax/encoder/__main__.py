@@ -14,9 +14,8 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 from PIL import Image, ImageOps
-from rich.console import Console
 
-from pirn_jax.command import run
+from pirn_jax.command import Console, run
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.storage import check_apart

@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pirn_jax import __version__
-from pirn_jax.command import run
+from pirn_jax.command import Console, run
 from pirn_jax.metrics import evaluate_maps, image_intervals, image_metrics
 from pirn_jax.metrics.files import FileSet, open_pair, read_scores
 from pirn_jax.storage import check_apart, write_json

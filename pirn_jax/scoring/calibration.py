@@ -141,7 +141,7 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
     """
     values: dict[str, Any] = {}
     for name, kind in get_type_hints(Calibration).items():
-        value = document.get(name, Calibration._field_defaults.get(name))
+        value: Any = document.get(name, Calibration._field_defaults.get(name))
         kinds = (int, float) if kind is float else (kind,)
         # True is no int here; NaN is not below anything.
         if type(value) not in kinds or not abs(value) < _LARGEST:

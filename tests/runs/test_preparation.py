@@ -106,7 +106,7 @@ def test_unknown_names_are_refused(tmp_path, capsys):
     def refused(*arguments):
         with pytest.raises(SystemExit) as stopped:
             run_command(prepare.main, prepare.Command, [*arguments, "--out", str(tmp_path / "out")])
-        assert stopped.value.code == 2
+        assert stopped.value.code == 3
         return capsys.readouterr().err
 
     assert "did you mean" in refused("mvtec4d", str(root))
