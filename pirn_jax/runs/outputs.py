@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -30,10 +31,14 @@ def is_taken(folder: Path) -> bool:
     """Whether there is anything in the folder.
 
     Raises:
-        NotADirectoryError: it is a file.
+        NotADirectoryError: it is a file, or lies below one.
+        PermissionError: nothing may be written there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "expected a folder to write into", str(folder))
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "expected a folder to write into", str(there))
+    if there.exists() and not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, "no permission to write there", str(there))
     return folder.exists() and bool(contents(folder))
 
 

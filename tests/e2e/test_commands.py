@@ -96,6 +96,8 @@ def test_every_file_says_generated_and_with_what_weights(run):
         if path.name == "config.json" and path.parent == run:
             assert '"synthetic"' in text
             assert '"pirn-tiny"' in text
+        elif path.name == "manifest.json":
+            assert "metrics" not in text  # it names what the folder is, and holds no figures
         elif path.name != "split.json" or path.parent == run:
             assert "generated" in text.lower(), path
             if path.suffix != ".html":  # which says it where they are random
@@ -250,6 +252,24 @@ def test_predictions_are_not_written_over(run, scans, predicted, capsys):
         predict_command.main([str(run), str(scans), "--out", str(predicted[1])])
     assert stopped.value.code == 3
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [("taken", 3), ("taken/000_mask.png", 4), ("new/../taken/000_mask.png/x", 4)]
+)
+def test_predictions_go_among_no_other_files_and_over_none(run, scans, tmp_path, out, code, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "000_mask.png").write_text("precious")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        predict_command.main(
+            [str(run), str(scans), "--out", str(tmp_path / out), "--overwrite", "--fail-on-defect"]
+        )
+    assert stopped.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert (tmp_path / "taken" / "000_mask.png").read_text() == "precious"
 
 
 def test_a_bad_file_is_skipped_and_said(run, scans, place, predicted, tmp_path):

@@ -136,9 +136,13 @@ def decoding(file: File | Path, kind: str, remedy: str) -> Iterator[None]:
 
 def check_inside(path: Path, root: Path) -> None:
     """Refuse a path that, with its symbolic links followed, leaves the root."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links is either, by version
+        raise BadInputError(f"leads nowhere: {error}", "remove the link", str(path)) from error
+    if not real.is_relative_to(root.resolve()):
         raise BadInputError(
-            f"it leads out of the dataset's root {root} (to {path.resolve()})",
+            f"it leads out of the dataset's root {root} (to {real})",
             "pass the folder that really holds the files as root, without symbolic links in it",
             path=str(path),
         )
