@@ -221,6 +221,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     if encoder.get("random"):
         title.append("random encoder weights: figures mean little")
     said = ": ".join(filter(None, (f"encoder {encoder.get('name')}", encoder.get("about"))))
+    said = "\n".join([said, *_reasons(metrics["categories"])])
     table = Table(title="; ".join(title) or None, title_style="bold red", caption=said)
     table.add_column("category")
     for name in _COLUMNS:
@@ -233,6 +234,20 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
         table.add_section()
         table.add_row("mean", *[_cell([metrics["mean"].get(k)]) for k in _COLUMNS.values()])
     return table
+
+
+def _reasons(categories: Mapping[str, Any]) -> Iterator[str]:
+    """Why there is a "-" in the table, category by category."""
+    if not categories:
+        yield "no test scans: nothing was measured"
+    for category, seeds in categories.items():
+        found = next(iter(seeds.values()), {})
+        if "i_auroc" not in found and "scans" in found:
+            all_bad = found["defective"] == found["scans"]
+            kind = "good" if all_bad else "defective"
+            yield f"{category}: - as no test scan is known to be {kind}"
+        elif "p_auroc" not in found and "scans" in found:
+            yield f"{category}: - as masks are not known for all test scans"
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -153,3 +153,18 @@ def test_names_do_not_steer_the_terminal(capsys):
     for steering in ("\x1b[31m\x9b", "\x9b", "\u202e", "\x07"):
         assert steering not in said
     assert said.count(shown) >= 4
+
+
+@pytest.mark.parametrize(
+    ("categories", "words"),
+    [
+        ({}, "no test scans"),
+        ({"a": {"seed0": {"scans": 4.0, "defective": 0.0}}}, "known to be defective"),
+        ({"a": {"seed0": {"scans": 4.0, "defective": 4.0}}}, "known to be good"),
+        ({"a": {"seed0": {"scans": 4.0, "defective": 2.0, "i_auroc": 1.0}}}, "masks are not"),
+    ],
+)
+def test_a_dash_in_the_table_has_its_reason(categories, words, capsys):
+    metrics = {"encoder": {"name": "pirn-tiny"}, "categories": categories, "mean": {}}
+    Console(width=200).print(results_table(metrics))
+    assert words in capsys.readouterr().out

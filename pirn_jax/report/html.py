@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from pirn_jax.report.category import category_section, verdicts
+from pirn_jax.report.category import category_section, unmeasured, verdicts
 from pirn_jax.report.contents import Run, read_run
 from pirn_jax.report.layout import REPORT
 from pirn_jax.report.schema import mapping, text_of
@@ -160,10 +160,8 @@ def _recipe(run: Run) -> list[object]:
 def _overview(run: Run) -> str:
     columns = [c for c in _COLUMNS if any(c.key in model.metrics for model in run.models)]
     if not columns:
-        return (
-            "<section><h2>Results</h2><p>No figures: the truth of the test scans is not known, "
-            "or they were not evaluated.</p></section>"
-        )
+        why = unmeasured([row for model in run.models for row in model.rows])
+        return f"<section><h2>Results</h2><p>No figures. {why}</p></section>"
     head = "".join(f'<th scope="col">{column.name}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row"><a href="#c{place}">{escape(name)}</a></th>'

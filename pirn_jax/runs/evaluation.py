@@ -134,10 +134,10 @@ def evaluate_items(
     tables = []
     for model, item in zip(models, items, strict=True):
         counter.note = item.name
-        if not len(item.data.test):
-            continue
         place = model_folder(folder, item.category, item.seed)
         found = write_results(place, model, item.data.test, provenance, counter.advance)
+        if not found.rows:  # the model and its threshold are there, and no figures
+            continue
         figures.setdefault(item.category, {})[item.seed] = found.figures
         first = {"category": item.category, "seed": item.seed}
         tables.append(write_scores(found.rows, provenance, first))
