@@ -203,14 +203,15 @@ def _changed(part: _Part, whole: str, path: list[str], value: object) -> _Part:
 
 def _differences(one: MethodSettings, other: MethodSettings) -> dict[str, object]:
     """The fields of the other that differ, by dotted names."""
-    mine = dict(_leaves(asdict(one)))
-    return {name: value for name, value in _leaves(asdict(other)) if mine.get(name) != value}
+    mine = dict(leaves(asdict(one)))
+    return {name: value for name, value in leaves(asdict(other)) if mine.get(name) != value}
 
 
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of dictionaries in dictionaries, by dotted names."""
     for name, value in document.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
@@ -241,7 +242,7 @@ class TrainConfig:
     out: str | None = None
     """The run folder; without it runs/<dataset>-<shots>shot."""
     overwrite: bool = False
-    """Remove a run folder that is there already."""
+    """Replace a run that is there already, once the new one is whole."""
     resume: bool = False
     """Go on with an interrupted run; ends at the same parameters."""
     parallel: Literal["auto", "none", "pmap", "sharding"] = "auto"

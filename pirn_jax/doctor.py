@@ -1,7 +1,8 @@
 """`python -m pirn_jax.doctor`: what is wrong here, and how to mend it.
 
 Looks at packages, devices, encoder weights, caches and, if asked, a dataset: whether its files pair
-and a scan of each part can be read. Changes nothing. Exit code 1 if anything is wrong.
+and a scan of each part can be read. Changes nothing. Exit code 4 if
+anything is wrong here, 2 if it is the data alone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-
-from pirn_jax.command import run
+from pirn_jax.command import MACHINE, UNJUDGED, Console, run
 from pirn_jax.errors import PirnError
 
 GOOD, NOTE, WRONG = "ok", "note", "wrong"
@@ -36,11 +35,13 @@ class Finding(NamedTuple):
         state: ok, note (works, with something to know) or wrong.
         what: the thing.
         words: what was found, and the remedy.
+        code: the exit code where it is wrong.
     """
 
     state: str
     what: str
     words: str
+    code: int = MACHINE
 
 
 def main(
@@ -56,14 +57,15 @@ def main(
         modalities: that a run would use.
     """
     console = Console()
-    wrong = 0
+    wrong, code = 0, 0
     for finding in findings(dataset, data_root, modalities):
-        wrong += finding.state == WRONG
+        if finding.state == WRONG:
+            wrong, code = wrong + 1, max(code, finding.code)
         colour = _COLOURS[finding.state]
         console.print(f"[{colour}]{finding.state:>5}[/]  {finding.what}: ", end="")
         console.print(finding.words, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{wrong} wrong" if wrong else "nothing is wrong")
-    return int(wrong > 0)
+    return code
 
 
 def findings(
@@ -80,7 +82,8 @@ def findings(
     yield from _weights()
     yield _cache()
     if dataset is not None:
-        yield from _data(dataset, data_root, modalities)
+        for finding in _data(dataset, data_root, modalities):
+            yield finding._replace(code=UNJUDGED)
 
 
 def _package(name: str, missing: str, remedy: str) -> Finding:

@@ -46,6 +46,10 @@ class ConfigError(PirnError, ValueError):
     """An option or argument is unknown, out of range, or contradicts another."""
 
 
+class MachineError(PirnError, OSError):
+    """The machine keeps it from being done: disk, permission, memory, or another process."""
+
+
 class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
 

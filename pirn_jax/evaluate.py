@@ -5,16 +5,14 @@ The run itself is left as it is; results and report go to a folder of their own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import Console, exits, parse, progress_bars, results_table
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,13 @@ class Arguments:
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the run may name and that is then run; may be
+    given again. Without it a run that names code is refused."""
     out: Path | None = None
-    """Folder for the results; without it RUN-evaluated. It must not be there yet."""
+    """Folder for the results; without it RUN-evaluated."""
+    overwrite: bool = False
+    """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
 
@@ -49,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
-        given = tyro.cli(Arguments, args=words, prog="python -m pirn_jax.evaluate")
+    with exits(arguments) as words:
+        given = parse(Arguments, words, prog="python -m pirn_jax.evaluate")
         evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
 
 
@@ -60,7 +62,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
     from pirn_jax.runs import evaluate_run
     from pirn_jax.storage import read_object
 
-    names = ("dataset", "data_root", "test_scans", "unit", "cache")
+    names = ("dataset", "data_root", "test_scans", "unit")
     with progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
@@ -69,6 +71,9 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             categories=arguments.category,
             weights=arguments.weights,
             runtime=arguments.runtime,
+            allow_code=arguments.allow_code,
+            overwrite=arguments.overwrite,
+            cache=arguments.cache,
             progress=progress,
             command=command,
         )

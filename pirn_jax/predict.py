@@ -7,8 +7,8 @@ are named with --rgb, --xyz and --normals.
 stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. What
 cannot be read is reported on stderr and skipped.
 
-Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if anything could not be done
-or read.
+Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if a scan could not be read
+or judged; 3 for wrong usage, 4 where the machine is at fault (see `pirn_jax.command`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
+from pirn_jax.command import (
+    DEFECT_FOUND,
+    UNJUDGED,
+    Console,
+    exits,
+    parse,
+    progress_bars,
+)
 from pirn_jax.errors import PirnError
-
-DEFECT_FOUND = 1
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,17 @@ class Arguments:
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the model may name and that is then run; may be
+    given again. Without it a model that names code is refused."""
     unit: Literal["auto", "m", "mm"] = "auto"
     """Of points."""
     batch: int = 4
     """Scans a call of the device; changes no score."""
     out: Path = Path("predictions")
-    """Folder for predictions.jsonl, heatmaps and masks; must not hold predictions yet."""
+    """Folder for predictions.jsonl, heatmaps and masks; holds nothing yet, or predictions."""
     overwrite: bool = False
-    """Replace predictions that are there already."""
+    """Replace predictions that are there already, once the new ones are whole."""
     fail_on_defect: bool = False
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
@@ -71,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    with exits():
-        given = tyro.cli(
+    with exits(arguments) as words:
+        given = parse(
             Arguments,
-            args=arguments,
+            words,
             prog="python -m pirn_jax.predict",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
@@ -87,16 +94,22 @@ def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.detector import PIRN
     from pirn_jax.runs.folder import start_caches
-    from pirn_jax.runs.predictions import check_free, find_model, find_scans, predict_scans
+    from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
+    from pirn_jax.runs.predictions import find_model, find_scans, predict_scans
 
     named = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
     roles = {role: file for role, file in named.items() if file is not None}
-    check_free(arguments.out, arguments.overwrite)
+    inputs = [arguments.run, *arguments.files, *roles.values()]
+    check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
     scans = find_scans(arguments.files, roles, arguments.unit)
     place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)
     model = PIRN.load(
-        place, weights=arguments.weights, runtime=arguments.runtime, prepared=prepared
+        place,
+        weights=arguments.weights,
+        runtime=arguments.runtime,
+        prepared=prepared,
+        allow_code=arguments.allow_code,
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad = defective = 0
@@ -114,7 +127,7 @@ def predict(arguments: Arguments) -> int:
             sys.stdout.write(json.dumps(record) + "\n")
             sys.stdout.flush()
     if bad:
-        return USAGE_OR_DATA
+        return UNJUDGED
     return DEFECT_FOUND if defective and arguments.fail_on_defect else 0
 
 

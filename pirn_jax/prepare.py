@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pirn_jax.command import progress_bars, run
+from pirn_jax.command import UNJUDGED, printable, progress_bars, run
 from pirn_jax.geometry.prepared import default_folder
 from pirn_jax.runs.preparation import prepare_dataset
 from pirn_jax.storage import cache_folder
@@ -25,7 +25,7 @@ class Command:
     """Point clouds → normal maps and object masks, for a whole dataset, kept for the runs on it.
 
     Finished scans are kept: the command may be stopped, or killed, and given again. It ends with
-    status 0 if all is well, 3 if bad files were left out, 2 if it could not go on.
+    status 0 if all is well, 2 if bad files were left out.
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
@@ -79,11 +79,11 @@ def main(command: Command) -> int:
         f"{states.count('made')} made, {states.count('current')} already there, "
         f"{odd} odd, {bad} bad and left out: {folder}"
     )
-    return 3 if bad else 0
+    return UNJUDGED if bad else 0
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
 
 
 if __name__ == "__main__":

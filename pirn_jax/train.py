@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import Console, exits, parse, progress_bars, results_table
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import MethodSettings, recipes_of
@@ -38,6 +36,9 @@ class Arguments:
     config: str = "default"
     """Where to start from: default, paper, debug, or a JSON file; the other flags change what it
     says."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the file of --config may name; may be given
+    again."""
     print_config: bool = False
     """Print the settings as JSON, and do nothing."""
 
@@ -52,11 +53,12 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "method", "recipe"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--allow-code", "--allow_code", action="append", default=[])
     try:
         named = parser.parse_known_args(list(arguments))[0]
     except argparse.ArgumentError:
         named = parser.parse_args([])  # said by the parser proper
-    config = _config_named(named.config or "default")
+    config = _config_named(named.config or "default", named.allow_code)
     detector = config.detector
     if named.method is not None and named.method.replace("_", "-") != detector.method:
         detector = replace(detector, method=named.method, recipe="default")
@@ -67,7 +69,7 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     return replace(config, detector=detector)
 
 
-def _config_named(name: str) -> TrainConfig:
+def _config_named(name: str, allow_code: Sequence[str]) -> TrainConfig:
     if name in PRESETS:
         return preset(name)
     if not Path(name).is_file():
@@ -78,7 +80,7 @@ def _config_named(name: str) -> TrainConfig:
     from pirn_jax.config_json import from_json
     from pirn_jax.storage import read_object
 
-    return from_json(TrainConfig, read_object(Path(name)), name)
+    return from_json(TrainConfig, read_object(Path(name)), name, allow_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,13 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
+    with exits(arguments) as words:
         start = starting_point(words)
         recipe = start.detector.recipe_name
-        given = tyro.cli(
+        given = parse(
             Arguments,
-            args=words,
+            words,
             default=Arguments(start, start.detector.chosen_recipe, recipe),
             prog="python -m pirn_jax.train",
             config=(tyro.conf.FlagCreatePairsOff,),

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -182,6 +182,7 @@ class PIRN(DetectorState):
         encoder: Encoder | None = None,
         runtime: str | None = None,
         prepared: PreparedCache = NOTHING_KEPT,
+        allow_code: Collection[str] = (),
     ) -> PIRN:
         """The detector that `save` wrote.
 
@@ -191,12 +192,17 @@ class PIRN(DetectorState):
             encoder: an encoder at hand; used if it is the right one.
             runtime: of the encoder, as in `Config`, where it is to differ from training.
             prepared: as for `PIRN`.
+            allow_code: functions, as "package.module:function", that the model may name and that
+                are then imported; without it nothing in the folder names code.
 
         Raises:
             BadInputError: not such a folder, or damaged.
+            ConfigError: it names code that is not allowed.
             WeightsError: the encoder's weights are missing, or not those the model was trained on.
         """
-        stored = load_model(folder, weights=weights, encoder=encoder, runtime=runtime)
+        stored = load_model(
+            folder, weights=weights, encoder=encoder, runtime=runtime, allow_code=allow_code
+        )
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
         model.calibration, model.origin = stored.calibration, stored.origin
         model.parameters = (stored.parameters, stored.statistics)

@@ -211,8 +211,8 @@ def prefetch(
         scans: read in threads where they are a `Split`.
         look: called in threads.
         ahead: so many at most.
-        failed: called with the key and the error of a scan that cannot be used, which is then left
-            out. None: the error is raised.
+        failed: called with the key and the error of a scan that cannot be used, whatever it is that
+            went wrong; the scan is then left out. None: the error is raised.
     """
 
     def read(scan: Scan | Callable[[], Scan]) -> tuple[Scan, _Result]:
@@ -230,10 +230,10 @@ def prefetch(
     def result(key: str, future: Future[tuple[Scan, _Result]]) -> tuple[Scan, _Result] | None:
         try:
             return future.result()
-        except PirnError as error:
+        except Exception as error:
             if failed is None:
                 raise
-            failed(key, error)
+            failed(key, _as_ours(error))
             return None
 
     workers = min(8, os.cpu_count() or 1)
@@ -250,3 +250,11 @@ def prefetch(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _as_ours(error: Exception) -> PirnError:
+    """An error in one scan: disks, decoders and memory fail in ways that no reader foresees."""
+    if isinstance(error, PirnError):
+        return error
+    reason = str(error).partition("\n")[0][:200]
+    return BadInputError(f"cannot be used: {type(error).__name__}: {reason}", "see to this file")

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import run
+from pirn_jax.command import Console, run
 from pirn_jax.encoder.weights import identify
 from pirn_jax.errors import BadInputError, MissingDependencyError
 

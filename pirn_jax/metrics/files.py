@@ -12,12 +12,14 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.storage import LARGEST_JSON, open_regular, read_regular
 
 MAP_ENDINGS = (".npy", ".tif", ".tiff", ".png")
 MASK_ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp")
@@ -91,23 +93,18 @@ def read_scores(path: Path, names: list[str]) -> np.ndarray:
         BadInputError: for another header, a score that is no number, or keys that do not fit.
     """
     scores: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"key", "score"} <= set(rows.fieldnames or ()):
-                raise BadInputError(
-                    f"columns 'key' and 'score' expected, got {rows.fieldnames}",
-                    "write one row per map: its name without the ending, and its score",
-                    path=path,
-                )
-            for row in rows:
-                if row["key"] in scores:
-                    raise BadInputError(f"key {row['key']!r} is given twice", path=path)
-                scores[row["key"]] = float(row["score"])
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"not a readable table of scores: {error}", path=path) from error
+    with _readable("table of scores", path):
+        rows = csv.DictReader(io.StringIO(read_regular(path, LARGEST_JSON).decode(), newline=""))
+        if not {"key", "score"} <= set(rows.fieldnames or ()):
+            raise BadInputError(
+                f"columns 'key' and 'score' expected, got {rows.fieldnames}",
+                "write one row per map: its name without the ending, and its score",
+                path=path,
+            )
+        for row in rows:
+            if row["key"] in scores:
+                raise BadInputError(f"key {row['key']!r} is given twice", path=path)
+            scores[row["key"]] = float(row["score"])
     missing = [name for name in names if name not in scores]
     if missing:
         raise BadInputError(f"no score for {len(missing)} maps: {_some(missing)}", path=path)
@@ -145,22 +142,16 @@ def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> _Readers:
 
 def _npz(path: Path) -> _Readers:
     """Every array by its name; one (n, H, W) array alone is n maps, held in memory."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
-            shapes = {}
-            for member in members:
-                with archive.open(member) as file:
-                    shapes[member] = _header(file, path)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise BadInputError(f"not a readable .npz: {error}", path=path) from error
+    with _readable(".npz", path), open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+        members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
+        shapes = {}
+        for member in members:
+            with archive.open(member) as file:
+                shapes[member] = _header(file, path)
 
     def read(member: str) -> np.ndarray:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive[member.removesuffix(".npy")]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BadInputError(f"{member} cannot be read: {error}", path=path) from error
+        with _readable(f".npz: {member}", path), np.load(path, allow_pickle=False) as archive:
+            return archive[member.removesuffix(".npy")]
 
     if len(members) == 1 and len(shapes[members[0]]) == 3:
         if math.prod(shapes[members[0]]) > LARGEST_SET:
@@ -176,7 +167,7 @@ def _npz(path: Path) -> _Readers:
 
 def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     """Shape from an .npy header; refuses what is not plain numbers or is too large."""
-    try:
+    with _readable(".npy", path):
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -184,12 +175,10 @@ def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise BadInputError(f".npy version {version} holds no plain numbers", path=path)
-    except BadInputError:
-        raise
-    except (ValueError, EOFError) as error:
-        raise BadInputError(f"not a readable .npy: {error}", path=path) from error
     if dtype.hasobject:
         raise BadInputError("holds Python objects, which are never unpickled", path=path)
+    if dtype.kind not in "biuf":
+        raise BadInputError(f"holds {dtype}, which are no plain numbers", path=path)
     _check_size(shape[-2:], path)
     return shape
 
@@ -209,6 +198,7 @@ def read_map(path: Path) -> np.ndarray:
     Raises:
         BadInputError: for a file that cannot be read, is too large, or has more than one channel.
     """
+    open_regular(path).close()  # a pipe or a device would hang the decoders
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = _npy(path)
@@ -227,47 +217,44 @@ def read_map(path: Path) -> np.ndarray:
 
 def _npy(path: Path) -> np.ndarray:
     """The array, mapped: its pixels are read when they are used."""
-    try:
-        with path.open("rb") as file:
+    with _readable(".npy", path):
+        with open_regular(path) as file:
             _header(file, path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"not a readable .npy: {error}", path=path) from error
 
 
 def _tiff(path: Path) -> np.ndarray:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) != 1:
-                raise BadInputError(f"one page expected, got {len(file.pages)}", path=path)
-            page = file.pages[0]
-            _check_size(page.shape, path)
-            return page.asarray()
-    except BadInputError:
-        raise
-    except Exception as error:  # tifffile raises whatever its decoders raise
-        raise BadInputError(f"not a readable TIFF: {error}", path=path) from error
+    with _readable("TIFF", path), tifffile.TiffFile(path) as file:
+        if len(file.pages) != 1:
+            raise BadInputError(f"one page expected, got {len(file.pages)}", path=path)
+        page = file.pages[0]
+        _check_size(page.shape, path)
+        return page.asarray()
 
 
 def _picture(path: Path) -> np.ndarray:
     from PIL import Image
 
+    with _readable("picture", path), Image.open(path) as image:
+        _check_size(image.size, path)
+        if image.mode == "RGB":  # a grey mask saved in colour
+            channels = np.asarray(image)
+            if (channels == channels[..., :1]).all():
+                return channels[..., 0]
+        return np.asarray(image)
+
+
+@contextmanager
+def _readable(kind: str, path: Path) -> Iterator[None]:
+    """Whatever a decoder raises on damaged bytes, and no list of that stays whole, as our error."""
     try:
-        with Image.open(path) as image:
-            _check_size(image.size, path)
-            if image.mode == "RGB":  # a grey mask saved in colour
-                channels = np.asarray(image)
-                if (channels == channels[..., :1]).all():
-                    return channels[..., 0]
-            return np.asarray(image)
+        yield
     except BadInputError:
         raise
-    except Exception as error:  # Pillow raises many kinds on damaged files
-        raise BadInputError(f"not a readable picture: {error}", path=path) from error
+    except Exception as error:
+        raise BadInputError(f"not a readable {kind}: {error}", path=path) from error
 
 
 def _zeros_like(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from pirn_jax.errors import PirnError
-from pirn_jax.report.category import category_section, verdicts
+from pirn_jax.report.category import category_section, unmeasured, verdicts
 from pirn_jax.report.contents import Run, read_run
 from pirn_jax.report.layout import REPORT
 from pirn_jax.report.schema import mapping, text_of
@@ -60,7 +59,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         BadInputError: not a run folder.
-        PirnError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
     run = read_run(folder)
     # Sections first: reading the pictures may add notes.
@@ -83,10 +82,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         notes=_notes(run.notes),
     )
     target = run.folder / REPORT
-    try:
-        write_whole(target, page.encode("utf-8"))
-    except OSError as error:
-        raise PirnError(f"cannot write: {error}", "check the disk and rights", target) from error
+    write_whole(target, page.encode("utf-8"))
     return target
 
 
@@ -164,10 +160,8 @@ def _recipe(run: Run) -> list[object]:
 def _overview(run: Run) -> str:
     columns = [c for c in _COLUMNS if any(c.key in model.metrics for model in run.models)]
     if not columns:
-        return (
-            "<section><h2>Results</h2><p>No figures: the truth of the test scans is not known, "
-            "or they were not evaluated.</p></section>"
-        )
+        why = unmeasured([row for model in run.models for row in model.rows])
+        return f"<section><h2>Results</h2><p>No figures. {why}</p></section>"
     head = "".join(f'<th scope="col">{column.name}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row"><a href="#c{place}">{escape(name)}</a></th>'

@@ -10,8 +10,10 @@ are described in `pirn_jax.report.tables`, and where all of them lie in `pirn_ja
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_type_hints
+from typing import Literal, NamedTuple
 
+from pirn_jax import scoring
+from pirn_jax.errors import BadInputError
 from pirn_jax.report.layout import SEED_FOLDER
 from pirn_jax.scoring import Calibration
 
@@ -136,13 +138,10 @@ def calibration_document(calibration: Calibration, provenance: Provenance) -> Do
 
 def read_calibration(document: Mapping[str, object]) -> Calibration | None:
     """The calibration, or None where a field is missing or of another kind (another version)."""
-    found = {}
-    for name, kind in get_type_hints(Calibration).items():
-        value = document.get(name, Calibration._field_defaults.get(name))
-        found[name] = number(value) if kind is float else value
-        if type(found[name]) is not kind:  # True is no int here
-            return None
-    return Calibration._make(found[name] for name in Calibration._fields)
+    try:
+        return scoring.read_calibration(document)
+    except BadInputError:
+        return None
 
 
 # --- the run's documents --------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from pathlib import Path
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import BadInputError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -22,7 +21,6 @@ from pirn_jax.report.schema import (
 from pirn_jax.report.tables import join_scores, write_scores
 from pirn_jax.runs.folder import (
     Progress,
-    contents,
     environment,
     open_run,
     start_caches,
@@ -30,6 +28,7 @@ from pirn_jax.runs.folder import (
     trained_models,
 )
 from pirn_jax.runs.items import RunItem, open_category, provenance_of
+from pirn_jax.runs.outputs import EVALUATION_FORMAT, check_free, writing
 from pirn_jax.runs.results import write_results
 from pirn_jax.scans import Scan
 from pirn_jax.storage import write_json, write_whole
@@ -43,6 +42,9 @@ def evaluate_run(
     categories: Sequence[str] = (),
     weights: str | None = None,
     runtime: str | None = None,
+    allow_code: Sequence[str] = (),
+    overwrite: bool = False,
+    cache: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -50,23 +52,25 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        out: folder for the results, laid out like a run; must not be there yet.
+        out: folder for the results, laid out like a run.
         changes: fields of the run's config about its data that differ: dataset, data_root, ….
         categories: only these.
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
+        allow_code: what code the run may name, as for `PIRN.load`.
+        overwrite: replace results that are there, once these are whole.
+        cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
     Returns:
         `out`.
     """
-    config = open_run(run)
+    config = open_run(run, allow_code)
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-    if out.exists() and (not out.is_dir() or contents(out)):
-        raise BadInputError("the folder is there already", "give another with --out", out)
+    check_free(out, EVALUATION_FORMAT, overwrite=overwrite, inputs=[run])
     places = trained_models(run, categories)
-    _, prepared = start_caches(config.cache)
+    _, prepared = start_caches(cache)
     items, models = [], []
     for place in places:
         items.append(RunItem(place.category, place.seed, open_category(config, place.category)))
@@ -77,16 +81,17 @@ def evaluate_run(
                 encoder=models[-1].encoder if models else None,
                 runtime=runtime,
                 prepared=prepared,
+                allow_code=allow_code,
             )
         )
     provenance = provenance_of(config, models[0].random_weights)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / layout.CONFIG, stored_config(config))
-    about = environment_document(environment(command, run=str(run)), provenance)
-    write_json(out / layout.ENVIRONMENT, about)
     tell = progress or (lambda *_: None)
     counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
-    evaluate_items(out, items, models, config, counter)
+    with writing(out, EVALUATION_FORMAT) as place:
+        write_json(place / layout.CONFIG, stored_config(config))
+        about = environment_document(environment(command, run=str(run)), provenance)
+        write_json(place / layout.ENVIRONMENT, about)
+        evaluate_items(place, items, models, config, counter)
     return out
 
 
@@ -129,10 +134,10 @@ def evaluate_items(
     tables = []
     for model, item in zip(models, items, strict=True):
         counter.note = item.name
-        if not len(item.data.test):
-            continue
         place = model_folder(folder, item.category, item.seed)
         found = write_results(place, model, item.data.test, provenance, counter.advance)
+        if not found.rows:  # the model and its threshold are there, and no figures
+            continue
         figures.setdefault(item.category, {})[item.seed] = found.figures
         first = {"category": item.category, "seed": item.seed}
         tables.append(write_scores(found.rows, provenance, first))

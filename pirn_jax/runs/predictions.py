@@ -20,6 +20,7 @@ from pirn_jax.report.heatmap import colour_map
 from pirn_jax.report.layout import picture_stem
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
+from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, writing
 from pirn_jax.scans import Entry, File, Options, Scan, Split, open_dataset, open_files
 from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.formats import Unit
@@ -86,16 +87,6 @@ def find_model(run: Path, category: str | None, seed: int | None) -> Path:
     return seeds[min(seeds) if seed is None else seed].path / layout.MODEL
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds predictions, unless they may be replaced."""
-    if (out / PREDICTIONS).exists() and not overwrite:
-        raise BadInputError(
-            "there are predictions in this folder already",
-            "--overwrite replaces them, --out names another",
-            out,
-        )
-
-
 def predict_scans(
     model: PIRN,
     scans: Split,
@@ -110,22 +101,26 @@ def predict_scans(
     Args:
         model: trained.
         scans: to predict.
-        out: folder for the records and pictures.
+        out: folder for the records and pictures, as `check_free` has let it pass; what is there
+            is replaced when all scans are done.
         failed: called with the key and the error of each scan that cannot be used.
         progress: see `Progress`.
         batch: scans a call of the device; changes no score.
 
     Yields:
-        A record per scan, written to disk already: key, score, label, threshold, regions, the
-        files, and whether the model's data was generated or its encoder's weights random.
+        A record per scan, written to disk already (beside what it replaces): key, score, label,
+        threshold, regions, the files, and whether the model's data was generated or its encoder's
+        weights random.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
-    out.mkdir(parents=True, exist_ok=True)
     done = 0
-    with (out / PREDICTIONS).open("w", encoding="utf-8") as lines:
+    with (
+        writing(out, PREDICTIONS_FORMAT) as place,
+        (place / PREDICTIONS).open("w", encoding="utf-8") as lines,
+    ):
         for result in model.predict_scans(scans, batch=min(batch, len(scans)), failed=failed):
-            record = _write(out, result.scan, model.postprocess(result), model)
+            record = _write(place, out, result.scan, model.postprocess(result), model)
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             done += 1
@@ -134,16 +129,17 @@ def predict_scans(
             yield record
 
 
-def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
+def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
     from PIL import Image
 
     name = picture_stem(scan.key)
-    shown = out / f"{name}_heatmap.png"
-    Image.fromarray(heatmap(scan, prediction.anomaly_map, model.calibration)).save(shown)
-    files = {"heatmap": str(shown)}
+    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, model.calibration)}
     if prediction.pred_mask is not None:
-        files["mask"] = str(out / f"{name}_mask.png")
-        Image.fromarray(prediction.pred_mask.astype(np.uint8) * np.uint8(255)).save(files["mask"])
+        pictures["mask"] = prediction.pred_mask.astype(np.uint8) * np.uint8(255)
+    files = {}
+    for kind, picture in pictures.items():
+        Image.fromarray(picture).save(place / f"{name}_{kind}.png")
+        files[kind] = str(out / f"{name}_{kind}.png")
     return {
         "key": scan.key,
         "score": prediction.pred_score,

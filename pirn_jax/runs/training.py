@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,15 @@ from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
 from pirn_jax.report.tables import HistoryLine, write_history
 from pirn_jax.runs.evaluation import ScanCounter, evaluate_items
-from pirn_jax.runs.folder import Progress, claim_folder, environment, start_caches, stored_config
+from pirn_jax.runs.folder import (
+    Progress,
+    check_run_folder,
+    environment,
+    start_caches,
+    stored_config,
+)
 from pirn_jax.runs.items import RunItem, generator_of, list_items, provenance_of, shots_of
+from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
 from pirn_jax.scans import write_split
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
@@ -41,10 +49,27 @@ def train_run(
     shots = [shots_of(config, item) for item in items]
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
-    first, folder = is_first(), Path(config.folder)
-    tell = progress if progress and first else (lambda stage, done, total, note: None)
-    if from_first(lambda: claim_folder(config)):
+    folder = Path(config.folder)
+    if from_first(lambda: check_run_folder(config)):
         return folder
+    with contextlib.ExitStack() as stack:
+        way = going_on if config.resume else writing
+        place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
+        _train_into(Path(place), config, items, shots, progress, command)
+    return folder
+
+
+def _train_into(
+    folder: Path,
+    config: TrainConfig,
+    items: Sequence[RunItem],
+    shots: Sequence[Sequence[str]],
+    progress: Progress | None,
+    command: Sequence[str],
+) -> None:
+    """`train_run`, with the place that everything goes to."""
+    first = is_first()
+    tell = progress if progress and first else (lambda stage, done, total, note: None)
     features, prepared = start_caches(config.cache)
     detector = config.model_config
     encoder = open_encoder(detector)
@@ -81,7 +106,7 @@ def train_run(
         progress=trained_so_far,
     )
     if not first:
-        return folder
+        return
     lines = [HistoryLine(**line) for result in trained for line in result.history]
     write_whole(folder / layout.HISTORY, write_history(lines, provenance))
 
@@ -100,7 +125,6 @@ def train_run(
         }
         model.save(folder / item.name / layout.MODEL)
     evaluate_items(folder, items, models, config, counter)
-    return folder
 
 
 def _write_plan(

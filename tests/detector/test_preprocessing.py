@@ -152,3 +152,24 @@ def test_turned_copies_are_for_parts_at_any_angle(data, monkeypatch):
     asked = with_settings(CONFIG, {"rotations": 2})
     config, _ = view_shots(data.train.select(data.train.keys[:2]), asked)
     assert config.changed == {"rotations": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), MemoryError(), KeyError("x"), RecursionError()]
+)
+def test_whatever_goes_wrong_in_one_scan_the_others_are_read(data, error, unchecked):
+    keys = list(data.train.keys)
+
+    def read(entry):
+        if entry.key == keys[1]:
+            raise error
+        return data.train[keys.index(entry.key)]
+
+    failed = {}
+    split = Split(data.train.entries[:4], read)
+    found = preprocessing.prefetch(split, lambda scan: scan.key, 2, failed.__setitem__)
+    assert [key for _, key in found] == [keys[0], *keys[2:4]]
+    assert list(failed) == [keys[1]]
+    assert type(error).__name__ in str(failed[keys[1]])
+    with pytest.raises(type(error)):
+        list(preprocessing.prefetch(split, lambda scan: scan.key, 2))

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pirn_jax import PIRN, train
 from pirn_jax import predict as predict_command
-from pirn_jax import train
 from pirn_jax.runs.predictions import find_scans
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
@@ -105,6 +105,8 @@ def test_every_file_says_generated_and_with_what_weights(run):
         if path.name == "config.json" and path.parent == run:
             assert '"synthetic"' in text
             assert '"pirn-tiny"' in text
+        elif path.name == "manifest.json":
+            assert "metrics" not in text  # it names what the folder is, and holds no figures
         elif path.name != "split.json" or path.parent == run:
             assert "generated" in text.lower(), path
             if path.suffix != ".html":  # which says it where they are random
@@ -115,7 +117,7 @@ def test_a_run_is_refused_where_one_is(run, capsys):
     before = (run / "metrics.json").stat().st_mtime_ns
     with pytest.raises(SystemExit) as stopped:
         train.main(["--config", "debug", "--out", str(run)])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     said = capsys.readouterr().err
     assert "--resume" in said
     assert "--overwrite" in said
@@ -207,7 +209,7 @@ def test_wrong_flags_are_refused_before_any_work(arguments, message, tmp_path, c
     monkeypatch.delenv("PIRN_DATA", raising=False)
     with pytest.raises(SystemExit) as stopped:
         train.main(["--out", str(tmp_path / "run"), *arguments])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     printed = capsys.readouterr()
     said = " ".join((printed.err + printed.out).replace("│", " ").split())
     assert message in said
@@ -257,8 +259,26 @@ def test_predictions_are_lines_pictures_and_masks(predicted):
 def test_predictions_are_not_written_over(run, scans, predicted, capsys):
     with pytest.raises(SystemExit) as stopped:
         predict_command.main([str(run), str(scans), "--out", str(predicted[1])])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [("taken", 3), ("taken/000_mask.png", 4), ("new/../taken/000_mask.png/x", 4)]
+)
+def test_predictions_go_among_no_other_files_and_over_none(run, scans, tmp_path, out, code, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "000_mask.png").write_text("precious")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        predict_command.main(
+            [str(run), str(scans), "--out", str(tmp_path / out), "--overwrite", "--fail-on-defect"]
+        )
+    assert stopped.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert (tmp_path / "taken" / "000_mask.png").read_text() == "precious"
 
 
 def test_a_bad_file_is_skipped_and_said(run, scans, place, predicted, tmp_path):
@@ -299,15 +319,11 @@ def test_a_scan_named_by_its_files_is_predicted(run, scans, place, predicted, tm
 @pytest.mark.slow
 def test_defects_fail_where_asked(run, scans, place, tmp_path):
     """With the threshold put where it must, the exit code follows the label."""
-    model = tmp_path / "model"
-    model.mkdir()
-    source = run / "flange" / "seed0" / "model"
-    (model / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    document = json.loads((source / "config.json").read_text())
+    model = PIRN.load(run / "flange" / "seed0" / "model")
     for threshold, code, label in ((0.0, 1, 1), (1e6, 0, 0)):
-        document["calibration"]["threshold"] = threshold
-        (model / "config.json").write_text(json.dumps(document))
-        done = predict(model, place, *sorted(scans.iterdir())[:2], "--unit", "m",
+        model.calibration = model.calibration._replace(threshold=threshold)
+        place_of = model.save(tmp_path / "model")
+        done = predict(place_of, place, *sorted(scans.iterdir())[:2], "--unit", "m",
                        "--fail-on-defect", out=tmp_path / f"out{label}")  # fmt: skip
         assert done.returncode == code, done.stderr
         assert json.loads(done.stdout)["label"] == label
@@ -315,12 +331,12 @@ def test_defects_fail_where_asked(run, scans, place, tmp_path):
 
 @pytest.mark.slow
 def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
-    for arguments, message in (
-        ((), "nothing to predict"),
-        (("--category", "rope", "x.png"), "no such|no model of category|cannot"),
+    for arguments, code, message in (
+        ((), 3, "nothing to predict"),
+        (("--category", "rope", "x.png"), 2, "no such|no model of category|cannot"),
     ):
         done = predict(run, place, *arguments, out=tmp_path / "out")
-        assert done.returncode == 2
+        assert done.returncode == code
         assert any(part in done.stderr for part in message.split("|")), done.stderr
 
 
@@ -360,7 +376,7 @@ def test_the_doctor_finds_a_file_without_its_partner(tmp_path):
     assert "nothing is wrong" in well.stdout
     (root / "flange" / "train" / "good" / "xyz" / "000.tiff").unlink()
     ill = command("doctor", "--dataset", "mvtec3d", "--data-root", root)
-    assert ill.returncode == 1
+    assert ill.returncode == 2
     assert "wrong" in ill.stdout
     assert "000" in ill.stdout
 

@@ -6,8 +6,11 @@ import pytest
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector.saving import MODEL_FORMAT
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.manifest import MANIFEST, write_manifest
 from pirn_jax.scans import open_dataset
+from pirn_jax.storage import read_object
 
 SMALL = {"encoder": "pirn-tiny", "image_size": 42}
 INP_FORMER = {"epochs": 2, "warm_up": 1, "blocks": 2, "augment": False}
@@ -59,10 +62,16 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
     folder = PIRN(config, encoder=encoder).fit(list(data.train)[:1]).save(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     bank = tensors["parameters.bank"]
-    save_file({"parameters.bank": bank[:, :7].copy()}, folder / "model.safetensors")
+
+    def replace(bank):
+        save_file({"parameters.bank": bank.copy()}, folder / "model.safetensors")
+        about = read_object(folder / MANIFEST)["about"]
+        write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), about)
+
+    replace(bank[:, :7])
     assert PIRN.load(folder, encoder=encoder).parameters[0]["bank"].shape == (1, 7, 192)
     for damaged in (bank[:, :0], bank[:, :, 1:], bank[0]):
-        save_file({"parameters.bank": damaged.copy()}, folder / "model.safetensors")
+        replace(damaged)
         with pytest.raises(BadInputError, match=r"parameters\.bank: expected"):
             PIRN.load(folder, encoder=encoder)
 

@@ -109,10 +109,34 @@ def test_scans_of_unknown_truth_get_scores_and_no_figures(tmp_path):
         (folder / "flange" / "seed0" / name).unlink()
     dump(folder / "metrics.json", {"data": "real", "categories": {}})
     page = report_of(folder)
-    assert "the truth of the test scans is not known" in page.text
+    assert "The truth of the test scans is not known" in page.text
     assert "of 10 scans called defective; no truth is known" in page.text
     assert "Scans of unknown truth, highest score first" in page.text
     assert "ROC" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ((), "There are no test scans"),
+        (("0",), "There are no defective test scans"),
+        (("1",), "There are no good test scans"),
+    ],
+)
+def test_what_was_not_measured_has_its_reason_and_the_threshold_stands(tmp_path, kept, words):
+    folder = write_run(tmp_path / "run", ("flange",))
+    model = folder / "flange" / "seed0"
+    for name in ("metrics.json", "curves.json"):
+        (model / name).unlink()
+    header, *lines = (model / "scores.csv").read_text().splitlines()
+    lines = [line for line in lines if line.split(",")[1] in kept]
+    (model / "scores.csv").write_text("\n".join([header, *lines]) + "\n")
+    dump(folder / "metrics.json", {"data": "real", "categories": {}})
+    page = report_of(folder)
+    threshold = json.loads((model / "calibration.json").read_text())["threshold"]
+    assert f"Threshold {threshold:.6g}" in page.text
+    assert page.text.count(words) == 2  # under the results, and with the category
+    assert "no truth is known" not in page.text
 
 
 def relabelled(folder, change):
