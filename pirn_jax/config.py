@@ -233,7 +233,7 @@ class TrainConfig:
     """hash: chosen by SHA-256 of seed, dataset, category and key; first: the first by name."""
     seeds: tuple[int, ...] = (0,)
     """One model per category and seed; the seed chooses the shots and starts the parameters."""
-    test_scans: int = 20
+    test_scans: int = 40
     """Test scans per generated category."""
     unit: Literal["auto", "m", "mm"] = "auto"
     """Of point files: m, mm, or auto (metres as released; your own files must be unmistakable)."""

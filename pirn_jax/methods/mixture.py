@@ -76,7 +76,7 @@ class MixtureSettings(TokenSettings):
     """K, Gaussians per modality."""
     rank: int = 32
     """R, principal directions of each."""
-    prior: float = 50.0
+    prior: float = 20.0
     """Pseudo-tokens with the covariance of all tokens that each Gaussian is given."""
     rounds: int = 5
     """Rounds of EM, at most."""
