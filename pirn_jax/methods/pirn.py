@@ -94,7 +94,7 @@ class Pirn:
         return parameters, statistics
 
 
-# The reasons in `default` are measured: experiments/RECIPE.md.
+# The reasons in `default` are measured: experiments/results/recipe.md.
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         foreground="all",
