@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Literal, NamedTuple, overload
 
 from pirn_jax.errors import BadInputError, did_you_mean
 from pirn_jax.scans.formats.files import File
@@ -110,6 +110,18 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
         return f"Split({len(self)} scans, {sum(label == 1 for label in self.labels)} defective)"
 
 
+class Note(NamedTuple):
+    """Something odd about a dataset, that whoever believes its figures should know.
+
+    Attributes:
+        words: what, and of which scans.
+        touches: the figures that it makes doubtful: of scans, of pixels, or "" for none.
+    """
+
+    words: str
+    touches: Literal["", "scans", "pixels"] = ""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One category of a dataset.
@@ -120,6 +132,7 @@ class Dataset:
         test: scans to judge.
         name: the dataset's name, as given to `open_dataset`.
         category: the category's name as the dataset spells it.
+        notes: what is odd about its files, as far as their names tell.
     """
 
     train: Split
@@ -127,3 +140,4 @@ class Dataset:
     test: Split
     name: str = ""
     category: str = ""
+    notes: tuple[Note, ...] = ()

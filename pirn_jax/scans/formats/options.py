@@ -26,6 +26,7 @@ class Options:
         scale: photograph pixels per geometry pixel.
         calibration: the photograph's camera relative to the geometry's.
         intrinsics: the depth camera, for depth maps.
+        white: the value of white in photographs of more than 8 bits; None refuses them.
         normal_frame: axes of ready normal maps: "opengl" y up and z towards the viewer (bluish
             pictures), "directx" y down and z towards the viewer, "camera" as in `Scan`.
         limits: what one file may cost.
@@ -36,6 +37,7 @@ class Options:
     scale: float | None = None
     calibration: CameraCalibration | None = None
     intrinsics: Intrinsics | None = None
+    white: int | None = None
     normal_frame: NormalFrame = "opengl"
     limits: Limits = field(default_factory=Limits)
 
@@ -43,3 +45,5 @@ class Options:
         check_choices(self)
         if self.scale is not None and not 0.01 <= self.scale <= 100:
             raise ConfigError(f"scale must be between 0.01 and 100, got {self.scale!r}")
+        if self.white is not None and not 255 < self.white <= 65535:
+            raise ConfigError(f"white must be between 256 and 65535, got {self.white!r}")
