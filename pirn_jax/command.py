@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pirn_jax.errors import PirnError
+from pirn_jax.errors import PirnError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,24 +102,44 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
 def results_table(metrics: Mapping[str, Any]) -> Table:
     """A run's `metrics.json` as a table: category by category, seeds averaged, and the mean."""
     from rich.table import Table
+    from rich.text import Text
 
     title = ["generated data"] if metrics.get("data") == "generated" else []
     encoder = metrics.get("encoder", {})
     if encoder.get("random"):
         title.append("random encoder weights: figures mean little")
     said = ": ".join(filter(None, (f"encoder {encoder.get('name')}", encoder.get("about"))))
-    table = Table(title="; ".join(title) or None, title_style="bold red", caption=said)
+    notes = metrics.get("notes", {})
+    lines = [f"{name}: {note['words']}" for name, found in notes.items() for note in found]
+    said = "\n".join([said, *(["* see here:"] if lines else []), *lines])
+    table = Table(
+        title="; ".join(title) or None, title_style="bold red", caption=Text(printable(said))
+    )
     table.add_column("category")
     for name in _COLUMNS:
         table.add_column(name, justify="right")
     for category, seeds in metrics["categories"].items():
         table.add_row(
-            category, *[_cell([s.get(k) for s in seeds.values()]) for k in _COLUMNS.values()]
+            category,
+            *[
+                _cell([s.get(k) for s in seeds.values()]) + _mark(k, notes.get(category, ()))
+                for k in _COLUMNS.values()
+            ],
         )
     if len(metrics["categories"]) > 1:
         table.add_section()
-        table.add_row("mean", *[_cell([metrics["mean"].get(k)]) for k in _COLUMNS.values()])
+        every = [note for found in notes.values() for note in found]
+        table.add_row(
+            "mean",
+            *[_cell([metrics["mean"].get(k)]) + _mark(k, every) for k in _COLUMNS.values()],
+        )
     return table
+
+
+def _mark(figure: str, notes: Iterable[Mapping[str, str]]) -> str:
+    """A star where a note makes that figure doubtful, as `pirn_jax.report.schema.is_touched`."""
+    kinds = ("all", "scans" if figure.startswith("i_") else "pixels")
+    return "*" if any(note["touches"] in kinds for note in notes) else ""
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -28,7 +28,7 @@ def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """
     if isinstance(config, TrainConfig):
         document = {
-            f.name: getattr(config, f.name)
+            f.name: asdict(value) if is_dataclass(value := getattr(config, f.name)) else value
             for f in fields(config)
             if f.name not in ("detector", *_NOT_STORED)
         }

@@ -31,7 +31,7 @@ class PirnError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        return f"{where}{self.problem}" + (f"\n  → {self.remedy}" if self.remedy else "")
+        return printable(f"{where}{self.problem}" + (f"\n  → {self.remedy}" if self.remedy else ""))
 
 
 class BadInputError(PirnError, ValueError):
@@ -48,6 +48,11 @@ class ConfigError(PirnError, ValueError):
 
 class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
+
+
+def printable(text: str) -> str:
+    """The text, with what cannot be written as UTF-8 (of a file's name) as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

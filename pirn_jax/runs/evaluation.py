@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, PirnError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -29,10 +30,12 @@ from pirn_jax.runs.folder import (
     stored_config,
     trained_models,
 )
-from pirn_jax.runs.items import RunItem, open_category, provenance_of
+from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
 from pirn_jax.runs.results import write_results
-from pirn_jax.scans import Scan
+from pirn_jax.scans import Note
 from pirn_jax.storage import write_json, write_whole
+
+_log = logging.getLogger("pirn_jax")
 
 
 def evaluate_run(
@@ -79,6 +82,7 @@ def evaluate_run(
                 prepared=prepared,
             )
         )
+    items = check_items(items, config)
     provenance = provenance_of(config, models[0].random_weights)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / layout.CONFIG, stored_config(config))
@@ -88,6 +92,12 @@ def evaluate_run(
     counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
     evaluate_items(out, items, models, config, counter)
     return out
+
+
+def left_out_scan(key: str, error: PirnError) -> Note:
+    """What is said of a scan that cannot be used; also in the log."""
+    _log.warning("left out: %s: %s", key, error)
+    return Note(f"left out: {key}: {error.problem}", "all")
 
 
 class ScanCounter:
@@ -100,12 +110,6 @@ class ScanCounter:
         """One more."""
         self.done += 1
         self.tell("scans", self.done, self.total, self.note)
-
-    def over(self, scans: Iterable[Scan]) -> Iterator[Scan]:
-        """The same scans, each counted."""
-        for scan in scans:
-            yield scan
-            self.advance()
 
 
 def evaluate_items(
@@ -126,13 +130,20 @@ def evaluate_items(
     """
     provenance = provenance_of(config, models[0].random_weights)
     figures: dict[str, dict[int, dict[str, float]]] = {}
-    tables = []
+    tables, odd = [], {item.category: item.data.notes for item in items}
     for model, item in zip(models, items, strict=True):
         counter.note = item.name
         if not len(item.data.test):
             continue
         place = model_folder(folder, item.category, item.seed)
-        found = write_results(place, model, item.data.test, provenance, counter.advance)
+        notes = list(item.data.notes)
+
+        def failed(key: str, error: PirnError, notes: list[Note] = notes) -> None:
+            notes.append(left_out_scan(key, error))
+            counter.advance()
+
+        found = write_results(place, model, item.data.test, provenance, counter.advance, failed)
+        odd[item.category] = tuple(dict.fromkeys((*odd.get(item.category, ()), *notes)))
         figures.setdefault(item.category, {})[item.seed] = found.figures
         first = {"category": item.category, "seed": item.seed}
         tables.append(write_scores(found.rows, provenance, first))
@@ -143,6 +154,7 @@ def evaluate_items(
         encoder_facts(models[0].encoder),
         recipe_facts(config.detector),
         provenance,
+        {category: notes for category, notes in odd.items() if notes},
     )
     write_json(folder / layout.METRICS, run_metrics_document(metrics))
     write_report(folder)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pirn_jax.config import TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.detector.preprocessing import check_good
+from pirn_jax.errors import PirnError
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
 from pirn_jax.report.tables import HistoryLine, write_history
-from pirn_jax.runs.evaluation import ScanCounter, evaluate_items
+from pirn_jax.runs.evaluation import ScanCounter, evaluate_items, left_out_scan
 from pirn_jax.runs.folder import Progress, claim_folder, environment, start_caches, stored_config
-from pirn_jax.runs.items import RunItem, generator_of, list_items, provenance_of, shots_of
-from pirn_jax.scans import write_split
+from pirn_jax.runs.items import (
+    RunItem,
+    check_items,
+    generator_of,
+    list_items,
+    provenance_of,
+    shots_of,
+)
+from pirn_jax.scans import Note, write_split
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
 from pirn_jax.training import from_first, is_first, join_processes
+
+_log = logging.getLogger("pirn_jax")
 
 
 def train_run(
@@ -37,8 +49,11 @@ def train_run(
     Raises:
         PirnError: whatever keeps it from being done as asked.
     """
-    items = list_items(config)  # before any folder is made
+    items = check_items(list_items(config), config)  # before any folder is made
     shots = [shots_of(config, item) for item in items]
+    for place, keys in enumerate(shots):
+        if len(keys) == 1 and not len(items[place].data.validation):
+            items[place] = _without_threshold(items[place])
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
     first, folder = is_first(), Path(config.folder)
@@ -71,7 +86,10 @@ def train_run(
         models,
         [item.data.train.select(keys) for item, keys in zip(items, shots, strict=True)],
         [item.name for item in items],
-        leave_one_out=[not len(item.data.validation) for item in items],
+        leave_one_out=[
+            not len(item.data.validation) and len(keys) > 1
+            for item, keys in zip(items, shots, strict=True)
+        ],
         cache=features,
         encoded=count,
         parallel=config.parallel,
@@ -90,7 +108,7 @@ def train_run(
     for model, item, keys in zip(models, items, shots, strict=True):
         counter.note = item.name
         if len(item.data.validation):
-            model.calibrate(counter.over(item.data.validation))
+            _calibrate(model, item, counter)
         model.origin = {
             "dataset": config.dataset,
             "category": item.category,
@@ -101,6 +119,31 @@ def train_run(
         model.save(folder / item.name / layout.MODEL)
     evaluate_items(folder, items, models, config, counter)
     return folder
+
+
+def _without_threshold(item: RunItem) -> RunItem:
+    """The item of one shot and no validation scan, with a note of what that means."""
+    words = (
+        "one shot and no validation scans: there will be no threshold, so no scan is called good "
+        "or defective; --shots 2 or more, or scans in validation/good, give one"
+    )
+    _log.warning("%s: %s", item.category, words)
+    return item._replace(data=replace(item.data, notes=(*item.data.notes, Note(words))))
+
+
+def _calibrate(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
+    """Set the threshold by the validation scans that can be read."""
+
+    def failed(key: str, error: PirnError) -> None:
+        left_out_scan(key, error)
+
+    scores = []
+    scans = item.data.validation.watched(counter.advance)
+    for result in model.predict_scans(scans, failed=failed):
+        check_good(result.scan, "calibrate")
+        scores.append(result.inferred.score)
+    if scores:
+        model.set_threshold(scores)
 
 
 def _write_plan(

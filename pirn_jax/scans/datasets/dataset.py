@@ -91,6 +91,17 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
             )
         return Split([by_key[key] for key in keys], self._reader)
 
+    def watched(self, done: Callable[[], None]) -> Split:
+        """The same scans; `done` is called whenever one has been read, or could not be."""
+
+        def read(entry: Entry) -> Scan:
+            try:
+                return self._reader(entry)
+            finally:
+                done()
+
+        return Split(self.entries, read)
+
     def __len__(self) -> int:
         return len(self.entries)
 
@@ -115,11 +126,11 @@ class Note(NamedTuple):
 
     Attributes:
         words: what, and of which scans.
-        touches: the figures that it makes doubtful: of scans, of pixels, or "" for none.
+        touches: the figures that it makes doubtful: of scans, of pixels, all, or "" for none.
     """
 
     words: str
-    touches: Literal["", "scans", "pixels"] = ""
+    touches: Literal["", "scans", "pixels", "all"] = ""
 
 
 @dataclass(frozen=True)

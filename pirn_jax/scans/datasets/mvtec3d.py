@@ -34,6 +34,7 @@ from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import Limits
 from pirn_jax.scans.formats.options import Options, Unit
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
+from pirn_jax.scans.formats.registration import CameraCalibration
 
 _KNOWN = {
     "rgb",
@@ -53,6 +54,7 @@ def open_mvtec3d(
     unit: Unit = "m",
     assume_aligned: bool = False,
     scale: float | None = None,
+    calibration: CameraCalibration | None = None,
     white: int | None = None,
     limits: Limits | None = None,
 ) -> Dataset:
@@ -65,6 +67,7 @@ def open_mvtec3d(
         unit: unit of the point maps; metres in the release.
         assume_aligned: point maps of another size show the photograph's field of view.
         scale: photograph pixels per point.
+        calibration: the photograph's camera relative to the point maps'.
         white: the value of white in photographs of more than 8 bits.
         limits: what one file may cost.
 
@@ -75,7 +78,12 @@ def open_mvtec3d(
     limits = limits or Limits()
     folder = root / category
     options = Options(
-        unit=unit, assume_aligned=assume_aligned, scale=scale, white=white, limits=limits
+        unit=unit,
+        assume_aligned=assume_aligned,
+        scale=scale,
+        calibration=calibration,
+        white=white,
+        limits=limits,
     )
     reader = partial(read_entry, options=options)
     names = find_splits(subfolders(folder, root), folder)

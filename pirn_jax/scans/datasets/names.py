@@ -123,6 +123,5 @@ def why_not(name: str) -> str:
         return "hidden: its name begins with a dot"
     suffix = File(Path(name)).suffix
     if suffix not in (*POINTS, *PICTURES):
-        known = ", ".join(sorted({*PICTURES, *POINTS}))
-        return f"extension {suffix!r} is no photograph and no point map ({known})"
+        return f"extension {suffix!r} is no photograph and no point map"
     return "it belongs to no scan"

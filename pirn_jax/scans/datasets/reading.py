@@ -156,6 +156,8 @@ def assemble(
     ignore = None
     if "ignore" in files:
         ignore = _matching(files["ignore"], grid, options, turned) > 0
+    if mask is not None and label == 1 and not mask.any():
+        mask = None  # it says nothing of where the defect is
     if mask is None and label == 0:
         mask = np.zeros(grid, np.uint8)
     if mask is not None and label == 0 and mask.any():

@@ -24,6 +24,7 @@ from typing import Any
 
 from pirn_jax.errors import BadInputError
 
+_MORE_MEMORY = "for larger scans pass limits=Limits(memory=…) (--limits.memory)"
 _Stream = io.BufferedReader | io.BytesIO
 
 
@@ -59,7 +60,7 @@ class Limits:
         if height * width > self.pixels:
             raise BadInputError(
                 f"{height}×{width} pixels, more than the cap of {self.pixels:,}",
-                "check the file; for larger scans pass limits=Limits(pixels=…)",
+                "check the file; for larger scans pass limits=Limits(pixels=…) (--limits.pixels)",
                 path=str(file),
             )
 
@@ -68,7 +69,7 @@ class Limits:
         if needed > self.memory:
             raise BadInputError(
                 f"reading it would take {needed:,} bytes, more than the cap of {self.memory:,}",
-                "check the file; for larger scans pass limits=Limits(memory=…)",
+                f"check the file; {_MORE_MEMORY}",
                 path=str(file),
             )
 
@@ -78,7 +79,7 @@ class Limits:
             raise BadInputError(
                 f"{stored:,} stored bytes expand to {decoded:,}: more than {self.ratio:g} times, "
                 "as a decompression bomb does",
-                "check the file; if it is genuine, pass limits=Limits(ratio=…)",
+                "check the file; if it is genuine, pass limits=Limits(ratio=…) (--limits.ratio)",
                 path=str(file),
             )
 
@@ -195,12 +196,12 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
     if file.member is not None:
         with open_archive(file.path, limits) as archive:
             return archive.read(file.member, cap)
-    with _open_regular(file.path) as stream:
+    with open_regular(file.path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > cap:
             raise BadInputError(
                 f"{size:,} bytes, more than the cap of {cap:,}",
-                "check that it is the right file; for larger scans pass limits=Limits(memory=…)",
+                f"check that it is the right file; {_MORE_MEMORY}",
                 path=str(file),
             )
         data = stream.read(size + 1)
@@ -211,7 +212,7 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
     return data
 
 
-def _open_regular(path: Path) -> io.BufferedReader:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file; a pipe, device or folder under the name would hang or never end."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -270,7 +271,7 @@ class Archive:
         if info.file_size > most:
             raise BadInputError(
                 f"{info.file_size:,} bytes, more than the cap of {most:,}",
-                "check the archive; for larger scans pass limits=Limits(memory=…)",
+                f"check the archive; {_MORE_MEMORY}",
                 path=str(file),
             )
         self._limits.check_memory(file, held + info.compress_size + info.file_size)
@@ -329,7 +330,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
     It is opened anew each time: thousands of members are listed in milliseconds, and a dataset
     that holds no open file can be pickled and forked.
     """
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         yield Archive(stream, path, limits)
 
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import tifffile
@@ -173,9 +175,7 @@ def open_picture(
             raise ValueError(f"more than {_MOST_SCANS} scans, each a pass over the picture")
         if kind == "WEBP":  # Pillow makes room for the pixels when it looks at the header
             check_cost(file, len(data), *webp_size(data), 8, limits)
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with bombs_refused():
             picture = Image.open(io.BytesIO(data), formats=[kind])
             channels = max(4, len(picture.getbands()))  # Pillow holds RGB in 4 bytes a pixel
             check_cost(file, len(data), picture.height, picture.width, channels, limits)
@@ -207,6 +207,15 @@ def open_picture(
         with decoding(file, f"{kind} picture", _BAD):
             ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+@contextmanager
+def bombs_refused() -> Iterator[None]:
+    """Pillow's warnings are silent, but for the one of a bomb, which is an error."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def converted(file: File, picture: Image.Image, mode: str) -> Image.Image:
