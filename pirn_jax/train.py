@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -116,6 +117,7 @@ def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = Fal
     if only_print:
         console.print_json(json.dumps(to_json(config)))
         return
+    logging.getLogger("pirn_jax").setLevel(logging.INFO)
     with progress_bars() as progress:
         folder = train_run(config, progress, command)
     if not is_first():

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pirn_jax.config import TrainConfig
+import numpy as np
+
+from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
 from pirn_jax.detector.preprocessing import check_good
 from pirn_jax.errors import PirnError
+from pirn_jax.geometry import choose_object
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
@@ -62,6 +65,9 @@ def train_run(
         return folder
     features, prepared = start_caches(config.cache)
     detector = config.model_config
+    if first:
+        for item, keys in zip(items, shots, strict=True):
+            _say_extent(item, keys[0], detector)
     encoder = open_encoder(detector)
     models = [
         PIRN(replace(detector, seed=item.seed), encoder=encoder, prepared=prepared)
@@ -119,6 +125,18 @@ def train_run(
         model.save(folder / item.name / layout.MODEL)
     evaluate_items(folder, items, models, config, counter)
     return folder
+
+
+def _say_extent(item: RunItem, key: str, detector: Config) -> None:
+    """The size of the part in the first shot, by which a wrong unit shows at once."""
+    scan = item.data.train.select([key])[0]
+    if "normals" not in detector.modalities or scan.xyz is None:
+        return
+    background = "none" if detector.background == "none" else "plane"
+    part = choose_object(scan.xyz, scan.valid, background, method="grid").object & scan.valid
+    low, high = np.percentile(scan.xyz[part], (0.5, 99.5), axis=0)
+    sides = " × ".join(f"{1000 * side:.3g}" for side in high - low)
+    _log.info("%s: the part in %s is %s mm in x, y and z", item.name, key, sides)
 
 
 def _without_threshold(item: RunItem) -> RunItem:
