@@ -91,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "evaluate": {"command", "report", "runs", "storage"},
-    "predict": {"command", "detector", "runs"},
+    "predict": {"command", "detector", "runs", "scans"},
     "prepare": {"command", "geometry", "runs", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }

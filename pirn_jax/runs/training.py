@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from pirn_jax.runs.items import (
     provenance_of,
     shots_of,
 )
-from pirn_jax.scans import Note, write_split
+from pirn_jax.scans import Dataset, Note, write_split
+from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
 from pirn_jax.training import from_first, is_first, join_processes
@@ -120,11 +121,21 @@ def train_run(
             "category": item.category,
             "seed": item.seed,
             "shots": list(keys),
+            "reading": _reading(config, item.data),
             **provenance.document(),
         }
         model.save(folder / item.name / layout.MODEL)
     evaluate_items(folder, items, models, config, counter)
     return folder
+
+
+def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
+    """How the scans were read, as `pirn_jax.runs.predictions.options_of` takes it again."""
+    names = ("unit", "assume_aligned", "scale", "white")
+    usual = Reading()
+    found = {n: v for n in names if (v := getattr(config, n)) != getattr(usual, n)}
+    camera = {} if data.intrinsics is None else {"intrinsics": asdict(data.intrinsics)}
+    return {**found, **camera}
 
 
 def _say_extent(item: RunItem, key: str, detector: Config) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, overload
 
 from pirn_jax.errors import BadInputError, did_you_mean
 from pirn_jax.scans.formats.files import File
+from pirn_jax.scans.formats.registration import Intrinsics
 from pirn_jax.scans.scan import Scan
 
 
@@ -144,6 +145,7 @@ class Dataset:
         name: the dataset's name, as given to `open_dataset`.
         category: the category's name as the dataset spells it.
         notes: what is odd about its files, as far as their names tell.
+        intrinsics: the depth camera, where it has one.
     """
 
     train: Split
@@ -152,3 +154,4 @@ class Dataset:
     name: str = ""
     category: str = ""
     notes: tuple[Note, ...] = ()
+    intrinsics: Intrinsics | None = None

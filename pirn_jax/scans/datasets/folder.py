@@ -164,6 +164,7 @@ def open_folder(
         name="folder",
         category=category,
         notes=notes,
+        intrinsics=intrinsics,
     )
 
 
