@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.errors import ConfigError, check_name
 from pirn_jax.methods import find_recipe
+from pirn_jax.scans.formats.files import Limits
 
 _Kind = TypeVar("_Kind", Config, TrainConfig)
 # Which of several processes this is says nothing of a run.
@@ -28,7 +29,7 @@ def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """
     if isinstance(config, TrainConfig):
         document = {
-            f.name: asdict(value) if is_dataclass(value := getattr(config, f.name)) else value
+            f.name: asdict(value) if isinstance(value := getattr(config, f.name), Limits) else value
             for f in fields(config)
             if f.name not in ("detector", *_NOT_STORED)
         }

@@ -15,10 +15,11 @@ import tyro
 from rich.console import Console
 
 from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Reading):
     """Evaluate the models of a run; what is not given is as it was in training."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -31,8 +32,6 @@ class Arguments:
     """Only these categories."""
     test_scans: int | None = None
     """Another number of test scans per generated category."""
-    unit: str | None = None
-    """Of point files: m, mm, or auto."""
     weights: str | None = None
     """The encoder's file, where it has moved."""
     runtime: str | None = None
@@ -60,12 +59,12 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
     from pirn_jax.runs import evaluate_run
     from pirn_jax.storage import read_object
 
-    names = ("dataset", "data_root", "test_scans", "unit", "cache")
+    names = ("dataset", "data_root", "test_scans", "cache")
     with progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
             arguments.out or arguments.run.with_name(f"{arguments.run.resolve().name}-evaluated"),
-            {name: getattr(arguments, name) for name in names},
+            {**{name: getattr(arguments, name) for name in names}, **arguments.changed()},
             categories=arguments.category,
             weights=arguments.weights,
             runtime=arguments.runtime,

@@ -76,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"decoder", "encoder", "geometry", "storage"},
     "methods": {"decoder", "encoder", "geometry", "training"},
     "config": {"decoder", "methods", "scans"},
-    "config_json": {"config", "methods"},
+    "config_json": {"config", "methods", "scans"},
     "detector": _MODEL | {"config_json"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
@@ -90,9 +90,9 @@ ROOMS: dict[str, set[str]] = {
         "storage",
         "training",
     },
-    "evaluate": {"command", "report", "runs", "storage"},
+    "evaluate": {"command", "report", "runs", "scans", "storage"},
     "predict": {"command", "detector", "runs", "scans"},
-    "prepare": {"command", "geometry", "runs", "storage"},
+    "prepare": {"command", "geometry", "runs", "scans", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }
 

@@ -69,10 +69,12 @@ def evaluate_run(
     if out.exists() and (not out.is_dir() or contents(out)):
         raise BadInputError("the folder is there already", "give another with --out", out)
     places = trained_models(run, categories)
+    sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
     _, prepared = start_caches(config.cache)
     items, models = [], []
     for place in places:
-        items.append(RunItem(place.category, place.seed, open_category(config, place.category)))
+        data = open_category(config, place.category, elsewhere=sole)
+        items.append(RunItem(place.category, place.seed, data))
         models.append(
             PIRN.load(
                 place.path / layout.MODEL,

@@ -75,8 +75,15 @@ def list_items(config: TrainConfig) -> list[RunItem]:
     return items
 
 
-def open_category(config: TrainConfig, category: str) -> Dataset:
-    """One category of the run's dataset, with the options the run's config implies."""
+def open_category(config: TrainConfig, category: str, *, elsewhere: bool = False) -> Dataset:
+    """One category of the run's dataset, with the options the run's config implies.
+
+    Args:
+        config: of the run.
+        category: its name.
+        elsewhere: the root is another than in training: where it holds a single category, that is
+            meant, whatever its name.
+    """
     layout = find_layout(config.dataset)
     if layout.rendered:
         return open_dataset(
@@ -97,7 +104,8 @@ def open_category(config: TrainConfig, category: str) -> Dataset:
     if "modalities" in layout.options:
         options["modalities"] = tuple(_STREAMS[name] for name in config.detector.modalities)
     # A root that is itself the category may have any name.
-    inside = "" if "" in list_categories(config.dataset, root) else category
+    known = list_categories(config.dataset, root)
+    inside = "" if "" in known else known[0] if elsewhere and len(known) == 1 else category
     return open_dataset(config.dataset, root, inside, **options)
 
 
@@ -126,7 +134,13 @@ def check_items(items: Sequence[RunItem], config: TrainConfig) -> list[RunItem]:
 def shots_of(config: TrainConfig, item: RunItem) -> tuple[str, ...]:
     """Keys of the scans a model learns from."""
     keys, count = item.data.train.keys, config.shots or len(item.data.train)
-    return choose_shots(keys, count, item.seed, config.dataset, item.category, config.shots_order)
+    name = name_for_shots(config, item)
+    return choose_shots(keys, count, item.seed, config.dataset, name, config.shots_order)
+
+
+def name_for_shots(config: TrainConfig, item: RunItem) -> str:
+    """The category by which shots are chosen: "" where its name is the user's and may change."""
+    return "" if config.dataset == "folder" else item.data.category
 
 
 def provenance_of(config: TrainConfig, random_weights: bool) -> Provenance:

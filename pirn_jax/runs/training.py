@@ -25,6 +25,7 @@ from pirn_jax.runs.items import (
     check_items,
     generator_of,
     list_items,
+    name_for_shots,
     provenance_of,
     shots_of,
 )
@@ -195,7 +196,7 @@ def _write_plan(
             item.data.train.select(keys),
             seed=item.seed,
             dataset=config.dataset,
-            category=item.category,
+            category=name_for_shots(config, item),
             order=config.shots_order,
         )
         splits[item.category, item.seed] = read_object(path)

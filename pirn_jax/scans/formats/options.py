@@ -54,19 +54,23 @@ class Reading:
         check_choices(self)
         _check_numbers(self.scale, self.white)
 
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as they are."""
+        usual = Reading()
+        values = {f.name: getattr(self, f.name) for f in fields(Reading)}
+        return {name: v for name, v in values.items() if v != getattr(usual, name)}
+
     def given(self) -> dict[str, Any]:
-        """What differs from the defaults, as options of a dataset: cameras are read.
+        """The same as options of a dataset: cameras are read.
 
         Raises:
             BadInputError: a camera's file cannot be read.
         """
         read = {"calibration": read_camera_calibration, "intrinsics": read_intrinsics}
-        found, usual = {}, Reading()
-        for name in (f.name for f in fields(Reading)):
-            value = getattr(self, name)
-            if value != getattr(usual, name):
-                found[name] = read[name](File(Path(value)), self.limits) if name in read else value
-        return found
+        return {
+            name: read[name](File(Path(value)), self.limits) if name in read else value
+            for name, value in self.changed().items()
+        }
 
 
 @dataclass(frozen=True)
