@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         known = ", ".join(COMMANDS)
         print(  # noqa: T201
-            f"error: no command {first!r}{did_you_mean(first, COMMANDS)}\n  → the commands are {known}",
+            f"error: no command {first!r}{did_you_mean(first, COMMANDS)}\n  → there are {known}",
             file=sys.stderr,
         )
         raise SystemExit(2)

@@ -64,6 +64,7 @@ _MODEL = {
 }  # fmt: skip
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "__main__": set(),
     "storage": set(),
     "command": set(),
     "transport": set(),
