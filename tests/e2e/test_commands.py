@@ -16,7 +16,7 @@ from PIL import Image
 from pirn_jax import PIRN, train
 from pirn_jax import predict as predict_command
 from pirn_jax.runs.predictions import find_scans
-from pirn_jax.scans import open_dataset
+from pirn_jax.scans import Options, open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
 from tests.e2e.commands import command, finish, start
 
@@ -298,8 +298,10 @@ def test_a_bad_file_is_skipped_and_said(run, scans, place, predicted, tmp_path):
 
 def test_a_scan_is_named_by_its_files(scans):
     photograph, points = sorted(scans.iterdir())[:2]
-    (one,) = find_scans((), {"rgb": photograph, "xyz": points}, "m")
-    (other,) = find_scans((photograph, points), {}, "m")
+    both, options = ("rgb", "normals"), Options(unit="m")
+    (one,), _ = find_scans((), {"rgb": photograph, "xyz": points}, both, options)
+    (other,), left_out = find_scans((photograph, points), {}, both, options)
+    assert left_out == ()
     assert one.key == other.key
     np.testing.assert_array_equal(one.rgb, other.rgb)
     np.testing.assert_array_equal(one.xyz, other.xyz)
