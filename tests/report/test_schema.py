@@ -39,6 +39,7 @@ METRICS_OF_A_RUN = schema.RunMetrics(
     schema.RecipeFacts("default", {"decoder.prototypes": 50, "loss.form": "mean"}),
     LOUD,
     {"flange": (Note("no mask for a", "pixels"), Note("left out: ü"), Note("b", "all"))},
+    2,
 )
 MADE = schema.Environment(
     ("python", "-m", "pirn_jax.train", "--out", "a b"), "2026-01-02T03:04:05+00:00", "0.1", "3.11",
