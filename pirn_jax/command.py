@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +21,13 @@ import rich.console
 from rich.table import Table
 from rich.text import Text
 
-from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, PirnError
+from pirn_jax.errors import (
+    ConfigError,
+    MachineError,
+    MissingDependencyError,
+    PirnError,
+    printable,
+)
 
 DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 _COLUMNS = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc", "AUPRO@30 %": "aupro_0.3"}
@@ -136,17 +141,6 @@ def _finish(stream: Any) -> None:
 
 # --- words on a terminal --------------------------------------------------------------------------
 
-# Control characters but for line breaks and tabs, marks that turn the direction of writing, and
-# lone surrogates, which stand for bytes of a name that are no UTF-8.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """The text with whatever could steer a terminal written out as its number."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
 
 class Console(rich.console.Console):
     """rich's, which shows what names hold rather than obeying it, and leaves exit codes alone."""
@@ -221,18 +215,32 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     if encoder.get("random"):
         title.append("random encoder weights: figures mean little")
     said = ": ".join(filter(None, (f"encoder {encoder.get('name')}", encoder.get("about"))))
-    said = "\n".join([said, *_reasons(metrics["categories"])])
-    table = Table(title="; ".join(title) or None, title_style="bold red", caption=said)
+    notes = metrics.get("notes", {})
+    lines = [f"{name}: {note['words']}" for name, found in notes.items() for note in found]
+    lines = [said, *_reasons(metrics["categories"]), *(["* see here:"] if lines else []), *lines]
+    table = Table(
+        title="; ".join(title) or None,
+        title_style="bold red",
+        caption=Text(printable("\n".join(lines))),
+    )
     table.add_column("category")
     for name in _COLUMNS:
         table.add_column(name, justify="right")
     for category, seeds in metrics["categories"].items():
         table.add_row(
-            category, *[_cell([s.get(k) for s in seeds.values()]) for k in _COLUMNS.values()]
+            category,
+            *[
+                _cell([s.get(k) for s in seeds.values()]) + _mark(k, notes.get(category, ()))
+                for k in _COLUMNS.values()
+            ],
         )
     if len(metrics["categories"]) > 1:
         table.add_section()
-        table.add_row("mean", *[_cell([metrics["mean"].get(k)]) for k in _COLUMNS.values()])
+        every = [note for found in notes.values() for note in found]
+        table.add_row(
+            "mean",
+            *[_cell([metrics["mean"].get(k)]) + _mark(k, every) for k in _COLUMNS.values()],
+        )
     return table
 
 
@@ -248,6 +256,12 @@ def _reasons(categories: Mapping[str, Any]) -> Iterator[str]:
             yield f"{category}: - as no test scan is known to be {kind}"
         elif "p_auroc" not in found and "scans" in found:
             yield f"{category}: - as masks are not known for all test scans"
+
+
+def _mark(figure: str, notes: Iterable[Mapping[str, str]]) -> str:
+    """A star where a note makes that figure doubtful, as `pirn_jax.report.schema.is_touched`."""
+    kinds = ("all", "scans" if figure.startswith("i_") else "pixels")
+    return "*" if any(note["touches"] in kinds for note in notes) else ""
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -20,6 +20,7 @@ from pirn_jax.errors import ConfigError, check_choices, check_name
 from pirn_jax.methods import MethodSettings, find_recipe, method_of, recipes_of
 from pirn_jax.methods.settings import Layers
 from pirn_jax.scans.datasets.registry import DATASETS, find_layout
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, value
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Reading):
     """One run: data, shots, the detector, and where everything goes."""
 
     dataset: str = "synthetic"
@@ -235,8 +236,6 @@ class TrainConfig:
     """One model per category and seed; the seed chooses the shots and starts the parameters."""
     test_scans: int = 40
     """Test scans per generated category."""
-    unit: Literal["auto", "m", "mm"] = "auto"
-    """Of point files: m, mm, or auto (metres as released; your own files must be unmistakable)."""
     detector: Annotated[Config, arg(name="")] = field(default_factory=Config)
     """The detector."""
     out: str | None = None
@@ -264,7 +263,7 @@ class TrainConfig:
     variable PIRN_CACHE, else ~/.cache/pirn_jax. Treat it as you treat programs."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         check_name("dataset", self.dataset, DATASETS)
         layout = find_layout(self.dataset)
         if self.overwrite and self.resume:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 from pirn_jax.config import Config, TrainConfig, leaves
 from pirn_jax.errors import ConfigError, check_name
 from pirn_jax.methods import find_recipe, method_of
+from pirn_jax.scans.formats.files import Limits
 
 _log = logging.getLogger("pirn_jax")
 _Kind = TypeVar("_Kind", Config, TrainConfig)
@@ -32,7 +33,7 @@ def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """
     if isinstance(config, TrainConfig):
         document = {
-            f.name: getattr(config, f.name)
+            f.name: asdict(value) if isinstance(value := getattr(config, f.name), Limits) else value
             for f in fields(config)
             if f.name not in ("detector", *_CALLERS_OWN)
         }

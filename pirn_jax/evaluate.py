@@ -12,11 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from pirn_jax.command import Console, exits, parse, progress_bars, results_table
+from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Reading):
     """Evaluate the models of a run; what is not given is as it was in training."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -29,8 +30,6 @@ class Arguments:
     """Only these categories."""
     test_scans: int | None = None
     """Another number of test scans per generated category."""
-    unit: str | None = None
-    """Of point files: m, mm, or auto."""
     weights: str | None = None
     """The encoder's file, where it has moved."""
     runtime: str | None = None
@@ -54,20 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with exits(arguments) as words:
         given = parse(Arguments, words, prog="python -m pirn_jax.evaluate")
-        evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
+        code = evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
+    if code:
+        raise SystemExit(code)
 
 
-def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
-    """Do what the flags say."""
+def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
+    """Do what the flags say; returns the exit code."""
     from pirn_jax.runs import evaluate_run
     from pirn_jax.storage import read_object
 
-    names = ("dataset", "data_root", "test_scans", "unit")
+    names = ("dataset", "data_root", "test_scans")
     with progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
             arguments.out or arguments.run.with_name(f"{arguments.run.resolve().name}-evaluated"),
-            {name: getattr(arguments, name) for name in names},
+            {**{name: getattr(arguments, name) for name in names}, **arguments.changed()},
             categories=arguments.category,
             weights=arguments.weights,
             runtime=arguments.runtime,
@@ -78,8 +79,10 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
             command=command,
         )
     console = Console()
-    console.print(results_table(read_object(folder / "metrics.json")))
+    metrics = read_object(folder / "metrics.json")
+    console.print(results_table(metrics))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    return UNJUDGED if metrics["left_out"] else 0
 
 
 if __name__ == "__main__":

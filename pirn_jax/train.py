@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from pirn_jax.command import Console, exits, parse, progress_bars, results_table
+from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import MethodSettings, recipes_of
@@ -100,15 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         detector = replace(given.run.detector, recipe=given.settings)
-        train(
+        code = train(
             replace(given.run, detector=detector),
             ["python", "-m", "pirn_jax.train", *words],
             only_print=given.print_config,
         )
+    if code:
+        raise SystemExit(code)
 
 
-def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> None:
-    """Do what the flags say."""
+def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> int:
+    """Do what the flags say; returns the exit code."""
     from pirn_jax.config_json import to_json
     from pirn_jax.report import layout
     from pirn_jax.runs import train_run
@@ -118,13 +121,16 @@ def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = Fal
     console = Console()
     if only_print:
         console.print_json(json.dumps(to_json(config)))
-        return
+        return 0
+    logging.getLogger("pirn_jax").setLevel(logging.INFO)
     with progress_bars() as progress:
         folder = train_run(config, progress, command)
     if not is_first():
-        return
-    console.print(results_table(read_object(folder / layout.METRICS)))
+        return 0
+    metrics = read_object(folder / layout.METRICS)
+    console.print(results_table(metrics))
     console.print(f"report: {folder / layout.REPORT}", soft_wrap=True, highlight=False)
+    return UNJUDGED if metrics["left_out"] else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pirn_jax.command import Console, exits, printable, progress_bars, results_table, run
+from pirn_jax.command import Console, exits, progress_bars, results_table, run
 from pirn_jax.errors import (
     BadInputError,
     ConfigError,
@@ -18,6 +18,7 @@ from pirn_jax.errors import (
     MissingDependencyError,
     PirnError,
     WeightsError,
+    printable,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,9 @@ def test_a_full_disk_is_the_machines_fault():
 HOSTILE = "a\x1b[31m\x9bred\r\x07\u202egnp\udcff.png"
 
 
-def test_names_do_not_steer_the_terminal(capsys):
+def test_names_do_not_steer_the_terminal(capsys, monkeypatch):
+    # Not into pytest's own record either, which is sent as UTF-8 where tests run in parallel.
+    monkeypatch.setattr(logging.getLogger("pirn_jax"), "propagate", False)
     shown = r"a\x1b[31m\x9bred\r\x07\u202egnp\udcff.png"
     assert printable(HOSTILE) == shown
     assert printable("Größe\t→ 3 µm\n") == "Größe\t→ 3 µm\n"

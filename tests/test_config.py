@@ -254,7 +254,7 @@ def test_what_is_found_by_name_is_what_was_named():
 
 def test_a_file_names_no_code_unless_exactly_that_is_allowed(caplog):
     own = "my_package.module:function"
-    config = with_settings(Config(), {"decoder.assignment": own})
+    config = with_settings(Config(method="pirn"), {"decoder.assignment": own})
     assert code_named(config) == (own,)
     assert code_named(Config()) == ()
     for kind, whole in ((Config, config), (TrainConfig, TrainConfig(detector=config))):
@@ -270,7 +270,7 @@ def test_a_file_names_no_code_unless_exactly_that_is_allowed(caplog):
 
 @pytest.mark.parametrize("name", [":x", "..rel:x", "json:loads", "C:"])
 def test_whatever_a_file_names_with_a_colon_is_refused(name):
-    document = {"settings": {"decoder": {"assignment": name}}}
+    document = {"method": "pirn", "settings": {"decoder": {"assignment": name}}}
     with pytest.raises(ConfigError, match="names code"):
         from_json(Config, document, "file")
 

@@ -64,11 +64,12 @@ _MODEL = {
 }  # fmt: skip
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "__main__": {"command"},
     "storage": set(),
     "manifest": {"storage"},
     "command": set(),
     "transport": set(),
-    "scans": {"storage"},
+    "scans": {"manifest", "storage"},
     "metrics": {"command", "storage"},
     "geometry": {"scans", "storage"},
     "encoder": {"command", "storage"},
@@ -77,7 +78,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"decoder", "encoder", "geometry", "manifest", "storage"},
     "methods": {"decoder", "encoder", "geometry", "training", "transport"},
     "config": {"decoder", "methods", "scans"},
-    "config_json": {"config", "methods"},
+    "config_json": {"config", "methods", "scans"},
     "detector": _MODEL | {"config_json"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
@@ -91,9 +92,9 @@ ROOMS: dict[str, set[str]] = {
         "storage",
         "training",
     },
-    "evaluate": {"command", "report", "runs", "storage"},
-    "predict": {"command", "detector", "runs"},
-    "prepare": {"command", "geometry", "runs", "storage"},
+    "evaluate": {"command", "report", "runs", "scans", "storage"},
+    "predict": {"command", "detector", "runs", "scans"},
+    "prepare": {"command", "geometry", "runs", "scans", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }
 

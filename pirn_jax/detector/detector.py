@@ -30,6 +30,7 @@ import numpy as np
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
+from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
@@ -139,13 +140,18 @@ class PIRN(DetectorState):
             found = self.inference.from_tokens(*self.parameters, some)
             yield from _each(found, min(batch, count - start))
 
-    def predict(self, scan: Scan) -> Prediction:
+    def predict(self, scan: object) -> Prediction:
         """Score, label, map, mask and regions of one scan.
+
+        Args:
+            scan: a `Scan`; a path ("a.png"); a photograph as a uint8 array (H, W, 3); or several of
+                these by what they are: {"rgb": "a.png", "xyz": "a.tiff"}.
 
         Raises:
             BadInputError: a modality of the model is missing in the scan, or nothing was measured.
         """
-        (result,) = self.predict_scans([scan], batch=1)
+        given = scan_of(scan, self.config.modalities)
+        (result,) = self.predict_scans([given], batch=1)
         return self.postprocess(result)
 
     def postprocess(self, result: ScanResult) -> Prediction:

@@ -54,22 +54,30 @@ def open_pair(maps: Path, masks: Path, good_without_mask: bool = False) -> tuple
     Args:
         maps: folder of .npy, .tiff or .png maps, or an .npz, or an .npy of shape (n, H, W).
         masks: the same for masks; "_mask" at the end of a name is left off where that pairs it.
+            The test folder of a dataset will do for the maps of a run.
         good_without_mask: a map without a mask is of a good image, as in MVTec AD (2D).
 
     Raises:
         BadInputError: for a path or file that cannot be read, or sets that do not pair.
     """
+    truth = masks.parent / "ground_truth"
+    in_truth = masks.name == "test" and truth.is_dir()
+    if in_truth:  # MVTec AD (2D) keeps photographs in test, and no masks of good ones
+        masks = truth
     map_readers = _readers(maps, MAP_ENDINGS, "maps")
     mask_readers = _readers(masks, MASK_ENDINGS, "masks")
+    if not set(map_readers) & set(mask_readers):
+        map_readers, mask_readers = _of_run(map_readers), _of_dataset(mask_readers)
     for name in list(mask_readers):
         short = name.removesuffix("_mask")
         if name not in map_readers and short in map_readers and short not in mask_readers:
             mask_readers[short] = mask_readers.pop(name)
     alone = sorted(set(map_readers) - set(mask_readers))
-    if alone and good_without_mask and len(alone) < len(map_readers):
-        for name in alone:
+    good = [n for n in alone if good_without_mask or (in_truth and n.startswith("good/"))]
+    if len(good) < len(map_readers):
+        for name in good:
             mask_readers[name] = _zeros_like(map_readers[name])
-        alone = []
+            alone.remove(name)
     if alone:
         raise BadInputError(
             f"{len(alone)} of {len(map_readers)} maps have no mask: {_some(alone)}",
@@ -83,7 +91,44 @@ def open_pair(maps: Path, masks: Path, good_without_mask: bool = False) -> tuple
             "name maps like their masks, and put nothing else in the folders",
             path=maps,
         )
-    return FileSet(map_readers), FileSet(mask_readers)
+    fitted = {name: _at_size_of(read, mask_readers[name]) for name, read in map_readers.items()}
+    return FileSet(fitted), FileSet(mask_readers)
+
+
+def _of_run(readers: _Readers) -> _Readers:
+    """Maps of a run by their place in its dataset: test__hole__000 is hole/000."""
+    found = {name.replace("__", "/").removeprefix("test/"): one for name, one in readers.items()}
+    return found if len(found) == len(readers) else readers
+
+
+def _of_dataset(readers: _Readers) -> _Readers:
+    """Masks of a dataset by their place in it: hole/gt/000 is hole/000; photographs are none."""
+    masks = {
+        name.removeprefix("test/").replace("/gt/", "/"): one
+        for name, one in readers.items()
+        if "/gt/" in name
+    }
+    return masks or readers
+
+
+def _at_size_of(
+    read: Callable[[], np.ndarray], read_mask: Callable[[], np.ndarray]
+) -> Callable[[], np.ndarray]:
+    """The map at its mask's size, where it is the same picture smaller, as runs keep them."""
+
+    def fitted() -> np.ndarray:
+        from PIL import Image
+
+        scores, shape = read(), np.shape(read_mask())
+        ratio = [small / large for small, large in zip(scores.shape, shape, strict=True)]
+        longest = max(scores.shape, default=0)
+        same = longest and abs(ratio[0] - ratio[1]) * max(shape) <= 1
+        if scores.shape == shape or not same or ratio[0] > 1:
+            return scores  # sizes that do not belong together are refused later
+        picture = Image.fromarray(scores.astype(np.float32))
+        return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+
+    return fitted
 
 
 def read_scores(path: Path, names: list[str]) -> np.ndarray:

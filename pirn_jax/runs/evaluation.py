@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
+from pirn_jax.errors import PirnError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -27,11 +29,13 @@ from pirn_jax.runs.folder import (
     stored_config,
     trained_models,
 )
-from pirn_jax.runs.items import RunItem, open_category, provenance_of
+from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
 from pirn_jax.runs.outputs import EVALUATION_FORMAT, check_free, writing
 from pirn_jax.runs.results import write_results
-from pirn_jax.scans import Scan
+from pirn_jax.scans import Note
 from pirn_jax.storage import write_json, write_whole
+
+_log = logging.getLogger("pirn_jax")
 
 
 def evaluate_run(
@@ -70,10 +74,12 @@ def evaluate_run(
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
     check_free(out, EVALUATION_FORMAT, overwrite=overwrite, inputs=[run])
     places = trained_models(run, categories)
+    sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
     _, prepared = start_caches(cache)
     items, models = [], []
     for place in places:
-        items.append(RunItem(place.category, place.seed, open_category(config, place.category)))
+        data = open_category(config, place.category, elsewhere=sole)
+        items.append(RunItem(place.category, place.seed, data))
         models.append(
             PIRN.load(
                 place.path / layout.MODEL,
@@ -84,6 +90,7 @@ def evaluate_run(
                 allow_code=allow_code,
             )
         )
+    items = check_items(items, config)
     provenance = provenance_of(config, models[0].random_weights)
     tell = progress or (lambda *_: None)
     counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
@@ -96,21 +103,22 @@ def evaluate_run(
 
 
 class ScanCounter:
-    """Counts scans for a progress bar."""
+    """Counts scans for a progress bar, and those that could not be used."""
 
     def __init__(self, tell: Progress, total: int):
         self.tell, self.total, self.done, self.note = tell, total, 0, ""
+        self.left_out = 0
 
     def advance(self) -> None:
         """One more."""
         self.done += 1
         self.tell("scans", self.done, self.total, self.note)
 
-    def over(self, scans: Iterable[Scan]) -> Iterator[Scan]:
-        """The same scans, each counted."""
-        for scan in scans:
-            yield scan
-            self.advance()
+    def leave_out(self, key: str, error: PirnError) -> Note:
+        """What is said of a scan that cannot be used; also in the log."""
+        self.left_out += 1
+        _log.warning("left out: %s: %s", key, error)
+        return Note(f"left out: {key}: {error.problem}", "all")
 
 
 def evaluate_items(
@@ -131,11 +139,18 @@ def evaluate_items(
     """
     provenance = provenance_of(config, models[0].random_weights)
     figures: dict[str, dict[int, dict[str, float]]] = {}
-    tables = []
+    tables, odd = [], {item.category: item.data.notes for item in items}
     for model, item in zip(models, items, strict=True):
         counter.note = item.name
         place = model_folder(folder, item.category, item.seed)
-        found = write_results(place, model, item.data.test, provenance, counter.advance)
+        notes = list(item.data.notes)
+
+        def failed(key: str, error: PirnError, notes: list[Note] = notes) -> None:
+            notes.append(counter.leave_out(key, error))
+            counter.advance()
+
+        found = write_results(place, model, item.data.test, provenance, counter.advance, failed)
+        odd[item.category] = tuple(dict.fromkeys((*odd.get(item.category, ()), *notes)))
         if not found.rows:  # the model and its threshold are there, and no figures
             continue
         figures.setdefault(item.category, {})[item.seed] = found.figures
@@ -148,6 +163,8 @@ def evaluate_items(
         encoder_facts(models[0].encoder),
         recipe_facts(config.detector),
         provenance,
+        {category: notes for category, notes in odd.items() if notes},
+        counter.left_out,
     )
     write_json(folder / layout.METRICS, run_metrics_document(metrics))
     write_report(folder)

@@ -279,3 +279,35 @@ def test_whatever_was_damaged_is_named(tmp_path, name):
                 np.asarray(read_map(path))
         except BadInputError:
             continue
+
+
+@pytest.mark.parametrize("layout", ["mvtec3d", "mvtec2d", "folder"])
+@pytest.mark.parametrize("small", [False, True], ids=["same size", "smaller"])
+def test_maps_of_a_run_are_matched_with_the_dataset_s_test_folder(tmp_path, layout, small):
+    mask = np.zeros((12, 16), np.uint8)
+    mask[3:6, 4:9] = 255
+    for defect, value in (("good", mask * 0), ("hole", mask)):
+        for number in range(2):
+            scores = (value > 0).astype(np.float32) + np.float32(0.1 * number)
+            path = tmp_path / "maps" / f"test__{defect}__{number:03}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, scores[::2, ::2] if small else scores)
+            place = {
+                "mvtec3d": f"test/{defect}/gt/{number:03}.png",
+                "folder": f"test/{defect}/gt/{number:03}.png",
+                "mvtec2d": f"ground_truth/{defect}/{number:03}_mask.png",
+            }[layout]
+            if layout != "mvtec2d" or defect != "good":
+                (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(value).save(tmp_path / place)
+            photograph = "rgb/" if layout != "mvtec2d" else ""
+            picture = tmp_path / f"test/{defect}/{photograph}{number:03}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.dstack([value + 1] * 3)).save(picture)
+    maps, masks = open_pair(tmp_path / "maps", tmp_path / "test")
+    assert list(maps.names) == ["good/000", "good/001", "hole/000", "hole/001"]
+    pairs = list(zip(maps, masks, strict=True))
+    assert [bool(one.any()) for _, one in pairs] == [False, False, True, True]
+    assert all(scores.shape == one.shape for scores, one in pairs[2:])
+    if not small:
+        assert np.array_equal(pairs[2][0] > 0.5, pairs[2][1] > 0)

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from pirn_jax.command import results_table
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import surface_normals
 from pirn_jax.report import write_report
@@ -311,7 +312,7 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path, name):
 def test_a_name_that_is_no_text_can_be_written(tmp_path):
     folder = write_run(tmp_path / "run", ("flange",))
     os.rename(folder / "flange", folder / os.fsdecode(b"fl\xffnge"))
-    assert "fl?nge" in report_of(folder).text
+    assert "fl\\udcffnge" in report_of(folder).text
 
 
 def test_a_key_does_not_lead_out_of_the_folder(tmp_path):
@@ -348,3 +349,26 @@ def test_many_categories_show_fewer_scans_each(tmp_path):
     names = [f"part {n}" for n in range(12)]
     page = report_of(write_run(tmp_path / "run", names, masks=False, modalities=("rgb",)))
     assert len(page.having("img")) == 12 * 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("touches", "marked"),
+    [("pixels", ["P‑AUROC", "AUPRO at 30 %"]), ("scans", ["I‑AUROC"]), ("", [])],
+)
+def test_figures_that_a_note_makes_doubtful_are_marked(tmp_path, touches, marked):
+    folder = write_run(tmp_path / "run", categories=("flange",))
+    path = folder / "metrics.json"
+    document = json.loads(path.read_text())
+    words = "no mask for <b>gr\udcf6\udcdfe</b>"
+    document["notes"] = {"flange": [{"words": words, "touches": touches}]}
+    path.write_text(json.dumps(document))
+    text = write_report(folder).read_text()
+    assert "flange: no mask for &lt;b&gt;gr\\udcf6\\udcdfe" in text
+    table = text.split('<table class="wide">')[1].split("</table>")[0]
+    names = re.findall(r'<th scope="col">([^<]+)</th>', table)[1:]
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    found = [name for name, cell in zip(names, cells, strict=False) if cell.endswith("*")]
+    assert [name for name in found if "F1" not in name] == marked
+    printed = results_table(document)
+    shown = [column.header for column in printed.columns if next(iter(column.cells)).endswith("*")]
+    assert len([name for name in shown if name != "F1max"]) == len(marked)

@@ -74,7 +74,7 @@ def test_resume_needs_the_same_settings(tmp_path):
 def test_a_run_that_names_code_is_not_opened_and_none_of_it_is_imported(tmp_path, monkeypatch):
     (tmp_path / "payload_of_a_run.py").write_text("def f(cost, **_): return cost")
     monkeypatch.syspath_prepend(tmp_path)
-    own = with_settings(Config(), {"decoder.assignment": "payload_of_a_run:f"})
+    own = with_settings(Config(method="pirn"), {"decoder.assignment": "payload_of_a_run:f"})
     config = started(tmp_path / "run", detector=own)
     with pytest.raises(ConfigError, match="names code"):
         open_run(tmp_path / "run")

@@ -25,6 +25,7 @@ from typing import Any
 from pirn_jax.errors import BadInputError
 from pirn_jax.storage import open_regular
 
+_MORE_MEMORY = "for larger scans pass limits=Limits(memory=…) (--limits.memory)"
 _Stream = io.BufferedReader | io.BytesIO
 
 
@@ -60,7 +61,7 @@ class Limits:
         if height * width > self.pixels:
             raise BadInputError(
                 f"{height}×{width} pixels, more than the cap of {self.pixels:,}",
-                "check the file; for larger scans pass limits=Limits(pixels=…)",
+                "check the file; for larger scans pass limits=Limits(pixels=…) (--limits.pixels)",
                 path=str(file),
             )
 
@@ -69,7 +70,7 @@ class Limits:
         if needed > self.memory:
             raise BadInputError(
                 f"reading it would take {needed:,} bytes, more than the cap of {self.memory:,}",
-                "check the file; for larger scans pass limits=Limits(memory=…)",
+                f"check the file; {_MORE_MEMORY}",
                 path=str(file),
             )
 
@@ -79,7 +80,7 @@ class Limits:
             raise BadInputError(
                 f"{stored:,} stored bytes expand to {decoded:,}: more than {self.ratio:g} times, "
                 "as a decompression bomb does",
-                "check the file; if it is genuine, pass limits=Limits(ratio=…)",
+                "check the file; if it is genuine, pass limits=Limits(ratio=…) (--limits.ratio)",
                 path=str(file),
             )
 
@@ -205,7 +206,7 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
         if size > cap:
             raise BadInputError(
                 f"{size:,} bytes, more than the cap of {cap:,}",
-                "check that it is the right file; for larger scans pass limits=Limits(memory=…)",
+                f"check that it is the right file; {_MORE_MEMORY}",
                 path=str(file),
             )
         try:
@@ -263,7 +264,7 @@ class Archive:
         if info.file_size > most:
             raise BadInputError(
                 f"{info.file_size:,} bytes, more than the cap of {most:,}",
-                "check the archive; for larger scans pass limits=Limits(memory=…)",
+                f"check the archive; {_MORE_MEMORY}",
                 path=str(file),
             )
         self._limits.check_memory(file, held + info.compress_size + info.file_size)
