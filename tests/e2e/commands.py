@@ -20,7 +20,8 @@ def start(
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PIRN_DATA", "PIRN_CACHE")
     }
-    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{SLIM}{os.pathsep}{ROOT}", "COLUMNS": "120"}
+    places = os.pathsep.join((str(SLIM), str(ROOT)))
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": places, "COLUMNS": "120"}
     # Of two flags of a name the last one holds.
     environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     if cache is not None:
