@@ -222,7 +222,7 @@ def predict(run, place, *arguments, out):
 
 @pytest.fixture(scope="module")
 def predicted(run, scans, place):
-    """All three scans, a broken one in the middle of their batch: what was found, where, and said."""
+    """All three scans and a broken one in their midst: what was found, where, what was said."""
     out = place / "predictions"
     files, broken = sorted(scans.iterdir()), [place / "m.png", place / "m.tiff"]
     for path in broken:
