@@ -247,9 +247,7 @@ def report(
         lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for other, (pool, members) in product(others, POOLS.items()):
-            pairs = [
-                (SETS[name], units[encoder, shots, name]) for name in members if name in names
-            ]
+            pairs = [(SETS[name], units[encoder, shots, name]) for name in members if name in names]
             if not pairs:
                 continue
             cells = [difference(metric, pairs, first, other) for metric in METRICS]

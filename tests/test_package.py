@@ -5,15 +5,17 @@ import graphlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "pirn_jax"
-HEAVY = {"torch", "open3d", "openvino", "ott", "orbax", "jraph", "matplotlib", "transformers"} | {
-    "jax",
-    "flax",
-}
+HEAVY = {
+    "torch", "open3d", "openvino", "ott", "orbax", "jraph", "matplotlib", "transformers", "sklearn",
+    "jax", "flax",
+}  # fmt: skip
+SLIM_LACKS = ("open3d", "scikit-learn", "transformers")
 
 
 def run(code: str) -> str:
@@ -55,6 +57,15 @@ def test_every_module_imports_where_the_fragile_packages_cannot_be_loaded():
         "sys.meta_path.insert(0, Blocked())\n"
         f"for name in {modules()}: importlib.import_module(name)\n"
     )
+
+
+def test_the_slim_installation_is_the_whole_one_but_for_three_packages():
+    """`tests/e2e` runs the commands without these three."""
+    with (ROOT.parent / "pyproject.toml").open("rb") as file:
+        whole = tomllib.load(file)["project"]["dependencies"]
+    lines = (ROOT.parent / "requirements-slim.txt").read_text().splitlines()
+    slim = [line for line in lines if line and not line.startswith("#")]
+    assert slim == [need for need in whole if not need.startswith(SLIM_LACKS)]
 
 
 # Imports go one way: a room may import the rooms named here, and `errors`.

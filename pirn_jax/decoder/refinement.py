@@ -77,10 +77,14 @@ def context_weights(
         return weight
     counted = jnp.where(weight > 0, cost, jnp.inf)
     share = jnp.maximum(mass.sum(-1).astype(jnp.int32) // k, 1)
-    # No image's share exceeds n // k: so many are sorted, and each image takes the last of its own.
-    nearest, _ = jax.lax.top_k(-jnp.swapaxes(counted, -1, -2), max(1, n // k))
-    farthest = -jnp.take_along_axis(nearest, share[None, :, None, None] - 1, -1)
-    return jnp.where(counted <= jnp.swapaxes(farthest, -1, -2), weight, 0.0)
+    # No image's share exceeds n // k: so many are sorted, each image takes the first of its own.
+    # By their places, not by comparing costs again: a compiler may round those it computes twice.
+    _, nearest = jax.lax.top_k(-jnp.swapaxes(counted, -1, -2), max(1, n // k))
+    taken = (jnp.arange(nearest.shape[-1])[None] < share[:, None]).astype(weight.dtype)
+    taken = jnp.broadcast_to(taken[None, :, None], nearest.shape)
+    chosen = jnp.zeros((*cost.shape[:2], k, n), weight.dtype)
+    chosen = jnp.put_along_axis(chosen, nearest, taken, -1, inplace=False)
+    return weight * jnp.swapaxes(chosen, -1, -2)
 
 
 def column_average(

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from pirn_jax.command import Console, run
 from pirn_jax.encoder import Encoder, load_encoder
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, MissingDependencyError
 from pirn_jax.storage import check_apart
 
 
@@ -68,11 +68,16 @@ def main(
 
 def _read(path: Path | None) -> Image.Image:
     """The picture, upright; the one that comes with scikit-learn where none is named."""
-    try:
-        if path is None:
+    if path is None:
+        try:
             from sklearn.datasets import load_sample_image
-
-            return Image.fromarray(load_sample_image("flower.jpg"))
+        except ImportError as error:
+            raise MissingDependencyError(
+                "without a picture the one of scikit-learn is shown, which is not installed",
+                "name a picture, or pip install scikit-learn",
+            ) from error
+        return Image.fromarray(load_sample_image("flower.jpg"))
+    try:
         with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as file:
             return ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:

@@ -1,6 +1,7 @@
 """Every module, and the whole decoder, against the same equations written in PyTorch."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pirn_jax.decoder import Decoder, DecoderConfig, Tokens, merge, split
+from pirn_jax.decoder import Decoder, DecoderConfig, Tokens, abstract_params, merge, split
 from pirn_jax.decoder.communication import CrossAttention, GraphAttention
 from pirn_jax.decoder.layer import Bottleneck, FeedForward
 from pirn_jax.decoder.reconstruction import Assignment, head_count
@@ -30,7 +31,9 @@ def shaken(module, seed=0):
     """The module with every parameter random: no bias stays at 0 and no gate at its start."""
     graph, state = nnx.split(module)
     leaves, tree = jax.tree.flatten(state)
-    leaves = [x + 0.1 * draw(seed + i, *x.shape) for i, x in enumerate(leaves)]
+    leaves = [
+        jnp.asarray(np.asarray(x) + 0.1 * draw(seed + i, *x.shape)) for i, x in enumerate(leaves)
+    ]
     return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
 
 
@@ -72,14 +75,18 @@ def module_weights(module, m):
 
 def check(ours, theirs, inputs, atol=1e-5):
     """Values to 1e-5, gradients of a random functional with respect to the inputs to 1e-4."""
-    value = ours(*map(jnp.asarray, inputs))
-    tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
+    inputs = [jnp.asarray(x) for x in inputs]
+    weight = draw(99, *jax.eval_shape(ours, *inputs).shape)
+
+    @jax.jit
+    def value_and_gradients(*inputs):
+        value, pull = jax.vjp(ours, *inputs)
+        return value, pull(jnp.asarray(weight))
+
+    value, gradients = value_and_gradients(*inputs)
+    tensors = [torch.tensor(np.asarray(x), requires_grad=True) for x in inputs]
     expected = theirs(*tensors)
     np.testing.assert_allclose(value, expected.detach(), atol=atol)
-    weight = draw(99, *value.shape)
-    gradients = jax.grad(lambda *a: (ours(*a) * weight).sum(), range(len(inputs)))(
-        *map(jnp.asarray, inputs)
-    )
     (expected * torch.tensor(weight)).sum().backward()
     for gradient, tensor in zip(gradients, tensors, strict=True):
         scale = max(1.0, float(tensor.grad.abs().max()))
@@ -118,7 +125,7 @@ def test_refinement(context):
 
 def test_closed_update_gate_keeps_the_prototypes():
     module = Refinement(DecoderConfig(update_bias=50.0), C, nnx.Rngs(0))
-    kept = refined(module, jnp.asarray(TOKENS), jnp.asarray(PROTOTYPES))
+    kept = jax.jit(partial(refined, module))(jnp.asarray(TOKENS), jnp.asarray(PROTOTYPES))
     np.testing.assert_allclose(kept, PROTOTYPES, atol=1e-6)
 
 
@@ -158,12 +165,12 @@ def test_graph_attention(graph, neighbours):
 
 
 def test_jraph_equals_dense_masked_attention():
-    modules = [
-        shaken(GraphAttention(DecoderConfig(graph=graph), 96, nnx.Rngs(3)))
+    jraph, dense = [
+        jax.jit(shaken(GraphAttention(DecoderConfig(graph=graph), 96, nnx.Rngs(3))).__call__)
         for graph in ("jraph", "dense")
     ]
     prototypes = jnp.asarray(draw(5, 2, 8, 10, 96))
-    np.testing.assert_allclose(modules[0](prototypes), modules[1](prototypes), atol=1e-6)
+    np.testing.assert_allclose(jraph(prototypes), dense(prototypes), atol=1e-6)
 
 
 def test_cross_attention():
@@ -195,7 +202,9 @@ RECIPE_CONFIGS = {
 @pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_whole_decoder(recipe, modalities, masked):
     config = replace(RECIPE_CONFIGS[recipe], modalities=modalities)
-    decoder = shaken(Decoder(config, C, nnx.Rngs(0)))
+    graph, *_ = abstract_params(config, C)
+    arrays = jax.jit(lambda: split(Decoder(config, C, nnx.Rngs(0)))[1:])()
+    decoder = shaken(merge(graph, *arrays))
     m = len(modalities)
     weights = {
         "prototypes": [t(decoder.prototypes[i]) for i in range(m)],

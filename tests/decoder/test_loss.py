@@ -30,8 +30,12 @@ FORMS = [
 ]
 
 
+@partial(jax.jit, static_argnums=1)
 def ours(rebuilt, config, target=TARGET, weight=None):
-    return stream_loss(jnp.asarray(target), rebuilt, config, weight)
+    """The loss and its gradient in what was rebuilt."""
+    return jax.value_and_grad(
+        lambda rebuilt: stream_loss(jnp.asarray(target), rebuilt, config, weight)
+    )(rebuilt)
 
 
 @pytest.mark.torch
@@ -47,7 +51,7 @@ def test_value_and_gradient_equal_pytorch(form, exponent):
     else:
         expected = oracle.per_token_loss(target, rebuilt, exponent if form == "per_token" else 0.0)
     expected.backward()
-    value, gradient = jax.value_and_grad(ours)(jnp.asarray(REBUILT), LossConfig(form, exponent))
+    value, gradient = ours(jnp.asarray(REBUILT), LossConfig(form, exponent))
     np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
     np.testing.assert_allclose(gradient, leaf.grad, atol=1e-4 * float(leaf.grad.abs().max()))
 
@@ -65,12 +69,8 @@ def test_padding_changes_nothing(form, exponent):
     weight = np.ones((4, 30), np.float32)
     weight[3] = 0  # a padded image
     weight[:, 20:] = 0  # padded tokens
-    expected, expected_gradient = jax.value_and_grad(ours)(
-        jnp.asarray(REBUILT[:3, :20]), config, TARGET[:3, :20]
-    )
-    value, gradient = jax.value_and_grad(ours)(
-        jnp.asarray(REBUILT), config, weight=jnp.asarray(weight)
-    )
+    expected, expected_gradient = ours(jnp.asarray(REBUILT[:3, :20]), config, TARGET[:3, :20])
+    value, gradient = ours(jnp.asarray(REBUILT), config, weight=jnp.asarray(weight))
     near = rounding(exponent)
     np.testing.assert_allclose(value, expected, rtol=near)
     largest = np.abs(expected_gradient).max()
@@ -82,7 +82,7 @@ def test_padding_changes_nothing(form, exponent):
 @pytest.mark.parametrize("mapped", ["vmap", "pmap"])
 def test_uneven_split_over_devices_is_the_whole_batch(form, exponent, mapped):
     config = LossConfig(form, exponent)
-    whole, whole_gradient = jax.value_and_grad(ours)(jnp.asarray(REBUILT[:3]), config, TARGET[:3])
+    whole, whole_gradient = ours(jnp.asarray(REBUILT[:3]), config, TARGET[:3])
     weight = np.ones((2, 2, 30), np.float32)
     weight[1, 1] = 0  # the second device has one image less
 
@@ -92,7 +92,8 @@ def test_uneven_split_over_devices_is_the_whole_batch(form, exponent, mapped):
         return jax.lax.pmean(value, "devices"), gradient / 2  # the mean over the two devices
 
     split = [jnp.asarray(x).reshape(2, 2, 30, -1) for x in (TARGET, REBUILT)]
-    value, gradient = getattr(jax, mapped)(step, axis_name="devices")(*split, jnp.asarray(weight))
+    over = {"vmap": lambda *a, **k: jax.jit(jax.vmap(*a, **k)), "pmap": jax.pmap}[mapped]
+    value, gradient = over(step, axis_name="devices")(*split, jnp.asarray(weight))
     near = rounding(exponent)
     np.testing.assert_allclose(value, whole, rtol=near)
     parts = np.asarray(gradient).reshape(4, 30, -1)[:3]
@@ -102,7 +103,7 @@ def test_uneven_split_over_devices_is_the_whole_batch(form, exponent, mapped):
 @pytest.mark.parametrize("form", ["flattened", "per_token", "mean"])
 @pytest.mark.parametrize("rebuilt", [TARGET, np.zeros_like(TARGET)], ids=["perfect", "zero"])
 def test_extremes_stay_finite(form, rebuilt):
-    value, gradient = jax.value_and_grad(ours)(jnp.asarray(rebuilt), LossConfig(form, 2.5))
+    value, gradient = ours(jnp.asarray(rebuilt), LossConfig(form, 2.5))
     assert jnp.isfinite(value)
     assert jnp.isfinite(gradient).all()
     np.testing.assert_allclose(value, 0.0 if rebuilt is TARGET else 1.0, atol=1e-6)
@@ -113,8 +114,7 @@ def test_mining_weighs_the_worst_places_most():
     rebuilt[:, :3] = -TARGET[:, :3] + 0.5
     rebuilt[:, 3:] += 0.1
     gradient = {
-        e: np.asarray(jax.grad(ours)(jnp.asarray(rebuilt), LossConfig("flattened", e)))
-        for e in (0.0, 3.0)
+        e: np.asarray(ours(jnp.asarray(rebuilt), LossConfig("flattened", e))[1]) for e in (0.0, 3.0)
     }
     share = {e: np.abs(g[:, :3]).sum() / np.abs(g).sum() for e, g in gradient.items()}
     assert share[3.0] > share[0.0] + 0.3

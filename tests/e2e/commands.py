@@ -6,20 +6,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SLIM = ROOT / "tests" / "e2e" / "slim"
+"""On the path of modules first: a process then finds none of what slim installations lack."""
 
 
 def start(
     name: str, *arguments: object, cache: Path | None = None, devices: int = 1
 ) -> subprocess.Popen:
-    """Start a command; it knows no network and so many devices, whatever the test session has."""
+    """Start a command as in a slim installation.
+
+    It knows no network and so many devices, whatever the test session has.
+    """
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("XLA_FLAGS", "PIRN_DATA", "PIRN_CACHE")
+        name: value for name, value in os.environ.items() if name not in ("PIRN_DATA", "PIRN_CACHE")
     }
-    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    if devices > 1:
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    places = os.pathsep.join((str(SLIM), str(ROOT)))
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": places, "COLUMNS": "120"}
+    # Of two flags of a name the last one holds.
+    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     if cache is not None:
         environment["PIRN_CACHE"] = str(cache)
     return subprocess.Popen(

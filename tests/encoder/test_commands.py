@@ -1,4 +1,4 @@
-"""The encoder's two commands, run as a user runs them."""
+"""The encoder's two commands, most of them run as a user runs them."""
 
 import os
 import subprocess
@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from pirn_jax.command import run
+from pirn_jax.encoder import convert
 from tests.encoder.test_weights import timm_tensors
 
 
@@ -55,23 +57,24 @@ def test_what_is_no_picture_is_refused_with_its_name(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_checkpoint_is_converted_to_the_file_the_library_reads(tmp_path, wrapped):
+def test_a_checkpoint_is_converted_to_the_file_the_library_reads(tmp_path, wrapped, capsys):
     torch = pytest.importorskip("torch")
     tensors = timm_tensors(blocks=12)
     content = {key: torch.from_numpy(value) for key, value in tensors.items()}
     if wrapped:
         content = {"teacher": {f"backbone.{key}": value for key, value in content.items()}}
     torch.save(content, tmp_path / "in.pth")
-    done = command("pirn_jax.encoder.convert", "in.pth", "out.safetensors", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "vit-tiny-16" in done.stdout
+    files = [str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors")]
+    run(convert.main, arguments=files)
+    assert "vit-tiny-16" in capsys.readouterr().out
     written = load_file(tmp_path / "out.safetensors")
     assert written.keys() == tensors.keys()
     for key, value in tensors.items():
         np.testing.assert_array_equal(written[key], value)
-    done = command("pirn_jax.encoder.convert", "in.pth", "out.safetensors", folder=tmp_path)
-    assert done.returncode == 2
-    assert "exists already" in done.stderr
+    with pytest.raises(SystemExit) as stopped:
+        run(convert.main, arguments=files)
+    assert stopped.value.code == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.torch

@@ -13,21 +13,16 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save
 
-from pirn_jax.encoder import hub
+from pirn_jax.encoder import hub, load_encoder
 from pirn_jax.encoder.embedded import SHA256
+from pirn_jax.errors import WeightsError
 from tests.encoder.test_weights import timm_tensors
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-SCRIPT = """
-import json, sys
+AUTO = """
+import json
 from pirn_jax.encoder import load_encoder
-from pirn_jax.errors import WeightsError
-layers = (1,) if sys.argv[1] == "vit-tiny-16" else None
-try:
-    source = load_encoder(sys.argv[1], layers=layers).source._asdict()
-except WeightsError as error:
-    source = {"error": str(error)}
-print(json.dumps(source))
+print(json.dumps(load_encoder("auto").source._asdict()))
 """
 
 
@@ -74,18 +69,36 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def load_from(endpoint: str, cache: Path, name: str = "vit-tiny-16", **environment) -> dict:
-    """The source found, or the error; "log" is what was said on stderr meanwhile."""
+@pytest.fixture
+def load_from(monkeypatch, tmp_path):
+    """Loads an encoder as if the hub's client had been imported with these settings."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def load(endpoint: str, offline: bool = False):
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        return load_encoder("vit-tiny-16", layers=(1,)).source
+
+    return load
+
+
+def auto_from(endpoint: str, cache: Path, offline: str) -> dict:
+    """The source `auto` finds in a process of its own; "log" is what it said on stderr."""
     settings = os.environ | {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(cache),
-        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_OFFLINE": offline,
         "HF_HUB_DISABLE_XET": "1",
         "NO_PROXY": "127.0.0.1",
-        **environment,
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name],
+        [sys.executable, "-c", AUTO],
         env=settings,
         capture_output=True,
         text=True,
@@ -117,63 +130,67 @@ def serve():
 
 
 def test_a_download_records_repository_revision_and_checksum_and_is_cached(
-    weights, serve, tmp_path
+    weights, serve, load_from
 ):
     digest = hashlib.sha256(weights).hexdigest()
-    source = load_from(serve(weights, digest), tmp_path)
-    assert source["repository"] == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    assert source["revision"] == REVISION
-    assert source["sha256"] == digest
-    again = load_from("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
-    assert again["sha256"] == digest
-    assert again["path"] == source["path"]
+    source = load_from(serve(weights, digest))
+    assert source.repository == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert source.revision == REVISION
+    assert source.sha256 == digest
+    again = load_from("http://127.0.0.1:9", offline=True)
+    assert again.sha256 == digest
+    assert again.path == source.path
 
 
-def test_a_file_that_is_not_what_the_hub_states_is_refused_and_not_kept(weights, serve, tmp_path):
+def test_a_file_that_is_not_what_the_hub_states_is_refused_and_not_kept(weights, serve, load_from):
     endpoint = serve(weights, "0" * 64)
     for _ in range(2):  # the second time it must not be found in the cache
-        answer = load_from(endpoint, tmp_path)
-        assert f"is not the {'0' * 64}" in answer["error"]
+        with pytest.raises(WeightsError, match=f"is not the {'0' * 64}"):
+            load_from(endpoint)
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(weights, serve, tmp_path):
+def test_a_download_that_breaks_off_is_taken_up_again(weights, serve, load_from):
     digest = hashlib.sha256(weights).hexdigest()
-    answer = load_from(serve(weights, digest, cut=True), tmp_path)
-    assert "broke off" in answer["error"]
-    assert load_from(serve(weights, digest), tmp_path)["sha256"] == digest
+    with pytest.raises(WeightsError, match="broke off"):
+        load_from(serve(weights, digest, cut=True))
+    assert load_from(serve(weights, digest)).sha256 == digest
 
 
 @pytest.mark.parametrize(
     ("status", "message"),
     [(404, "holds no model.safetensors"), (401, "asks for a login"), (500, "cannot reach the hub")],
 )
-def test_a_hub_that_refuses_is_understood(serve, tmp_path, status, message):
-    answer = load_from(serve(b"", "", status=status), tmp_path)
-    assert message in answer["error"]
+def test_a_hub_that_refuses_is_understood(serve, load_from, status, message):
+    with pytest.raises(WeightsError, match=message):
+        load_from(serve(b"", "", status=status))
 
 
-@pytest.mark.parametrize("name", ["vit-tiny-16", "auto"])
-def test_a_network_that_never_answers_is_given_up(tmp_path, name):
+def test_a_network_that_never_answers_is_given_up(load_from):
     """A server that takes the connection and is silent: the slowest way to have no network."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(WeightsError, match="cannot reach the hub for timm/vit_tiny") as caught,
+    ):
+        load_from(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "--weights" in str(caught.value)
+
+
+def test_offline_mode_is_respected(load_from):
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        load_from("http://127.0.0.1:9", offline=True)
+
+
+@pytest.mark.slow
+def test_auto_without_an_answer_is_the_encoder_of_the_package(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        answer = load_from(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, name)
-    if name == "auto":
-        assert answer["sha256"] == SHA256
-        assert "cannot reach the hub for facebook/dinov2-small" in answer["log"]
-    else:
-        assert "cannot reach the hub for timm/vit_tiny" in answer["error"]
-        assert "--weights" in answer["error"]
-
-
-def test_offline_mode_is_respected(tmp_path):
-    answer = load_from("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set" in answer["error"]
+        answer = auto_from(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, offline="0")
+    assert answer["sha256"] == SHA256
+    assert "cannot reach the hub for facebook/dinov2-small" in answer["log"]
 
 
 def test_auto_offline_is_the_encoder_of_the_package_in_one_line_and_asks_no_one(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        answer = load_from(f"http://127.0.0.1:{port}", tmp_path, "auto", HF_HUB_OFFLINE="1")
+        answer = auto_from(f"http://127.0.0.1:{listening.getsockname()[1]}", tmp_path, "1")
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):  # no connection waits to be taken
             listening.accept()

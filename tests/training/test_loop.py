@@ -198,16 +198,19 @@ def test_the_rate_rises_and_falls():
     assert learning_rate(replace(settings, schedule="constant"), 7, 120) == 2.0
 
 
+corrupt = jax.jit(corrupted, static_argnums=2)
+
+
 def test_dropout_keeps_its_share_whatever_the_batch():
     seeds = np.array([3, 4, 5], np.uint32)
     settings = replace(recipe(), noise=0.0, dropout=0.3)
     ones = jnp.ones((2, 3, 64, 128))
-    factors = np.asarray(corrupted(ones, seeds, settings))
+    factors = np.asarray(corrupt(ones, seeds, settings))
     assert factors.shape == (2, 3, 64, 128)
     assert np.isin(factors, [0.0, np.float32(1) / np.float32(0.7)]).all()
     np.testing.assert_allclose((factors > 0).mean((0, 2, 3)), 0.7, atol=0.015)
     np.testing.assert_allclose(factors.mean(), 1.0, atol=0.015)
-    alone = np.asarray(corrupted(ones[:, 1:2], seeds[1:2], settings))
+    alone = np.asarray(corrupt(ones[:, 1:2], seeds[1:2], settings))
     np.testing.assert_array_equal(alone[:, 0], factors[:, 1])
 
 
@@ -215,13 +218,13 @@ def test_noise_is_gaussian_and_each_scan_s_own():
     seeds = np.array([3, 4, 4], np.uint32)
     settings = replace(recipe(), noise=0.5, dropout=0.0)
     zeros = jnp.zeros((2, 3, 64, 128))
-    found = np.asarray(corrupted(zeros, seeds, settings))
+    found = np.asarray(corrupt(zeros, seeds, settings))
     assert scipy.stats.kstest(found[:, :2].ravel() / 0.5, "norm").pvalue > 0.01
     np.testing.assert_array_equal(found[:, 1], found[:, 2])
     assert abs(np.corrcoef(found[0, 0].ravel(), found[1, 0].ravel())[0, 1]) < 0.05
-    moved = np.asarray(corrupted(zeros + 7.0, seeds, settings))
+    moved = np.asarray(corrupt(zeros + 7.0, seeds, settings))
     np.testing.assert_allclose(moved, found + 7.0, atol=1e-5)
-    both = np.asarray(corrupted(zeros + 7.0, seeds, replace(settings, dropout=0.5)))
+    both = np.asarray(corrupt(zeros + 7.0, seeds, replace(settings, dropout=0.5)))
     np.testing.assert_allclose((both < 7.0).mean(), 0.5, atol=0.02)
 
 

@@ -1,7 +1,6 @@
 """One device, several by pmap or shardings, and several processes: the same parameters."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(devices: int, *arguments) -> subprocess.Popen:
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-    flags += f" --xla_force_host_platform_device_count={devices}"
+    # Of two flags of a name the last one holds.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.agreement", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags.strip(), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -46,7 +46,7 @@ def test_terms_and_gradient_are_those_of_torch(seed):
         )
         return found.total, found
 
-    gradient, found = jax.grad(ours, has_aux=True)(jnp.asarray(predicted))
+    gradient, found = jax.jit(jax.grad(ours, has_aux=True))(jnp.asarray(predicted))
     expected = [float(x.detach()) for x in (total, point, direction, relation)]
     np.testing.assert_allclose(np.array(found), expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, p.grad.numpy(), atol=1e-6)
@@ -55,11 +55,11 @@ def test_terms_and_gradient_are_those_of_torch(seed):
 def test_the_teacher_itself_has_no_loss_and_constant_pictures_a_finite_gradient():
     _, teacher, statistics = problem()
     perfect = (teacher - statistics.mean) / statistics.deviation
-    found = distillation_loss(jnp.asarray(perfect), jnp.asarray(teacher), statistics)
+    found = jax.jit(distillation_loss)(jnp.asarray(perfect), jnp.asarray(teacher), statistics)
     np.testing.assert_allclose(np.array(found), 0, atol=1e-6)
 
     def of_zeros(x):
         same = jnp.broadcast_to(jnp.asarray(statistics.mean)[None, None], x.shape)
         return distillation_loss(x, same, statistics).total
 
-    assert np.isfinite(jax.grad(of_zeros)(jnp.zeros((3, 7, 5)))).all()
+    assert np.isfinite(jax.jit(jax.grad(of_zeros))(jnp.zeros((3, 7, 5)))).all()

@@ -53,15 +53,16 @@ def a_program(own=RECIPE, devices: int | None = None):
 
 def test_the_statistics_are_those_of_the_teachers_tokens():
     _, state, crops = a_program()
-    large, tokens = teacher(), []
+    large, augment, tokens = teacher(), jax.jit(augmented), []
     for number, batch in enumerate([crops, crops[::-1]]):
         key = jax.random.fold_in(jax.random.key(RECIPE.seed), np.uint32(2**32 - 1 - number))
-        tokens.append(np.asarray(large(augmented(key, np.asarray(batch))), np.float64))
+        tokens.append(np.asarray(large(augment(key, np.asarray(batch))), np.float64))
     tokens = np.stack(tokens).reshape(-1, large.channels)
     np.testing.assert_allclose(state.statistics["mean"], tokens.mean(0), atol=1e-5)
     np.testing.assert_allclose(state.statistics["deviation"], tokens.std(0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_it_overfits_one_batch():
     program, state, crops = a_program(recipe(student="32x3x4", weight_decay=0.0))
     images = crops.astype(np.float32) / 255
@@ -208,7 +209,8 @@ def test_figures_are_those_of_all_tokens_together():
 
 def test_augmented_pictures_are_colours_and_differ_by_key():
     crops = some_pictures(40)
-    first, again, other = (np.asarray(augmented(jax.random.key(seed), crops)) for seed in (0, 0, 1))
+    augment = jax.jit(augmented)
+    first, again, other = (np.asarray(augment(jax.random.key(seed), crops)) for seed in (0, 0, 1))
     assert first.min() >= 0
     assert first.max() <= 1
     assert np.isfinite(first).all()
