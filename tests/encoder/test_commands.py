@@ -70,7 +70,7 @@ def test_a_checkpoint_is_converted_to_the_file_the_library_reads(tmp_path, wrapp
     for key, value in tensors.items():
         np.testing.assert_array_equal(written[key], value)
     done = command("pirn_jax.encoder.convert", "in.pth", "out.safetensors", folder=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "exists already" in done.stderr
 
 
