@@ -1,12 +1,12 @@
-"""What runs by default against memory and subspace, on the real sets: who is ahead, and by how much.
+"""What runs by default against memory and subspace, on the real sets: who is ahead, by how much.
 
     python experiments/real_sets.py --shared ../shared
 
 Every system learns from the same shots, seen the same way (square around the part, copies), in the
 setting found best for it; `memory, published` is the memory as it is published. A unit (an encoder
 on a set with so many shots) is measured whole, all systems and draws, written to --jobs, and not
-measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap` over
-images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
+measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
+over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
 hazelnut_toy the defects were photographed at another exposure: no image figures there.
 """
 
@@ -226,8 +226,8 @@ def report(
     first, *others = options.systems
     lines = [
         "Written by `python experiments/real_sets.py`. I-AUROC / P-AUROC / AUPRO@30 %, means "
-        f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, with "
-        "their 95 % interval; **bold** where it excludes 0.",
+        f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, "
+        "with their 95 % interval; **bold** where it excludes 0.",
     ]
     record: dict[str, Any] = {"size": options.size, "draws": list(options.draws), "units": []}
     for encoder, shots in product(options.encoders, options.shots):
