@@ -5,8 +5,8 @@
     python experiments/recipe_study --report-only         # the page again, from the JSON
 
 Writes experiments/results/recipe.json, its figures, and experiments/results/recipe.md, in which the
-section "Conclusions" is typed by a person and kept. A killed study goes on where it was (`--out`), and
-pictures are encoded once (`--cache`). Any encoder will do; the report names it.
+section "Conclusions" is typed by a person and kept. A killed study goes on where it was (`--out`),
+and pictures are encoded once (`--cache`). Any encoder will do; the report names it.
 
 The protocol below was committed before the runs; `rows.py` holds the same as data.
 
