@@ -103,7 +103,7 @@ one_file(
 one_file("normals of integers", "normals", "a.npy", lambda: npy(np.ones((12, 16, 3), np.int8)))
 one_file("normals of NaN", "normals", "a.npy", lambda: npy(np.full((12, 16, 3), np.nan)))
 COLOURS_AND_ALPHA = np.dstack(
-    [layouts.photograph(), np.arange(192, dtype=np.uint8).reshape(12, 16)]
+    [layouts.photograph(), np.arange(192, dtype=np.uint8)[::-1].reshape(12, 16)]
 )
 for role in ("mask", "ignore"):
     for label, name, data in (
