@@ -12,6 +12,8 @@ file is refused by name.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -166,33 +168,36 @@ def missing_points(xyz: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]
     place, where it is there at least twice and its points are one and the same, or it has the other
     sign than the rest, or is four times as far away as 98 % of them.
     """
+    missing = xyz[..., 2] == 0
     with np.errstate(invalid="ignore"):
-        missing = ~(np.abs(xyz) < _BEYOND).all(axis=-1)
+        for axis in range(3):  # one after the other, as large clouds fill memory
+            missing |= ~(np.abs(xyz[..., axis]) < _BEYOND)
     z = xyz[..., 2]
-    missing |= z == 0
     for _ in range(_MOST_MARKS):
-        left = z[~missing]
-        ends = (left.min(), left.max()) if left.size else ()
-        marks = [value for value in ends if _is_mark(value, left, xyz, z)]
+        there = ~missing
+        if not there.any():
+            break
+        ends = z.min(where=there, initial=np.inf), z.max(where=there, initial=-np.inf)
+        marks = [value for value in ends if _is_mark(value, there, xyz)]
         if not marks:
             break
-        missing |= np.isin(z, marks)
+        for value in marks:
+            missing |= z == value
     return missing
 
 
 def _is_mark(
-    value: np.float32,
-    left: Float32[np.ndarray, " n"],
-    xyz: Float32[np.ndarray, "h w 3"],
-    z: Float32[np.ndarray, "h w"],
+    value: np.float32, there: Bool[np.ndarray, "h w"], xyz: Float32[np.ndarray, "h w 3"]
 ) -> bool:
-    same = left == value
-    if same.sum() < 2 or same.all():
+    z = xyz[..., 2]
+    same = z == value
+    count = int((same & there).sum())
+    if count < 2 or count == int(there.sum()):
         return False
-    points = xyz[z == value]
+    points = xyz[same]
     if len(points) >= _SAME_POINTS and (points == points[0]).all():
         return True
-    rest = left[~same]
+    rest = z[there & ~same]
     rest = rest[:: max(1, len(rest) // 50_000)]
     behind = (np.sign(rest) != np.sign(value)).mean() > 0.98
     return bool(behind or abs(value) > _FAR * np.percentile(np.abs(rest), 98))
@@ -202,17 +207,19 @@ def _check_axes(
     file: File, xyz: Float32[np.ndarray, "h w 3"], valid: Bool[np.ndarray, "h w"]
 ) -> None:
     """Refuse points that do not lie as a camera sees them: x right, y down, z away from it."""
-    z = xyz[..., 2][valid]
-    if (z < 0).mean() > 0.5:
+    behind = float((xyz[..., 2] < 0).mean(where=valid))
+    if behind > 0.5:
         raise BadInputError(
-            f"z is negative at {(z < 0).mean():.0%} of the points: they lie behind the sensor, as "
+            f"z is negative at {behind:.0%} of the points: they lie behind the sensor, as "
             "in axes with y up and z towards the viewer",
             "turn the axes before saving: xyz[..., 1:] *= -1",
             path=str(file),
         )
-    both = valid[:-1, :-1] & valid[1:, :-1] & valid[:-1, 1:]
-    here = xyz[:-1, :-1][both].astype(np.float64)
-    right, down = xyz[:-1, 1:][both] - here, xyz[1:, :-1][both] - here
+    step = max(1, math.isqrt(valid.size // 50_000))  # some tell
+    first, following = slice(None, -1, step), slice(1, None, step)
+    both = valid[first, first] & valid[following, first] & valid[first, following]
+    here = xyz[first, first][both].astype(np.float64)
+    right, down = xyz[first, following][both] - here, xyz[following, first][both] - here
     if len(here) and (np.einsum("ni,ni->n", np.cross(right, down), here) < 0).mean() > 0.9:
         raise BadInputError(
             "the axes of the points are flipped: one is mirrored, or z points towards the sensor "
