@@ -133,7 +133,6 @@ def _facts(run: Run) -> str:
         "dataset": _dataset(run),
         "method": config.get("method"),
         "encoder": f"{name}, {size} px" if name and size else name,
-        "its weights": encoder.about if encoder else "",
         "recipe": _recipe(run),
         "modalities": config.get("modalities"),
         "geometry": config.get("geometry"),
@@ -142,6 +141,7 @@ def _facts(run: Run) -> str:
         "shots": (config["shots"] or "all") if "shots" in config else None,
         "seeds": sorted({model.seed for model in run.models}),
         "started": run.made.started[:16].replace("T", " "),
+        "weights of the encoder": encoder.about if encoder else "",
     }
     return "".join(
         f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
