@@ -1,21 +1,38 @@
-"""What every command shares: typed flags, errors a person can act on, progress bars, the table."""
+"""What every command shares: typed flags, exit codes, errors a person can act on, progress bars.
+
+Exit codes, of every command: 0 fine; 1 a defect was found (`predict --fail-on-defect` only); 2
+something given could not be read or judged; 3 wrong usage; 4 the machine: disk, permission, memory,
+a missing package, or an error that nobody foresaw; 130 stopped by Ctrl-C. Whoever closes the pipe
+that a command writes to has seen enough: that is fine.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pirn_jax.errors import PirnError
+import rich.console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from pirn_jax.errors import (
+    ConfigError,
+    MachineError,
+    MissingDependencyError,
+    PirnError,
+    printable,
+)
 
-USAGE_OR_DATA = 2  # exit code of a run that could not be done as asked
+DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 _COLUMNS = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc", "AUPRO@30 %": "aupro_0.3"}
 _COLUMNS |= {"F1max": "i_f1max"}
+_DEBUG = "--debug"
 
 
 def run(
@@ -29,29 +46,121 @@ def run(
         arguments: instead of the process's own.
 
     Returns:
-        What `main` returns. A `PirnError` is printed to stderr and ends the process with code 2,
-        a keyboard interrupt with 130.
+        What `main` returns. Whatever is raised ends the process as `exits` says.
+    """
+    module = sys.modules["__main__"].__spec__
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
+    with exits(arguments) as words:
+        if options is None:
+            return parse(main, words, prog=program)
+        return main(parse(options, words, prog=program))
+
+
+def parse(kind: Any, words: Sequence[str], **more: Any) -> Any:
+    """`tyro.cli`, whose refusals end the process with the exit code of wrong usage.
+
+    Args:
+        kind: a function or dataclass.
+        words: the arguments.
+        more: as `tyro.cli` takes it.
     """
     import tyro
 
-    module = sys.modules["__main__"].__spec__
-    program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
-    with exits():
-        if options is None:
-            return tyro.cli(main, args=arguments, prog=program)
-        return main(tyro.cli(options, args=arguments, prog=program))
+    text = more.pop("description", None) or kind.__doc__ or ""
+    about = text.partition("\n\nArgs:")[0].partition("\n\n    Args:")[0]
+    more["description"] = f"{about.strip()}\n\n{_DEBUG} shows the traceback of an error."
+    try:
+        return tyro.cli(kind, args=list(words), **more)
+    except SystemExit as stopped:
+        raise SystemExit(USAGE if stopped.code == 2 else stopped.code) from None
 
 
 @contextmanager
-def exits() -> Iterator[None]:
-    """Ends the process, as `run` says, for errors raised inside."""
+def exits(arguments: Sequence[str] | None = None) -> Iterator[list[str]]:
+    """Ends the process with the right code and one line of words, whatever is raised inside.
+
+    Args:
+        arguments: instead of the process's own; with `--debug` among them the traceback is shown.
+
+    Yields:
+        The arguments, without that.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in words
+    log = logging.getLogger("pirn_jax")
+    before, log.handlers = log.handlers, [_handler(logging.StreamHandler())]
+    code = 0
     try:
-        yield
-    except PirnError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(USAGE_OR_DATA) from None
+        yield [word for word in words if word != _DEBUG]
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        code = STOPPED
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        code = exit_code(error)
+        with contextlib.suppress(OSError):  # stderr may be gone too
+            if debug:
+                traceback.print_exc()
+            sys.stderr.write(f"error: {printable(_words(error))}\n")
+    finally:
+        log.handlers = before
+        _finish(sys.stdout)
+    if code:
+        raise SystemExit(code)
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that an error ended."""
+    if isinstance(error, ConfigError):
+        return USAGE
+    machine = isinstance(error, MachineError | MissingDependencyError)
+    return UNJUDGED if isinstance(error, PirnError) and not machine else MACHINE
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, PirnError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or first.startswith("RESOURCE_EXHAUSTED"):
+        return f"not enough memory: {first[:200] or 'use a smaller --batch or picture'}"
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
+        return f"{where}{error.strerror or first}"
+    return f"unforeseen: {type(error).__name__}: {first[:500]} ({_DEBUG} shows where)"
+
+
+def _finish(stream: Any) -> None:
+    """Write what is left in a stream's buffer; where that cannot be, let it go, in silence."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
+# --- words on a terminal --------------------------------------------------------------------------
+
+
+class Console(rich.console.Console):
+    """rich's, which shows what names hold rather than obeying it, and leaves exit codes alone."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does."""
+        return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Left to `exits`; rich would end the process with the code of a defect."""
+        raise BrokenPipeError
+
+
+def _handler(handler: logging.Handler) -> logging.Handler:
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler.setFormatter(Formatter())
+    return handler
 
 
 @contextmanager
@@ -60,7 +169,6 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
 
     Messages of the package's log are printed above them.
     """
-    from rich.console import Console
     from rich.logging import RichHandler
     from rich.progress import (
         BarColumn,
@@ -73,9 +181,9 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
     )
 
     console = Console(stderr=True)
-    handler = RichHandler(console=console, show_time=False, show_path=False)
     log = logging.getLogger("pirn_jax")
-    log.addHandler(handler)
+    rich_handler = RichHandler(console=console, show_time=False, show_path=False)
+    before, log.handlers = log.handlers, [_handler(rich_handler)]
     bars: dict[str, TaskID] = {}
     with Progress(
         TextColumn("{task.description:>8}"),
@@ -84,11 +192,12 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     ) as progress:
 
         def tell(stage: str, done: int, total: int, note: str) -> None:
+            note = printable(note)
             if stage not in bars:
                 bars[stage] = progress.add_task(stage, total=total, note=note)
             progress.update(bars[stage], completed=done, total=total, note=note)
@@ -96,30 +205,63 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
         try:
             yield tell
         finally:
-            log.removeHandler(handler)
+            log.handlers = before
 
 
 def results_table(metrics: Mapping[str, Any]) -> Table:
     """A run's `metrics.json` as a table: category by category, seeds averaged, and the mean."""
-    from rich.table import Table
-
     title = ["generated data"] if metrics.get("data") == "generated" else []
     encoder = metrics.get("encoder", {})
     if encoder.get("random"):
         title.append("random encoder weights: figures mean little")
     said = ": ".join(filter(None, (f"encoder {encoder.get('name')}", encoder.get("about"))))
-    table = Table(title="; ".join(title) or None, title_style="bold red", caption=said)
+    notes = metrics.get("notes", {})
+    lines = [f"{name}: {note['words']}" for name, found in notes.items() for note in found]
+    lines = [said, *_reasons(metrics["categories"]), *(["* see here:"] if lines else []), *lines]
+    table = Table(
+        title="; ".join(title) or None,
+        title_style="bold red",
+        caption=Text(printable("\n".join(lines))),
+    )
     table.add_column("category")
     for name in _COLUMNS:
         table.add_column(name, justify="right")
     for category, seeds in metrics["categories"].items():
         table.add_row(
-            category, *[_cell([s.get(k) for s in seeds.values()]) for k in _COLUMNS.values()]
+            category,
+            *[
+                _cell([s.get(k) for s in seeds.values()]) + _mark(k, notes.get(category, ()))
+                for k in _COLUMNS.values()
+            ],
         )
     if len(metrics["categories"]) > 1:
         table.add_section()
-        table.add_row("mean", *[_cell([metrics["mean"].get(k)]) for k in _COLUMNS.values()])
+        every = [note for found in notes.values() for note in found]
+        table.add_row(
+            "mean",
+            *[_cell([metrics["mean"].get(k)]) + _mark(k, every) for k in _COLUMNS.values()],
+        )
     return table
+
+
+def _reasons(categories: Mapping[str, Any]) -> Iterator[str]:
+    """Why there is a "-" in the table, category by category."""
+    if not categories:
+        yield "no test scans: nothing was measured"
+    for category, seeds in categories.items():
+        found = next(iter(seeds.values()), {})
+        if "i_auroc" not in found and "scans" in found:
+            all_bad = found["defective"] == found["scans"]
+            kind = "good" if all_bad else "defective"
+            yield f"{category}: - as no test scan is known to be {kind}"
+        elif "p_auroc" not in found and "scans" in found:
+            yield f"{category}: - as masks are not known for all test scans"
+
+
+def _mark(figure: str, notes: Iterable[Mapping[str, str]]) -> str:
+    """A star where a note makes that figure doubtful, as `pirn_jax.report.schema.is_touched`."""
+    kinds = ("all", "scans" if figure.startswith("i_") else "pixels")
+    return "*" if any(note["touches"] in kinds for note in notes) else ""
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -7,6 +7,7 @@ recipe (`pirn_jax.methods`), whose fields are flags of their own: `--recipe.deco
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -16,9 +17,10 @@ from tyro.conf import Suppress, arg
 
 from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.errors import ConfigError, check_choices, check_name
-from pirn_jax.methods import MethodSettings, find_recipe, recipes_of
+from pirn_jax.methods import MethodSettings, find_recipe, method_of, recipes_of
 from pirn_jax.methods.settings import Layers
 from pirn_jax.scans.datasets.registry import DATASETS, find_layout
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ class Config:
     bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""
     modalities: tuple[str, ...] = MODALITIES
     """rgb, normals, or both."""
-    method: str = "pirn"
-    """pirn; memory (nearest token of the shots), subspace (their principal components), inp-former:
-    what it is measured against, on the same tokens."""
+    method: str = "auto"
+    """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
+    paper's system); memory (nearest token of the shots), subspace (their principal components),
+    inp-former: what they are measured against, on the same tokens; auto: the first that has the
+    recipe: mixture, and pirn for recipe paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's
@@ -64,11 +68,15 @@ class Config:
     of recipe paper open3d."""
     false_alarm_rate: float = 0.05
     """Share of good scans that may be called defective; the threshold is set for it."""
+    part_side: Annotated[float | None, Suppress] = None
+    """Side of the square around the part that the encoder sees, in metres. None: the whole frame,
+    or decided by the shots, as `fit` does it."""
     seed: Annotated[int, Suppress] = 0  # a run has seeds
     """Of everything random in a model."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "method", str(self.method).replace("_", "-"))
+        method = str(self.method).replace("_", "-")
+        object.__setattr__(self, "method", method_of(self.recipe) if method == "auto" else method)
         check_choices(self)
         if isinstance(self.recipe, MethodSettings):
             self._settle_recipe(self.recipe)
@@ -87,6 +95,10 @@ class Config:
         if self.image_size < 1:
             raise ConfigError(
                 f"image_size: expected 1 or more pixels, got {self.image_size}", "use 224"
+            )
+        if self.part_side is not None and not 0.0 < self.part_side < math.inf:
+            raise ConfigError(
+                f"part_side: expected metres above 0, got {self.part_side}", "leave it to fit"
             )
         if self.require_weights and self.weights == "random":
             raise ConfigError(
@@ -192,20 +204,21 @@ def _changed(part: _Part, whole: str, path: list[str], value: object) -> _Part:
 
 def _differences(one: MethodSettings, other: MethodSettings) -> dict[str, object]:
     """The fields of the other that differ, by dotted names."""
-    mine = dict(_leaves(asdict(one)))
-    return {name: value for name, value in _leaves(asdict(other)) if mine.get(name) != value}
+    mine = dict(leaves(asdict(one)))
+    return {name: value for name, value in leaves(asdict(other)) if mine.get(name) != value}
 
 
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of dictionaries in dictionaries, by dotted names."""
     for name, value in document.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Reading):
     """One run: data, shots, the detector, and where everything goes."""
 
     dataset: str = "synthetic"
@@ -221,16 +234,14 @@ class TrainConfig:
     """hash: chosen by SHA-256 of seed, dataset, category and key; first: the first by name."""
     seeds: tuple[int, ...] = (0,)
     """One model per category and seed; the seed chooses the shots and starts the parameters."""
-    test_scans: int = 20
+    test_scans: int = 40
     """Test scans per generated category."""
-    unit: Literal["auto", "m", "mm"] = "auto"
-    """Of point files: m, mm, or auto (metres as released; your own files must be unmistakable)."""
     detector: Annotated[Config, arg(name="")] = field(default_factory=Config)
     """The detector."""
     out: str | None = None
     """The run folder; without it runs/<dataset>-<shots>shot."""
     overwrite: bool = False
-    """Remove a run folder that is there already."""
+    """Replace a run that is there already, once the new one is whole."""
     resume: bool = False
     """Go on with an interrupted run; ends at the same parameters."""
     parallel: Literal["auto", "none", "pmap", "sharding"] = "auto"
@@ -252,7 +263,7 @@ class TrainConfig:
     variable PIRN_CACHE, else ~/.cache/pirn_jax. Treat it as you treat programs."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         check_name("dataset", self.dataset, DATASETS)
         layout = find_layout(self.dataset)
         if self.overwrite and self.resume:
@@ -345,7 +356,7 @@ def preset(name: str) -> TrainConfig:
             category=("flange",),
             shots=2,
             test_scans=6,
-            detector=with_settings(Config(encoder="pirn-tiny", image_size=56), {"epochs": 2}),
+            detector=Config(encoder="pirn-tiny", image_size=56),
             out=os.path.join("runs", "debug"),
         )
     return TrainConfig()

@@ -1,36 +1,41 @@
 """Configs as JSON: what a run and a model keep of their settings, and how it is believed again.
 
 The file is untrusted: every field is checked against its type as strict JSON (no text for a number,
-no number for a truth), by pydantic; an unknown one is refused.
+no number for a truth), by pydantic; an unknown one is refused. It never names code: what would be
+imported is refused unless the caller allows exactly that name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from pirn_jax.config import Config, TrainConfig
+from pirn_jax.config import Config, TrainConfig, leaves
 from pirn_jax.errors import ConfigError, check_name
-from pirn_jax.methods import find_recipe
+from pirn_jax.methods import find_recipe, method_of
+from pirn_jax.scans.formats.files import Limits
 
+_log = logging.getLogger("pirn_jax")
 _Kind = TypeVar("_Kind", Config, TrainConfig)
-# Which of several processes this is says nothing of a run.
-_NOT_STORED = ("coordinator", "processes", "process")
+# Which of several processes this is says nothing of a run; and where things are written, or where
+# programs lie, is for whoever starts a run to say, never for a file.
+_CALLERS_OWN = ("coordinator", "processes", "process", "out", "overwrite", "resume", "cache")
 
 
 def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """A config as one JSON object, `from_json`'s inverse.
 
     A detector's recipe is there by name, and in full as `settings`; a run's object holds the
-    detector's fields beside its own, but for its seed.
+    detector's fields beside its own, but for its seed, and says nothing of folders and processes.
     """
     if isinstance(config, TrainConfig):
         document = {
-            f.name: getattr(config, f.name)
+            f.name: asdict(value) if isinstance(value := getattr(config, f.name), Limits) else value
             for f in fields(config)
-            if f.name not in ("detector", *_NOT_STORED)
+            if f.name not in ("detector", *_CALLERS_OWN)
         }
         detector = to_json(config.detector)
         del detector["seed"]
@@ -39,7 +44,15 @@ def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     return document | {"recipe": config.recipe_name, "settings": asdict(config.chosen_recipe)}
 
 
-def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kind:
+def code_named(config: Config) -> tuple[str, ...]:
+    """What a detector's recipe would import: every `package.module:function` in it."""
+    values = [value for _, value in leaves(asdict(config.chosen_recipe))]
+    return tuple(value for value in values if isinstance(value, str) and ":" in value)
+
+
+def from_json(
+    kind: type[_Kind], document: Mapping[str, Any], path: str, allow_code: Collection[str] = ()
+) -> _Kind:
     """A config from JSON.
 
     Args:
@@ -47,26 +60,46 @@ def from_json(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kin
         document: what `to_json` made; fields left out have their defaults, and where `settings` is
             left out the recipe is the one named, as are its fields that are left out.
         path: the file, for messages.
+        allow_code: code that the file may name; said in the log where it does.
 
     Raises:
-        ConfigError: an unknown field, a value of another type or out of range.
+        ConfigError: an unknown field, a value of another type or out of range, or code that is not
+            allowed.
     """
+    config = _read(kind, document, path)
+    for name in code_named(config.detector if isinstance(config, TrainConfig) else config):
+        if name not in allow_code:
+            raise ConfigError(
+                f"it names code to be run, {name!r}",
+                f"where you trust that function: --allow-code {name}, from Python "
+                f"allow_code=({name!r},)",
+                path,
+            )
+        _log.warning("%s: runs code that was allowed: %s", path, name)
+    return config
+
+
+def _read(kind: type[_Kind], document: Mapping[str, Any], path: str) -> _Kind:
     if kind is TrainConfig:
         if "detector" in document:
             raise ConfigError("no field 'detector'", "its fields stand beside the others", path)
         own = {f.name for f in fields(Config)} - {"seed"} | {"settings"}
         inner = {name: value for name, value in document.items() if name in own}
-        outer = {name: value for name, value in document.items() if name not in own}
-        detector = from_json(Config, inner, path)
+        said = [name for name in _CALLERS_OWN if document.get(name)]
+        if said:
+            _log.warning("%s: not taken from a file, only from flags: %s", path, ", ".join(said))
+        outer = {n: value for n, value in document.items() if n not in (own | {*_CALLERS_OWN})}
+        detector = _read(Config, inner, path)
         # Checked together: what data there is decides what the detector may look at.
         return _validated(kind, outer, path, detector=detector)
     plain = {name: value for name, value in document.items() if name != "settings"}
     settings = document.get("settings")
     if settings is None:
         return _validated(kind, plain, path)
-    method = str(plain.get("method", "pirn")).replace("_", "-")
+    recipe, method = str(plain.pop("recipe", "default")), str(plain.get("method", "auto"))
     try:
-        named = find_recipe(method, str(plain.pop("recipe", "default")))
+        plain["method"] = method_of(recipe) if method == "auto" else method.replace("_", "-")
+        named = find_recipe(plain["method"], recipe)
     except ConfigError as error:
         raise ConfigError(error.problem, error.remedy, path) from error
     return _validated(kind, plain, path, recipe=_validated(type(named), settings, path, named))

@@ -1,7 +1,8 @@
 """`python -m pirn_jax.doctor`: what is wrong here, and how to mend it.
 
-Looks at packages, devices, encoder weights, caches and, if asked, a dataset: whether its files pair
-and a scan of each part can be read. Changes nothing. Exit code 1 if anything is wrong.
+Looks at packages, devices, encoder weights, caches and, if asked, a dataset: whether its files
+pair, the header of every file, every mask, and a scan of each part. Changes nothing. Exit code 4 if
+anything is wrong here, 2 if it is the data alone.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from rich.console import Console
+from tyro.conf import arg
 
-from pirn_jax.command import run
+from pirn_jax.command import MACHINE, UNJUDGED, Console, run
 from pirn_jax.errors import PirnError
+from pirn_jax.scans.formats.options import Reading
 
 GOOD, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {GOOD: "green", NOTE: "yellow", WRONG: "bold red"}
@@ -27,6 +29,7 @@ _SPARE = {
     "openvino": "runtime openvino, a faster encoder on CPUs; the default needs it not",
 }
 _FREE_GIB = 2
+_AS_RELEASED = Reading()
 
 
 class Finding(NamedTuple):
@@ -36,17 +39,20 @@ class Finding(NamedTuple):
         state: ok, note (works, with something to know) or wrong.
         what: the thing.
         words: what was found, and the remedy.
+        code: the exit code where it is wrong.
     """
 
     state: str
     what: str
     words: str
+    code: int = MACHINE
 
 
 def main(
     dataset: str | None = None,
     data_root: Path | None = None,
     modalities: tuple[str, ...] = ("rgb", "normals"),
+    reading: Annotated[Reading, arg(name="")] = _AS_RELEASED,
 ) -> int:
     """Say what is wrong here, and how to mend it.
 
@@ -54,20 +60,25 @@ def main(
         dataset: also look at this dataset: mvtec3d, mvtec2d, eyecandies, real_iad_d3, folder.
         data_root: the folder that holds its categories; without it the variable PIRN_DATA.
         modalities: that a run would use.
+        reading: how its files are to be understood.
     """
     console = Console()
-    wrong = 0
-    for finding in findings(dataset, data_root, modalities):
-        wrong += finding.state == WRONG
+    wrong, code = 0, 0
+    for finding in findings(dataset, data_root, modalities, reading):
+        if finding.state == WRONG:
+            wrong, code = wrong + 1, max(code, finding.code)
         colour = _COLOURS[finding.state]
         console.print(f"[{colour}]{finding.state:>5}[/]  {finding.what}: ", end="")
         console.print(finding.words, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{wrong} wrong" if wrong else "nothing is wrong")
-    return int(wrong > 0)
+    return code
 
 
 def findings(
-    dataset: str | None, data_root: Path | None, modalities: tuple[str, ...]
+    dataset: str | None,
+    data_root: Path | None,
+    modalities: tuple[str, ...],
+    reading: Reading = _AS_RELEASED,
 ) -> Iterator[Finding]:
     """Everything that is looked at, one by one."""
     version = sys.version.split()[0]
@@ -80,7 +91,8 @@ def findings(
     yield from _weights()
     yield _cache()
     if dataset is not None:
-        yield from _data(dataset, data_root, modalities)
+        for finding in _data(dataset, data_root, modalities, reading):
+            yield finding._replace(code=UNJUDGED)
 
 
 def _package(name: str, missing: str, remedy: str) -> Finding:
@@ -134,17 +146,20 @@ def _cache() -> Finding:
     return Finding(GOOD, "cache", f"{path}, {free:.0f} GiB free")
 
 
-def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Iterator[Finding]:
+def _data(
+    dataset: str, root: Path | None, modalities: tuple[str, ...], reading: Reading
+) -> Iterator[Finding]:
     from pirn_jax.config import Config, TrainConfig
     from pirn_jax.detector import view_scan
     from pirn_jax.runs.items import open_category
-    from pirn_jax.scans import find_layout, list_categories
+    from pirn_jax.scans import check_dataset, find_layout, list_categories
 
     try:
         config = TrainConfig(
             dataset=dataset,
             data_root=None if root is None else str(root),
             detector=Config(modalities=modalities),
+            **reading.changed(),
         )
         rendered = find_layout(dataset).rendered
         place = None if rendered else root or os.environ.get("PIRN_DATA")
@@ -157,12 +172,15 @@ def _data(dataset: str, root: Path | None, modalities: tuple[str, ...]) -> Itera
     for name in names:
         try:
             data = open_category(config, name)
+            notes = data.notes if rendered else (*data.notes, *check_dataset(data, config.limits))
             for split in (data.train, data.validation, data.test):
                 if len(split):
                     view_scan(split[0], config.detector)
         except PirnError as error:
             yield Finding(WRONG, name or dataset, str(error))
             continue
+        for note in notes:
+            yield Finding(NOTE, name or dataset, note.words)
         counts = f"{len(data.train)} train, {len(data.validation)} validation, {data.test!r} test"
         state = GOOD if len(data.train) and len(data.test) else WRONG
         yield Finding(state, name or dataset, counts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -31,7 +32,7 @@ class PirnError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        return f"{where}{self.problem}" + (f"\n  → {self.remedy}" if self.remedy else "")
+        return printable(f"{where}{self.problem}" + (f"\n  → {self.remedy}" if self.remedy else ""))
 
 
 class BadInputError(PirnError, ValueError):
@@ -46,8 +47,24 @@ class ConfigError(PirnError, ValueError):
     """An option or argument is unknown, out of range, or contradicts another."""
 
 
+class MachineError(PirnError, OSError):
+    """The machine keeps it from being done: disk, permission, memory, or another process."""
+
+
 class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
+
+
+# Control characters but for line breaks and tabs, marks that turn the direction of writing, and
+# lone surrogates, which stand for bytes of a name that are no UTF-8.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with whatever could steer a terminal, or is no UTF-8, written out as its number."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

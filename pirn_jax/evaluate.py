@@ -5,20 +5,19 @@ The run itself is left as it is; results and report go to a folder of their own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Reading):
     """Evaluate the models of a run; what is not given is as it was in training."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -31,14 +30,17 @@ class Arguments:
     """Only these categories."""
     test_scans: int | None = None
     """Another number of test scans per generated category."""
-    unit: str | None = None
-    """Of point files: m, mm, or auto."""
     weights: str | None = None
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the run may name and that is then run; may be
+    given again. Without it a run that names code is refused."""
     out: Path | None = None
-    """Folder for the results; without it RUN-evaluated. It must not be there yet."""
+    """Folder for the results; without it RUN-evaluated."""
+    overwrite: bool = False
+    """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
 
@@ -49,32 +51,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
-        given = tyro.cli(Arguments, args=words, prog="python -m pirn_jax.evaluate")
-        evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
+    with exits(arguments) as words:
+        given = parse(Arguments, words, prog="python -m pirn_jax.evaluate")
+        code = evaluate(given, ["python", "-m", "pirn_jax.evaluate", *words])
+    if code:
+        raise SystemExit(code)
 
 
-def evaluate(arguments: Arguments, command: Sequence[str]) -> None:
-    """Do what the flags say."""
+def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
+    """Do what the flags say; returns the exit code."""
     from pirn_jax.runs import evaluate_run
     from pirn_jax.storage import read_object
 
-    names = ("dataset", "data_root", "test_scans", "unit", "cache")
+    names = ("dataset", "data_root", "test_scans")
     with progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
             arguments.out or arguments.run.with_name(f"{arguments.run.resolve().name}-evaluated"),
-            {name: getattr(arguments, name) for name in names},
+            {**{name: getattr(arguments, name) for name in names}, **arguments.changed()},
             categories=arguments.category,
             weights=arguments.weights,
             runtime=arguments.runtime,
+            allow_code=arguments.allow_code,
+            overwrite=arguments.overwrite,
+            cache=arguments.cache,
             progress=progress,
             command=command,
         )
     console = Console()
-    console.print(results_table(read_object(folder / "metrics.json")))
+    metrics = read_object(folder / "metrics.json")
+    console.print(results_table(metrics))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    return UNJUDGED if metrics["left_out"] else 0
 
 
 if __name__ == "__main__":

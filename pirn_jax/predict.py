@@ -1,14 +1,15 @@
 """`python -m pirn_jax.predict RUN FILES|FOLDER`: is this part good?
 
-Scans need neither masks nor labels. They are paired by stem, from the files given, from a folder of
-files side by side (`a.png a.tiff`), or from its folders `rgb/ xyz/ normals/`; or one scan's files
-are named with --rgb, --xyz and --normals.
+Scans need neither masks nor labels. Which files are looked for follows from the model: a folder is
+looked through to the bottom, and its files are paired by name (`a.png a.tiff`), by the folders
+`rgb/ xyz/ depth/ normals/`, or as one folder per part (`part_17/rgb.png part_17/depth.png`); a
+scan's key is its path. Or one scan's files are named with --rgb, --xyz, --depth and --normals.
 
 stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. What
-cannot be read is reported on stderr and skipped.
+cannot be read or belongs to no scan is named on stderr and skipped.
 
-Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if anything could not be done
-or read.
+Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if a scan could not be read
+or judged; 3 for wrong usage, 4 where the machine is at fault (see `pirn_jax.command`).
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import USAGE_OR_DATA, exits, progress_bars
-from pirn_jax.errors import PirnError
-
-DEFECT_FOUND = 1
+from pirn_jax.command import DEFECT_FOUND, UNJUDGED, Console, exits, parse, progress_bars
+from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Reading):
     """Score scans with a trained model."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run folder, or the model/ folder of one model."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Photographs, point files and normal maps, paired by stem; or one folder of them."""
+    """Photographs, point files and normal maps, paired by name; or folders of them."""
     rgb: Path | None = None
     """The photograph of a single scan."""
     xyz: Path | None = None
     """Its points: TIFF, NPY, NPZ, or an organised PLY or PCD."""
+    depth: Path | None = None
+    """Its depth map, instead of points; the camera is --intrinsics, or as in training."""
     normals: Path | None = None
     """Its normal map, instead of points."""
     category: str | None = None
@@ -51,14 +52,17 @@ class Arguments:
     """The encoder's file, where it has moved."""
     runtime: str | None = None
     """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
-    unit: Literal["auto", "m", "mm"] = "auto"
-    """Of points."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the model may name and that is then run; may be
+    given again. Without it a model that names code is refused."""
+    threshold: float | None = None
+    """Scores above it are called defective, instead of the model's own threshold."""
     batch: int = 4
     """Scans a call of the device; changes no score."""
     out: Path = Path("predictions")
-    """Folder for predictions.jsonl, heatmaps and masks; must not hold predictions yet."""
+    """Folder for predictions.jsonl, heatmaps and masks; holds nothing yet, or predictions."""
     overwrite: bool = False
-    """Replace predictions that are there already."""
+    """Replace predictions that are there already, once the new ones are whole."""
     fail_on_defect: bool = False
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
@@ -71,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    with exits():
-        given = tyro.cli(
+    with exits(arguments) as words:
+        given = parse(
             Arguments,
-            args=arguments,
+            words,
             prog="python -m pirn_jax.predict",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
@@ -87,19 +91,35 @@ def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.detector import PIRN
     from pirn_jax.runs.folder import start_caches
-    from pirn_jax.runs.predictions import check_free, find_model, find_scans, predict_scans
+    from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
+    from pirn_jax.runs.predictions import find_model, find_scans, options_of, predict_scans
+    from pirn_jax.scans.datasets.left_out import describe_left_out
 
-    named = {"rgb": arguments.rgb, "xyz": arguments.xyz, "normals": arguments.normals}
+    named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}
     roles = {role: file for role, file in named.items() if file is not None}
-    check_free(arguments.out, arguments.overwrite)
-    scans = find_scans(arguments.files, roles, arguments.unit)
+    inputs = [arguments.run, *arguments.files, *roles.values()]
+    check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
+    if not roles and not arguments.files:
+        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)
     model = PIRN.load(
-        place, weights=arguments.weights, runtime=arguments.runtime, prepared=prepared
+        place,
+        weights=arguments.weights,
+        runtime=arguments.runtime,
+        prepared=prepared,
+        allow_code=arguments.allow_code,
+    )
+    if arguments.threshold is not None:
+        model.set_fixed_threshold(arguments.threshold)
+    options, camera = options_of(model.origin, arguments)
+    scans, left_out = find_scans(
+        arguments.files, roles, model.config.modalities, options, arguments.out, camera
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
-    bad = defective = 0
+    bad, defective = len(left_out), 0
+    for line in describe_left_out(left_out):
+        complain.print(line, markup=False)
     with progress_bars() as progress:
 
         def failed(key: str, error: PirnError) -> None:
@@ -114,7 +134,7 @@ def predict(arguments: Arguments) -> int:
             sys.stdout.write(json.dumps(record) + "\n")
             sys.stdout.flush()
     if bad:
-        return USAGE_OR_DATA
+        return UNJUDGED
     return DEFECT_FOUND if defective and arguments.fail_on_defect else 0
 
 

@@ -14,18 +14,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pirn_jax.command import progress_bars, run
+from pirn_jax.command import UNJUDGED, progress_bars, run
+from pirn_jax.errors import printable
 from pirn_jax.geometry.prepared import default_folder
 from pirn_jax.runs.preparation import prepare_dataset
+from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import cache_folder
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(Reading):
     """Point clouds → normal maps and object masks, for a whole dataset, kept for the runs on it.
 
     Finished scans are kept: the command may be stopped, or killed, and given again. It ends with
-    status 0 if all is well, 3 if bad files were left out, 2 if it could not go on.
+    status 0 if all is well, 2 if bad files were left out.
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
@@ -42,10 +44,6 @@ class Command:
     background: Literal["auto", "plane", "none"] = "auto"
     """plane: found and removed; none: nothing is removed; auto: as the training scans of each
     category show it, and none for datasets that mark their own background."""
-    unit: Literal["m", "mm", "auto"] | None = None
-    """Unit of the points, for datasets that do not say it (folder)."""
-    assume_aligned: bool = False
-    """Geometry of another size shows what the photograph shows."""
     workers: int | None = None
     """Processes; by default as many as there are processors."""
 
@@ -53,7 +51,6 @@ class Command:
 def main(command: Command) -> int:
     """Runs the command and returns its exit status."""
     folder = command.out or default_folder(cache_folder(None))
-    given = {"unit": command.unit, "assume_aligned": command.assume_aligned or None}
     try:
         with progress_bars() as progress:
             outcomes = prepare_dataset(
@@ -63,7 +60,7 @@ def main(command: Command) -> int:
                 categories=command.category,
                 method=command.method,
                 background=command.background,
-                options={name: value for name, value in given.items() if value is not None},
+                options=command.given(),
                 workers=command.workers,
                 progress=progress,
             )
@@ -79,11 +76,11 @@ def main(command: Command) -> int:
         f"{states.count('made')} made, {states.count('current')} already there, "
         f"{odd} odd, {bad} bad and left out: {folder}"
     )
-    return 3 if bad else 0
+    return UNJUDGED if bad else 0
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import json
 import os
 import secrets
 import shutil
+import stat
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +22,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError, MachineError
 
 LARGEST_JSON = 64 * 2**20
+LARGEST_FILE = 8 * 2**30
 
 Tree = Mapping[Any, Any]  # not an alias of itself: run-time type checkers follow it one step only
 """Arrays in dictionaries in dictionaries; keys are text or whole numbers."""
@@ -101,6 +104,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 leftover.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """One process at a time writes into a folder; the lock falls with the process that holds it.
+
+    Raises:
+        MachineError: another process holds it.
+    """
+    with (folder / ".lock").open("ab") as lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MachineError(
+                    "another run is writing into this folder",
+                    "wait for it, or name another with --out",
+                    folder,
+                ) from error
+        yield
+
+
 def _beside(path: Path) -> Path:
     """An unused hidden name in the same folder, which is made; so renaming needs no copying."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +137,65 @@ def _beside(path: Path) -> Path:
 def _sync(file: Path) -> None:
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def check_apart(out: Path, *inputs: Path | None) -> None:
+    """Refuse a file to be written that is one of those that are read, or lies among them.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    for path in inputs:
+        if path is not None and out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"it would be written over or into {path}, which is read", "", out)
+
+
+# --- read as untrusted ----------------------------------------------------------------------------
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file; a pipe, device or folder under the name would hang or never end.
+
+    Raises:
+        BadInputError: it cannot be opened, or is something else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"cannot be opened: {getattr(error, 'strerror', None) or error}",
+            "check the path and its permissions",
+            path=str(path),
+        ) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BadInputError("not a regular file", "remove it, or give another", path=str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A regular file, once and whole.
+
+    Args:
+        path: untrusted.
+        most: the most bytes it may have.
+
+    Raises:
+        BadInputError: missing, something else than a file, larger, or unreadable.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(most + 1)
+        except OSError as error:
+            raise BadInputError(
+                f"cannot be read: {error.strerror}", "check the disk it lies on", path=str(path)
+            ) from error
+    if len(content) > most:
+        raise BadInputError(
+            f"larger than {most >> 20} MiB", "check that it is the right file", path=str(path)
+        )
+    return content
 
 
 # --- JSON and arrays ------------------------------------------------------------------------------
@@ -129,11 +213,14 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         BadInputError: it is missing, too large, or not one. NaN and infinite numbers are no JSON.
     """
+    return parse_object(read_regular(path, LARGEST_JSON), path)
+
+
+def parse_object(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object from a file's bytes; see `read_object`."""
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(content.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise BadInputError(
             f"cannot be read as JSON: {error}", "check the path", path=path
         ) from error
@@ -188,13 +275,26 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadInputError: it is missing, damaged, or of numbers that numpy does not have.
     """
+    return parse_tensors(read_regular(path, LARGEST_FILE), path)
+
+
+def parse_tensors(content: bytes, path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name from a safetensors file's bytes.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+
+    Raises:
+        BadInputError: it is damaged, or of numbers that numpy does not have.
+    """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        return load_file(path)
+        return load(content)
     # The last three, by version, where the file holds a type of number that numpy has not.
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"cannot be read: {error}", "train again", path=path) from error
 
 

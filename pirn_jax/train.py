@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import exits, progress_bars, results_table
+from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
-from pirn_jax.methods import MethodSettings
+from pirn_jax.methods import MethodSettings, recipes_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class Arguments:
     config: str = "default"
     """Where to start from: default, paper, debug, or a JSON file; the other flags change what it
     says."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the file of --config may name; may be given
+    again."""
     print_config: bool = False
     """Print the settings as JSON, and do nothing."""
 
@@ -52,20 +54,23 @@ def starting_point(arguments: Sequence[str]) -> TrainConfig:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "method", "recipe"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--allow-code", "--allow_code", action="append", default=[])
     try:
         named = parser.parse_known_args(list(arguments))[0]
     except argparse.ArgumentError:
         named = parser.parse_args([])  # said by the parser proper
-    config = _config_named(named.config or "default")
+    config = _config_named(named.config or "default", named.allow_code)
     detector = config.detector
     if named.method is not None and named.method.replace("_", "-") != detector.method:
         detector = replace(detector, method=named.method, recipe="default")
     if named.recipe is not None:
-        detector = replace(detector, recipe=named.recipe)
+        known = named.method is not None or named.recipe in recipes_of(detector.method)
+        method = detector.method if known else "auto"
+        detector = replace(detector, method=method, recipe=named.recipe)
     return replace(config, detector=detector)
 
 
-def _config_named(name: str) -> TrainConfig:
+def _config_named(name: str, allow_code: Sequence[str]) -> TrainConfig:
     if name in PRESETS:
         return preset(name)
     if not Path(name).is_file():
@@ -76,7 +81,7 @@ def _config_named(name: str) -> TrainConfig:
     from pirn_jax.config_json import from_json
     from pirn_jax.storage import read_object
 
-    return from_json(TrainConfig, read_object(Path(name)), name)
+    return from_json(TrainConfig, read_object(Path(name)), name, allow_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,27 +90,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with exits():
+    with exits(arguments) as words:
         start = starting_point(words)
         recipe = start.detector.recipe_name
-        given = tyro.cli(
+        given = parse(
             Arguments,
-            args=words,
+            words,
             default=Arguments(start, start.detector.chosen_recipe, recipe),
             prog="python -m pirn_jax.train",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         detector = replace(given.run.detector, recipe=given.settings)
-        train(
+        code = train(
             replace(given.run, detector=detector),
             ["python", "-m", "pirn_jax.train", *words],
             only_print=given.print_config,
         )
+    if code:
+        raise SystemExit(code)
 
 
-def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> None:
-    """Do what the flags say."""
+def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> int:
+    """Do what the flags say; returns the exit code."""
     from pirn_jax.config_json import to_json
     from pirn_jax.report import layout
     from pirn_jax.runs import train_run
@@ -115,13 +121,16 @@ def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = Fal
     console = Console()
     if only_print:
         console.print_json(json.dumps(to_json(config)))
-        return
+        return 0
+    logging.getLogger("pirn_jax").setLevel(logging.INFO)
     with progress_bars() as progress:
         folder = train_run(config, progress, command)
     if not is_first():
-        return
-    console.print(results_table(read_object(folder / layout.METRICS)))
+        return 0
+    metrics = read_object(folder / layout.METRICS)
+    console.print(results_table(metrics))
     console.print(f"report: {folder / layout.REPORT}", soft_wrap=True, highlight=False)
+    return UNJUDGED if metrics["left_out"] else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from pirn_jax.config import PRESETS, Config, TrainConfig, preset, with_settings
-from pirn_jax.config_json import from_json, to_json
+from pirn_jax.config_json import code_named, from_json, to_json
 from pirn_jax.decoder.config import DecoderConfig, LossConfig
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import METHODS, find_recipe, recipes_of
@@ -65,7 +65,7 @@ def test_changes_reach_the_recipe_and_are_told():
         "decoder.attention": False,
         "loss.exponent": 2.0,
     }
-    config = with_settings(Config(modalities=("rgb",), solver="scan"), changes)
+    config = with_settings(Config(method="pirn", modalities=("rgb",), solver="scan"), changes)
     recipe = config.settings
     assert (recipe.epochs, recipe.learning_rate, recipe.loss.exponent) == (3, 1.0, 2.0)
     assert (recipe.decoder.context, recipe.decoder.attention) == ("none", False)
@@ -94,7 +94,21 @@ def test_a_baselines_fields_are_its_own():
     config = with_settings(Config(method="memory"), {"distance": "euclidean", "pool": True})
     assert config.settings == MemorySettings(distance="euclidean", pool=True)
     with pytest.raises(ConfigError, match="MemorySettings is not of method pirn"):
-        Config(recipe=MemorySettings())
+        Config(method="pirn", recipe=MemorySettings())
+
+
+def test_the_recipe_says_the_method_where_none_is_named():
+    assert Config().method == "mixture"
+    assert Config(recipe="paper").method == "pirn"
+    assert Config(recipe=MemorySettings(pool=True)).method == "memory"
+    with pytest.raises(ConfigError, match="recipe: expected one of default, paper"):
+        Config(recipe="papre")
+
+
+def test_the_square_has_a_size():
+    for side in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="part_side"):
+            Config(part_side=side)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,7 @@ def test_a_baselines_fields_are_its_own():
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, message, unchecked):
     with pytest.raises(ConfigError, match=message):
-        with_settings(Config(), changes)
+        with_settings(Config(method="pirn"), changes)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +193,7 @@ def test_the_background_follows_the_dataset_unless_said():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_run_survives_its_file(name):
     document = json.loads(json.dumps(to_json(preset(name))))
-    assert from_json(TrainConfig, document, "file") == preset(name)
+    assert from_json(TrainConfig, document, "file") == replace(preset(name), out=None)
 
 
 @pytest.mark.parametrize(
@@ -219,14 +233,14 @@ def test_a_file_may_leave_fields_out():
         ({"image_size": 22.4}, "image_size: got 22.4.*integer"),
         ({"detector": {}}, "no field"),
         ({"recipe": "defautl"}, "did you mean 'default'"),
-        ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
-        ({"settings": {"epochs": "3"}}, "epochs: got .*integer"),
-        ({"settings": {"decoder": {"layer": 3}}}, "did you mean 'layers'"),
-        ({"settings": {"decoder": 3}}, "expected an object"),
+        ({"method": "pirn", "settings": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"method": "pirn", "settings": {"epochs": "3"}}, "epochs: got .*integer"),
+        ({"method": "pirn", "settings": {"decoder": {"layer": 3}}}, "did you mean 'layers'"),
+        ({"method": "pirn", "settings": {"decoder": 3}}, "expected an object"),
         ({"settings": {"foreground": "x"}}, "foreground"),
         ({"settings": []}, "expected an object"),
         ({"method": "memory", "settings": {"decoder": {}}}, "field: expected one of"),
-        ({"resume": True, "overwrite": True}, "give one of the two"),
+        ({"dataset": "mvtec2d"}, "--modalities rgb"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(document, message):
@@ -236,3 +250,36 @@ def test_a_file_that_does_not_fit_is_refused(document, message):
 
 def test_what_is_found_by_name_is_what_was_named():
     assert find_recipe("pirn", "default") is RECIPES["default"]
+
+
+def test_a_file_names_no_code_unless_exactly_that_is_allowed(caplog):
+    own = "my_package.module:function"
+    config = with_settings(Config(method="pirn"), {"decoder.assignment": own})
+    assert code_named(config) == (own,)
+    assert code_named(Config()) == ()
+    for kind, whole in ((Config, config), (TrainConfig, TrainConfig(detector=config))):
+        document = json.loads(json.dumps(to_json(whole)))
+        for allowed in ((), ("my_package.module:other",), (own[:-1],)):
+            with pytest.raises(ConfigError, match=f"(?s)file: it names code.*--allow-code {own}"):
+                from_json(kind, document, "file", allowed)
+        assert not caplog.records
+        assert from_json(kind, document, "file", ("other:f", own)) == whole
+        assert f"runs code that was allowed: {own}" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize("name", [":x", "..rel:x", "json:loads", "C:"])
+def test_whatever_a_file_names_with_a_colon_is_refused(name):
+    document = {"method": "pirn", "settings": {"decoder": {"assignment": name}}}
+    with pytest.raises(ConfigError, match="names code"):
+        from_json(Config, document, "file")
+
+
+def test_where_things_are_written_is_never_taken_from_a_file(caplog):
+    own = {"out": "theirs", "overwrite": True, "resume": True, "cache": "evil", "processes": 3}
+    assert from_json(TrainConfig, {"shots": 7, **own}, "file") == TrainConfig(shots=7)
+    assert "out, overwrite, resume, cache" in caplog.text
+    assert not set(own) & set(to_json(TrainConfig(shots=7, out="a", cache="b")))
+    caplog.clear()
+    from_json(TrainConfig, {"out": None, "overwrite": False}, "file")
+    assert not caplog.records

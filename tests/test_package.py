@@ -70,24 +70,26 @@ def test_the_slim_installation_is_the_whole_one_but_for_three_packages():
 
 # Imports go one way: a room may import the rooms named here, and `errors`.
 _MODEL = {
-    "config", "decoder", "encoder", "geometry", "methods", "metrics", "scans", "scoring",
-    "storage", "training",
+    "config", "decoder", "encoder", "geometry", "manifest", "methods", "metrics", "scans",
+    "scoring", "storage", "training",
 }  # fmt: skip
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "__main__": {"command"},
     "storage": set(),
+    "manifest": {"storage"},
     "command": set(),
     "transport": set(),
-    "scans": {"storage"},
+    "scans": {"manifest", "storage"},
     "metrics": {"command", "storage"},
     "geometry": {"scans", "storage"},
     "encoder": {"command", "storage"},
     "decoder": {"transport"},
     "scoring": {"metrics"},
-    "training": {"decoder", "encoder", "geometry", "storage"},
-    "methods": {"decoder", "encoder", "geometry", "training"},
+    "training": {"decoder", "encoder", "geometry", "manifest", "storage"},
+    "methods": {"decoder", "encoder", "geometry", "training", "transport"},
     "config": {"decoder", "methods", "scans"},
-    "config_json": {"config", "methods"},
+    "config_json": {"config", "methods", "scans"},
     "detector": _MODEL | {"config_json"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
@@ -101,9 +103,9 @@ ROOMS: dict[str, set[str]] = {
         "storage",
         "training",
     },
-    "evaluate": {"command", "report", "runs", "storage"},
-    "predict": {"command", "detector", "runs"},
-    "prepare": {"command", "geometry", "runs", "storage"},
+    "evaluate": {"command", "report", "runs", "scans", "storage"},
+    "predict": {"command", "detector", "runs", "scans"},
+    "prepare": {"command", "geometry", "runs", "scans", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }
 

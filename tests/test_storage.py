@@ -329,7 +329,7 @@ def header(document):
 )
 def test_tensor_files_that_are_damaged_missing_or_a_folder(tmp_path, content):
     for wrong in (tmp_path / "nothing.safetensors", tmp_path):
-        with pytest.raises(BadInputError, match="cannot be read"):
+        with pytest.raises(BadInputError, match=r"cannot be (read|opened)|not a regular file"):
             read_tensors(wrong)
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)

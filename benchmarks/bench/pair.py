@@ -79,6 +79,7 @@ def build(
     config = Config(
         encoder=encoder,
         weights="random",
+        method="pirn",
         recipe=recipe,
         dtype=dtype,
         runtime=runtime,

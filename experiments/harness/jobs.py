@@ -14,17 +14,16 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.changes import labels_of
 from harness.encoders import encoder_of
 from harness.provenance import function_hash
 from harness.token_store import Transform
 from pirn_jax.config import Config, TrainConfig
-from pirn_jax.detector import BATCH, prefetch
+from pirn_jax.detector import decide
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.geometry import WITNESSES, Background, background_of, choose_object
-from pirn_jax.scans import Dataset, Scan, find_layout, open_dataset
+from pirn_jax.scans import Dataset, choose_shots, find_layout, open_dataset
 from pirn_jax.transport import find_assignment
 
 _GENERATED = {"train": 50, "validation": 0, "test": 60}
@@ -67,13 +66,11 @@ class Job:
 
     @property
     def resolved(self) -> Config:
-        """The detector with its background decided, as a run decides it, and seed 0."""
+        """The detector with what its shots decide, as a run decides it, and seed 0."""
         config = replace(self.config, seed=0)
         background = TrainConfig(dataset=self.dataset, detector=config).model_config.background
-        if background == "auto":
-            same = (self.dataset, self.data_root, self.category, self.options)
-            background = _decided(*same, config.modalities, config.geometry_method)
-        return replace(config, background=background)
+        same = (self.dataset, self.data_root, self.category, self.options)
+        return _decided(*same, replace(config, background=background), self.shots, self.draw)
 
     @property
     def generated(self) -> bool:
@@ -183,20 +180,15 @@ def _decided(
     root: str | None,
     category: str,
     options: tuple[tuple[str, Any], ...],
-    modalities: tuple[str, ...],
-    geometry: Literal["grid", "open3d"],
-) -> Literal["plane", "none"]:
-    """What background auto is for a category: by its good scans, whatever the draw of the shots."""
-    data, streams, _ = _opened(dataset, root, category, options, modalities)
-    if "normals" not in streams:
-        return "plane"  # there are no points to look at
-
-    def look(scan: Scan) -> Background:
-        return choose_object(scan.xyz, scan.valid, "plane", method=geometry)
-
-    pairs = prefetch(data.train, look, BATCH)
-    found = (seen for scan, seen in pairs if scan.xyz is not None)
-    return background_of(itertools.islice(found, WITNESSES))
+    config: Config,
+    shots: int,
+    draw: int,
+) -> Config:
+    """What these shots decide."""
+    data, _, _ = _opened(dataset, root, category, options, config.modalities)
+    count = min(shots or len(data.train), len(data.train))  # too many are refused where they run
+    keys = choose_shots(data.train.keys, count, draw, dataset, category)
+    return decide(data.train.select(keys), config)
 
 
 @functools.lru_cache(maxsize=256)

@@ -121,7 +121,7 @@ class Options:
             change: to its settings, after what the options themselves change.
             **fields: further ones of `Config`.
         """
-        config = Config(recipe=recipe, **self._fields, **fields).for_shots(shots)
+        config = Config(method="pirn", recipe=recipe, **self._fields, **fields).for_shots(shots)
         return with_settings(config, dict(self.change) | dict(change))
 
     def baseline(self, method: str, change: Change = (), **fields: Any) -> Config:

@@ -121,15 +121,15 @@ def run(
 def batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     """Jobs → calls of training → models → the jobs that test one model.
 
-    Models of one config are trained together, in calls of equal size as far as that goes; what is
-    background is decided in their tokens, so that they may differ in it.
+    Models of one config are trained together, in calls of equal size as far as that goes;
+    background and square are decided in their tokens, so that they may differ in them.
     """
     models: dict[Job, list[Job]] = {}
     for job in jobs:
         models.setdefault(replace(job, shift="none", transform=None), []).append(job)
     configs: dict[Config, list[list[Job]]] = {}
     for job, tests in models.items():
-        configs.setdefault(replace(job.resolved, background="auto"), []).append(tests)
+        configs.setdefault(_learned_alike(job), []).append(tests)
     calls = []
     for same in configs.values():
         same.sort(key=lambda tests: tests[0].shots)  # of one shape: side by side
@@ -138,11 +138,16 @@ def batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
     return calls
 
 
+def _learned_alike(job: Job) -> Config:
+    """The detector without what its tokens hold already."""
+    return replace(job.resolved, background="auto", part_side=None)
+
+
 def fit(jobs: Sequence[Job], shots: Sequence[Tokens]) -> list[PIRN]:
     """The trained detectors of jobs of one config, all of them trained together."""
-    config = jobs[0].resolved
-    encoder = encoder_of(config)
-    detectors = [PIRN(replace(config, seed=job.config.seed), encoder=encoder) for job in jobs]
+    encoder = encoder_of(jobs[0].resolved)
+    configs = [replace(job.resolved, seed=job.config.seed) for job in jobs]
+    detectors = [PIRN(config, encoder=encoder) for config in configs]
     fit_models(detectors, shots, [str(k) for k in range(len(jobs))])
     return detectors
 
@@ -166,7 +171,7 @@ class _Work:
 
     def do(self, models: Sequence[Sequence[Job]]) -> dict[Job, dict[str, Any]]:
         """Train models of one config together, and test each as its jobs say."""
-        config = replace(models[0][0].resolved, background="auto")
+        config = _learned_alike(models[0][0])
         if self._config not in (None, config):
             jax.clear_caches()  # programs of another config; kept, they fill the memory
         self._config = config

@@ -41,7 +41,7 @@ class ScanLibrary:
             data,
             data.train.select(keys),
             origin,
-            augmentations=job.config.settings.augmentations(),
+            augmentations=job.resolved.settings.augmentations(),
             seed=job.config.seed,
         )
         return self._streams(job, tokens)
@@ -72,7 +72,8 @@ class ScanLibrary:
         config, (_, streams, _) = job.resolved, open_job(job)
         encoder = encoder_of(config)
         foreground = config.chosen_recipe.foreground
-        key = (id(encoder), config.background, config.geometry_method, foreground, streams)
+        looks = (config.background, config.geometry_method, config.part_side, foreground)
+        key = (id(encoder), *looks, streams)
         if key not in self._stores:
             kept = (self._features, self._prepared, self._truth)
             self._stores[key] = TokenStore(config, encoder, streams, *kept)

@@ -93,6 +93,7 @@ class TokenStore:
             "runtime": encoder.runtime,
             "modalities": str(self.config.modalities),
             "background": config.background,
+            "part_side": str(config.part_side),
             "geometry": config.geometry_method,
             "foreground": config.chosen_recipe.foreground,
             "code": source_hash(_ROOMS),
@@ -215,12 +216,12 @@ def _to_json(truth: Truth) -> dict[str, Any]:
     return document
 
 
-_SHAPES = ("scan", "padded", "size")
+_SHAPES = ("scan", "window", "size")
 
 
 def _from_json(document: dict[str, Any]) -> Truth:
     frame = document["frame"]
-    scan, padded, size = ((int(a), int(b)) for a, b in (frame[k] for k in _SHAPES))
+    scan, window, size = ((int(a), int(b)) for a, b in (frame[k] for k in _SHAPES))
     mask, ignore = (
         None if document[name] is None else unpack(document[name]) for name in ("mask", "ignore")
     )
@@ -230,7 +231,7 @@ def _from_json(document: dict[str, Any]) -> Truth:
         str(document["defect"]),
         mask,
         ignore,
-        Frame(scan, int(frame["top"]), int(frame["left"]), padded, size),
+        Frame(scan, int(frame["top"]), int(frame["left"]), window, size),
     )
 
 

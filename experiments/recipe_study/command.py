@@ -2,11 +2,11 @@
 
     python experiments/recipe_study --weights vit_tiny_patch16_224.safetensors --data-root DATA
     python experiments/recipe_study --grid full --encoder dinov2-base --image-size 224 448
-    python experiments/recipe_study --report-only         # RECIPE.md again, from the JSON
+    python experiments/recipe_study --report-only         # the page again, from the JSON
 
-Writes experiments/results/recipe.json, its figures, and experiments/RECIPE.md, in which the section
-"Conclusions" is typed by a person and kept. A killed study goes on where it was (`--out`), and
-pictures are encoded once (`--cache`). Any encoder will do; the report names it.
+Writes experiments/results/recipe.json, its figures, and experiments/results/recipe.md, in which the
+section "Conclusions" is typed by a person and kept. A killed study goes on where it was (`--out`),
+and pictures are encoded once (`--cache`). Any encoder will do; the report names it.
 
 The protocol below was committed before the runs; `rows.py` holds the same as data.
 
@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/recipe"), help="of single results")
     parser.add_argument("--cache", help="of features and programs")
     parser.add_argument("--results", type=Path, default=here / "results", help="JSON and figures")
-    parser.add_argument("--report", type=Path, default=here / "RECIPE.md")
+    parser.add_argument("--report", type=Path, default=here / "results" / "recipe.md")
     parser.add_argument("--dry", action="store_true", help="only say how long it may take")
     parser.add_argument("--report-only", action="store_true", help="write the report again")
     return parser.parse_args(arguments)

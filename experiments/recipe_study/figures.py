@@ -1,4 +1,4 @@
-"""The three figures of RECIPE.md, from the record of the recipe study alone."""
+"""The three figures of the study's page, from the record of the recipe study alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RECIPE.md and its figures, from the record of the recipe study alone.
+"""The study's page and its figures, from the record of the recipe study alone.
 
 What a person typed between the two marks of "Conclusions" is kept, word by word.
 """
@@ -78,7 +78,7 @@ def _opening(record: Record) -> str:
     real = [name for name, one in record["sets"].items() if not one["generated"]]
     return textwrap.fill(
         f"Written by `python experiments/recipe_study --grid {about['grid']}` from "
-        f"`results/recipe.json`. Encoder {about['encoder']['name']} at {sizes}; "
+        f"`recipe.json`. Encoder {about['encoder']['name']} at {sizes}; "
         f"{about['configurations']} configurations; generated data version "
         f"{about['generator']['version']} ({about['generator']['hash'][:12]}), marked as such in "
         f"every table; real sets: {'; '.join(real) or 'none'}. Differences are in percentage "

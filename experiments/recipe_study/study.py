@@ -78,7 +78,9 @@ class Study:
             "background": one.background,
             "geometry": "grid",  # whatever the recipe: all look at the same pictures
         }
-        return with_settings(Config(**fields | dict(variant.fields)), dict(variant.change))
+        return with_settings(
+            Config(**fields | {"method": "pirn"} | dict(variant.fields)), dict(variant.change)
+        )
 
     def jobs(
         self,

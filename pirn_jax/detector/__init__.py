@@ -5,7 +5,7 @@ from pirn_jax.detector.encoders import open_encoder
 from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
 from pirn_jax.detector.fitting import fit_models
 from pirn_jax.detector.prediction import Prediction
-from pirn_jax.detector.preprocessing import BATCH, prefetch, view_scan, view_shots
+from pirn_jax.detector.preprocessing import BATCH, decide, prefetch, view_scan, view_shots
 
 __all__ = [
     "BATCH",
@@ -15,6 +15,7 @@ __all__ = [
     "Prediction",
     "ScanResult",
     "Truth",
+    "decide",
     "fit_models",
     "open_encoder",
     "prefetch",

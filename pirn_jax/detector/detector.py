@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -30,6 +30,7 @@ import numpy as np
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
+from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
@@ -139,13 +140,18 @@ class PIRN(DetectorState):
             found = self.inference.from_tokens(*self.parameters, some)
             yield from _each(found, min(batch, count - start))
 
-    def predict(self, scan: Scan) -> Prediction:
+    def predict(self, scan: object) -> Prediction:
         """Score, label, map, mask and regions of one scan.
+
+        Args:
+            scan: a `Scan`; a path ("a.png"); a photograph as a uint8 array (H, W, 3); or several of
+                these by what they are: {"rgb": "a.png", "xyz": "a.tiff"}.
 
         Raises:
             BadInputError: a modality of the model is missing in the scan, or nothing was measured.
         """
-        (result,) = self.predict_scans([scan], batch=1)
+        given = scan_of(scan, self.config.modalities)
+        (result,) = self.predict_scans([given], batch=1)
         return self.postprocess(result)
 
     def postprocess(self, result: ScanResult) -> Prediction:
@@ -182,6 +188,7 @@ class PIRN(DetectorState):
         encoder: Encoder | None = None,
         runtime: str | None = None,
         prepared: PreparedCache = NOTHING_KEPT,
+        allow_code: Collection[str] = (),
     ) -> PIRN:
         """The detector that `save` wrote.
 
@@ -191,12 +198,17 @@ class PIRN(DetectorState):
             encoder: an encoder at hand; used if it is the right one.
             runtime: of the encoder, as in `Config`, where it is to differ from training.
             prepared: as for `PIRN`.
+            allow_code: functions, as "package.module:function", that the model may name and that
+                are then imported; without it nothing in the folder names code.
 
         Raises:
             BadInputError: not such a folder, or damaged.
+            ConfigError: it names code that is not allowed.
             WeightsError: the encoder's weights are missing, or not those the model was trained on.
         """
-        stored = load_model(folder, weights=weights, encoder=encoder, runtime=runtime)
+        stored = load_model(
+            folder, weights=weights, encoder=encoder, runtime=runtime, allow_code=allow_code
+        )
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
         model.calibration, model.origin = stored.calibration, stored.origin
         model.parameters = (stored.parameters, stored.statistics)

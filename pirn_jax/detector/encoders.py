@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, load_encoder
+from pirn_jax.encoder.hub import Unavailable
+from pirn_jax.encoder.source import remembered
 from pirn_jax.errors import WeightsError
 
 
@@ -49,25 +50,32 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str) -> bool:
     )
 
 
-def find_encoder(config: Config, digest: str, named: bool) -> Encoder:
-    """The encoder a saved model was trained with, where it lay or from the cache or hub.
+def find_encoder(config: Config, digest: str, lay: str) -> Encoder:
+    """The encoder a saved model was trained with.
 
     Args:
-        config: of the model.
+        config: of the model, with weights that the user named, if any. Otherwise they are found by
+            their hash: where this user had them, in the package, the cache, or on the hub.
         digest: SHA-256 of its weights; "" of random ones.
-        named: the weights' file was named by the user, and is not to be replaced.
+        lay: where the model says that they lay, for the message; nothing is read from there.
 
     Raises:
-        WeightsError: what was found is another one.
+        WeightsError: it cannot be had, or what was found is another one.
     """
-    if not named and config.weights != "random" and not Path(str(config.weights)).exists():
-        config = replace(config, weights=None)
-    encoder = open_encoder(replace(config, require_weights=False))
+    trained = f"the model was trained with the {config.encoder} of {digest or 'random weights'}"
+    trained += f", which lay at {lay!r}" if lay else ""
+    remedy = "give the right file with weights=… (--weights)"
+    if config.weights is None:
+        known = remembered(digest)
+        config = replace(config, weights="random" if not digest else known and str(known))
+    try:
+        encoder = open_encoder(replace(config, require_weights=False))
+    except Unavailable as error:
+        raise WeightsError(f"{trained}; {error.problem}", remedy) from error
     if encoder.source.sha256 != digest:
         raise WeightsError(
-            f"SHA-256 {encoder.source.sha256 or 'of nothing'}, but the model was trained with the "
-            f"{config.encoder} of {digest or 'random weights'}",
-            "give the right file with weights=… (--weights)",
+            f"SHA-256 {encoder.source.sha256 or 'of nothing'}, but {trained}",
+            remedy,
             encoder.source.path or None,
         )
     return encoder

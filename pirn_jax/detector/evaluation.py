@@ -103,6 +103,8 @@ class Evaluator:
     ) -> tuple[dict[str, float], Curves]:
         """The metrics that are defined, and points of the ROC and PRO curves.
 
+        Those of pixels are of the scans whose mask is known.
+
         Args:
             curves: how many points; 0: none.
             protocol: of pixel metrics, as for `evaluate_maps`.
@@ -120,12 +122,14 @@ class Evaluator:
             threshold = self.threshold if maps is None else None
             found |= image_metrics(values, labels, threshold=threshold)
         drawn: Curves = {}
-        masks = [truth.mask for truth in self.truths if truth.mask is not None]
-        if masks and len(masks) == len(self.truths) and any(mask.any() for mask in masks):
+        places = [place for place, truth in enumerate(self.truths) if truth.mask is not None]
+        truths = [self.truths[place] for place in places]
+        masks = [truth.mask for truth in truths if truth.mask is not None]
+        if any(mask.any() for mask in masks):
             pixels = evaluate_maps(
-                _AtScanSize(known_maps, self.truths),
+                _AtScanSize([known_maps[place] for place in places], truths),
                 masks,
-                ignore=[truth.ignore for truth in self.truths],
+                ignore=[truth.ignore for truth in truths],
                 curves=curves,
                 protocol=protocol,
             )

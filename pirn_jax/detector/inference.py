@@ -6,6 +6,7 @@ Dimension letters: M modalities, B images, h w model pixels, N tokens, C channel
 from __future__ import annotations
 
 import functools
+import logging
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -18,6 +19,8 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.methods.method import Method
 from pirn_jax.scoring import score_distances
+
+_log = logging.getLogger("pirn_jax")
 
 
 class Outputs(NamedTuple):
@@ -77,6 +80,7 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
         method: gives tokens distances.
         top: share of a map's largest values whose mean is the image score; 0: the largest.
     """
+    _log.info("compiling encoder, method and scoring into one program; the next run finds it kept")
 
     def from_tokens(parameters: Params, statistics: Params, tokens: Tokens) -> Outputs:
         distance, usage = method.distances(parameters, statistics, tokens)

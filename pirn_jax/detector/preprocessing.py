@@ -7,17 +7,18 @@ where it holds them, else they are computed.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from pirn_jax.config import Config
+from pirn_jax.config import Config, with_settings
 from pirn_jax.errors import BadInputError, PirnError
 from pirn_jax.geometry import (
     WITNESSES,
@@ -27,7 +28,9 @@ from pirn_jax.geometry import (
     choose_object,
     make_views,
 )
-from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.part import find_part, lie_at_any_angle, part_frame, square_side
+from pirn_jax.geometry.prepared import Prepared, PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.views import Frame
 from pirn_jax.scans import Scan, Split
 
 _log = logging.getLogger("pirn_jax")
@@ -44,7 +47,7 @@ def view_scan(
     prepared: PreparedCache = NOTHING_KEPT,
     found: Background | None = None,
 ) -> Views:
-    """The scan as the encoder sees it: background and normals as the config says.
+    """The scan as the encoder sees it: background, normals and square as the config says.
 
     With foreground "all" every location is valid but those to be ignored, whatever the pictures
     show there; it is said here and nowhere else.
@@ -56,7 +59,8 @@ def view_scan(
         found: the object, where it is known already.
 
     Raises:
-        BadInputError: a modality of the model is missing, or nothing of the part was measured.
+        BadInputError: a modality of the model is missing, nothing of the part was measured, or no
+            points say where it is and the model looks at a square around it.
     """
     background = "plane" if config.background == "auto" else config.background
     settings, wanted = Settings(config.geometry_method, background), "normals" in config.modalities
@@ -66,16 +70,16 @@ def view_scan(
     for note in known.notes:
         _log.warning("%s: %s", scan.key, note)
     shown = scan._replace(normals=known.normals if wanted else None)
-    views = make_views(shown, config.image_size, known.object)
-    if views.ignore is not None:
-        views = views._replace(valid=views.valid & ~views.ignore)
     for name in config.modalities:
-        if getattr(views, name) is None:
+        if getattr(shown, name) is None:
             needed = "photograph" if name == "rgb" else "points or normals"
             raise BadInputError(
                 f"{scan.key or 'the scan'} has no {needed}, which this model needs",
                 "give it, or use a model trained without that modality",
             )
+    views = make_views(shown, config.image_size, known.object, _window(scan, known, config))
+    if views.ignore is not None:
+        views = views._replace(valid=views.valid & ~views.ignore)
     if not views.valid.any():
         raise BadInputError(
             f"{scan.key or 'the scan'} shows no measured pixel of a part",
@@ -87,13 +91,36 @@ def view_scan(
     return views
 
 
+def _window(scan: Scan, known: Prepared, config: Config) -> Frame | None:
+    """The square around the part, or None: the whole frame."""
+    if config.part_side is None:
+        return None
+    part = find_part(scan.xyz, scan.valid, known.object)
+    if part is None:
+        raise BadInputError(
+            f"{scan.key or 'the scan'} has no points that say where the part is, and this model "
+            "looks at a square around it",
+            "give its points, or train with --recipe.view frame",
+        )
+    frame, widened = part_frame(part, config.part_side, (config.image_size, config.image_size))
+    if widened > 1:
+        _log.warning(
+            "%s: the part is larger than those learned from; it is shown %.2f times smaller",
+            scan.key,
+            widened,
+        )
+    return frame
+
+
 def view_shots(
     scans: Iterable[Scan], config: Config, prepared: PreparedCache = NOTHING_KEPT
 ) -> tuple[Config, list[Views]]:
-    """The shots as the encoder sees them, and the config with its background decided.
+    """The shots as the encoder sees them, and the config with what they decide.
 
-    Background auto is what most of the first `WITNESSES` shots with points say: "none" where the
-    part itself is the plane at the border. Each scan is read once, and fitted to a plane once.
+    The first `WITNESSES` shots decide: background auto is what most of those with points say,
+    "none" where the part itself is the plane at the border; the square around the part is the
+    largest part's; and whether parts lie at any angle is told by their silhouettes. Each scan is
+    read once, and fitted to a plane once.
 
     Args:
         scans: good ones.
@@ -103,18 +130,14 @@ def view_shots(
     Raises:
         BadInputError: a defective scan, none at all, or one without a modality of the model.
     """
-    decided = config if config.background != "auto" else None
+    decided: Config | None = None
     waiting: list[tuple[Scan, Background]] = []
     views: list[Views] = []
 
     def look(scan: Scan) -> Background | Views:
         if decided is not None:  # by then; what was looked at before waits for the decision
             return view_scan(scan, decided, prepared)
-        return choose_object(scan.xyz, scan.valid, "plane", method=config.geometry_method)
-
-    def decide() -> Config:
-        found = [found for scan, found in waiting if scan.xyz is not None]
-        return replace(config, background=background_of(found))
+        return _look_for_object(scan, config, prepared)
 
     for scan, seen in prefetch(scans, look, BATCH):
         check_good(scan, "learn from")
@@ -122,17 +145,44 @@ def view_shots(
             waiting.append((scan, seen))
         else:
             views.append(seen)
-        if decided is None:
-            witnesses = sum(scan.xyz is not None for scan, _ in waiting)
-            decided = decide() if witnesses == WITNESSES else None
+        if decided is None and len(waiting) == WITNESSES:
+            decided = _decide(waiting, config)
         if decided is not None:
             views += [_with_object(scan, found, decided, prepared) for scan, found in waiting]
             waiting.clear()
-    decided = decided or decide()
+    decided = decided or _decide(waiting, config)
     views += [_with_object(scan, found, decided, prepared) for scan, found in waiting]
     if not views:
         raise BadInputError("no scans to learn from", "give at least one good scan")
     return decided, views
+
+
+def decide(scans: Iterable[Scan], config: Config, prepared: PreparedCache = NOTHING_KEPT) -> Config:
+    """The config with what `view_shots` would have these shots decide."""
+    look = functools.partial(_look_for_object, config=config, prepared=prepared)
+    return _decide(list(itertools.islice(prefetch(scans, look, BATCH), WITNESSES)), config)
+
+
+def _look_for_object(scan: Scan, config: Config, prepared: PreparedCache) -> Background:
+    background = "plane" if config.background == "auto" else config.background
+    known = prepared.read(scan, Settings(config.geometry_method, background))
+    if known is not None:
+        return Background(known.object, None, "", known.stands)
+    return choose_object(scan.xyz, scan.valid, background, method=config.geometry_method)
+
+
+def _decide(looked_at: Sequence[tuple[Scan, Background]], config: Config) -> Config:
+    """The config with background, square and poses as the shots have them."""
+    if config.background == "auto":
+        votes = [found for scan, found in looked_at if scan.xyz is not None]
+        config = replace(config, background=background_of(votes))
+    keep = np.ones_like if config.background == "none" else np.asarray
+    parts = [find_part(scan.xyz, scan.valid, keep(found.object)) for scan, found in looked_at]
+    known = [part for part in parts if part is not None]
+    if config.part_side is None and config.chosen_recipe.view == "part":
+        side = square_side(known) if len(known) == len(parts) else None
+        config = replace(config, part_side=side)
+    return with_settings(config, config.chosen_recipe.for_poses(lie_at_any_angle(known)))
 
 
 def _with_object(scan: Scan, found: Background, config: Config, prepared: PreparedCache) -> Views:
@@ -161,8 +211,8 @@ def prefetch(
         scans: read in threads where they are a `Split`.
         look: called in threads.
         ahead: so many at most.
-        failed: called with the key and the error of a scan that cannot be used, which is then left
-            out. None: the error is raised.
+        failed: called with the key and the error of a scan that cannot be used, whatever it is that
+            went wrong; the scan is then left out. None: the error is raised.
     """
 
     def read(scan: Scan | Callable[[], Scan]) -> tuple[Scan, _Result]:
@@ -180,10 +230,10 @@ def prefetch(
     def result(key: str, future: Future[tuple[Scan, _Result]]) -> tuple[Scan, _Result] | None:
         try:
             return future.result()
-        except PirnError as error:
+        except Exception as error:
             if failed is None:
                 raise
-            failed(key, error)
+            failed(key, _as_ours(error))
             return None
 
     workers = min(8, os.cpu_count() or 1)
@@ -200,3 +250,11 @@ def prefetch(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _as_ours(error: Exception) -> PirnError:
+    """An error in one scan: disks, decoders and memory fail in ways that no reader foresees."""
+    if isinstance(error, PirnError):
+        return error
+    reason = str(error).partition("\n")[0][:200]
+    return BadInputError(f"cannot be used: {type(error).__name__}: {reason}", "see to this file")

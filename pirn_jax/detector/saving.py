@@ -1,32 +1,37 @@
-"""A trained detector in a folder: `config.json` and `model.safetensors`; the encoder is named.
+"""A trained detector in a folder: `config.json`, `model.safetensors` and the manifest of both.
 
-Nothing is executed and nothing unpickled on the way back, and what the files claim is checked.
+The encoder is named, not copied. Nothing is executed and nothing unpickled on the way back, and
+what the files claim is checked.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pirn_jax.config import Config
 from pirn_jax.config_json import from_json, to_json
 from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
+from pirn_jax.encoder.source import remember
 from pirn_jax.errors import BadInputError
-from pirn_jax.scoring import Calibration
+from pirn_jax.manifest import MANIFEST, digest_of, read_whole, write_manifest
+from pirn_jax.scoring import Calibration, read_calibration
 from pirn_jax.storage import (
     flatten,
-    read_object,
-    read_tensors,
+    parse_object,
+    parse_tensors,
     unflatten,
     write_json,
     write_tensors,
 )
 
-MODEL_FORMAT = "pirn_jax model 2"
+MODEL_FORMAT = "pirn_jax model 3"
+_CONFIG, _TENSORS = "config.json", "model.safetensors"
 
 
 class Stored(NamedTuple):
@@ -45,7 +50,6 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     target, source = Path(folder), stored.encoder.source
     calibration = stored.calibration
     document = {
-        "format": MODEL_FORMAT,
         "config": to_json(stored.config),
         "encoder": {
             "name": stored.encoder.config.name,
@@ -59,15 +63,25 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     }
     tensors = flatten("parameters", stored.parameters)
     tensors |= flatten("statistics", stored.statistics)
-    write_tensors(target / "model.safetensors", tensors)
-    write_json(target / "config.json", document)
+    write_tensors(target / _TENSORS, tensors)
+    write_json(target / _CONFIG, document)
+    write_manifest(target, MODEL_FORMAT, (_CONFIG, _TENSORS), _facts(document))
+    remember(source)
     return target
 
 
 def is_model(folder: Path) -> bool:
-    """Whether the folder is one that `save_model` wrote."""
-    path = folder / "config.json"
-    return path.is_file() and read_object(path).get("format") == MODEL_FORMAT
+    """Whether the folder is to be read as one that `save_model` wrote, whole or not."""
+    return os.path.isfile(folder / _TENSORS)
+
+
+def _facts(document: Mapping[str, Any]) -> dict[str, object]:
+    """What makes a model what it is: the manifest says it beside the files' hashes."""
+    return {
+        "config": digest_of(document["config"]),
+        "calibration": document["calibration"],
+        "weights": document["encoder"]["sha256"],
+    }
 
 
 def load_model(
@@ -76,35 +90,42 @@ def load_model(
     weights: str | None = None,
     encoder: Encoder | None = None,
     runtime: str | None = None,
+    allow_code: Collection[str] = (),
 ) -> Stored:
     """What `save_model` wrote; the arguments are those of `PIRN.load`."""
-    path = Path(folder) / "config.json"
-    document = read_object(path)
-    if document.get("format") != MODEL_FORMAT:
+    path = Path(folder) / _CONFIG
+    if not os.path.isfile(Path(folder) / MANIFEST):
         raise BadInputError(
-            f"expected a {MODEL_FORMAT!r}, got {document.get('format')!r}",
-            "give the model/ folder of a run; train again where an older version wrote it",
-            path=folder,
+            f"no {MANIFEST}: not a saved model, or one of an older version",
+            "give the model/ folder of a run, or train again",
+            folder,
         )
+    whole = read_whole(Path(folder), MODEL_FORMAT, (_CONFIG, _TENSORS))
+    document = parse_object(whole.files[_CONFIG], path)
     try:
+        for name, fact in _facts(document).items():
+            if whole.about.get(name) != fact:
+                raise BadInputError(f"{name}: not what the manifest says", "train again", path)
         about = document["encoder"]
         name, digest = str(about["name"]), str(about["sha256"])
-        layers, stored = tuple(about["layers"]), str(about["weights"])
-        config = from_json(Config, document["config"], str(path))
+        layers, lay = tuple(about["layers"]), str(about["weights"])
+        config = from_json(Config, document["config"], str(path), allow_code)
         threshold = document["calibration"]
-        calibration = None if threshold is None else Calibration(**threshold)
+        calibration = None if threshold is None else read_calibration(threshold)
         origin = dict(document.get("origin") or {})
-    except (KeyError, TypeError) as error:
+    except BadInputError as error:
+        raise BadInputError(error.problem, "train again", path) from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"not what was written: {error}", "train again", path) from error
-    config = replace(config, encoder=name, layers=layers, weights=weights or stored or "random")
+    config = replace(config, encoder=name, layers=layers, weights=weights)
     if runtime is not None:
         config = replace(config, runtime=runtime)
     if encoder is None or not is_encoder_of(encoder, config, digest):
-        encoder = find_encoder(config, digest, named=weights is not None)
+        encoder = find_encoder(config, digest, lay)
     method = config.settings.create(config.modalities, encoder)
     parameters, statistics = method.abstract_params()
-    file = Path(folder) / "model.safetensors"
-    tensors = read_tensors(file)
+    file = Path(folder) / _TENSORS
+    tensors = parse_tensors(whole.files[_TENSORS], file)
     return Stored(
         config,
         encoder,

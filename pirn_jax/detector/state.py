@@ -5,6 +5,7 @@ Dimension letters: M modalities, S shots and their copies, N tokens, C channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -86,6 +87,18 @@ class DetectorState:
     @parameters.setter
     def parameters(self, learned: tuple[Params, Params]) -> None:
         self._learned = learned
+
+    def set_fixed_threshold(self, threshold: float) -> None:
+        """Call scores above a number defective; it promises nothing about false alarms.
+
+        Raises:
+            ConfigError: it is no finite number.
+        """
+        if not math.isfinite(threshold):
+            raise ConfigError(f"threshold: expected a finite number, got {threshold}")
+        known = self.calibration
+        spread = abs(threshold) or 1.0 if known is None else known.spread
+        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0)
 
     def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
         """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""

@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 from PIL import Image, ImageOps
-from rich.console import Console
 
-from pirn_jax.command import run
+from pirn_jax.command import Console, run
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import BadInputError, MissingDependencyError
+from pirn_jax.storage import check_apart
 
 
 def main(
@@ -39,6 +39,7 @@ def main(
         out: the PNG to write.
     """
     console = Console()
+    check_apart(out, picture)
     photograph = _read(picture)
     network = load_encoder(encoder, weights, image_size)
     height, width = network.image_size

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from pirn_jax.command import run
+from pirn_jax.command import Console, run
 from pirn_jax.encoder.weights import identify
-from pirn_jax.errors import BadInputError, MissingDependencyError
+from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
 
 
 def main(
@@ -30,7 +29,7 @@ def main(
         out: the .safetensors file to write; an existing one is not touched.
     """
     if out.exists():
-        raise BadInputError("exists already", "name another file", out)
+        raise ConfigError("exists already", "name another file", out)
     if not checkpoint.is_file():
         raise BadInputError("no such file", "give the .pth file", checkpoint)
     tensors = _read(checkpoint)

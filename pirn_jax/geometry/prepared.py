@@ -22,7 +22,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -167,7 +167,10 @@ class PreparedCache:
         }
         if scan.normals is None and prepared.normals is not None:
             arrays["normals"] = prepared.normals
-        write_arrays(_entry(self.folder, name), arrays)
+        try:
+            write_arrays(_entry(self.folder, name), arrays)
+        except IsADirectoryError as error:
+            _log.warning("a folder is in the way, and nothing is kept there: %s", error)
 
 
 def _entry(folder: Path, name: str) -> Path:
@@ -201,7 +204,9 @@ def _read(path: Path, name: str, scan: Scan) -> Prepared:
             )
         return found
 
-    about = read_array(File(path, "about.npy", root=path.parent), limits)
+    # Little text: as objects it may take thirty times its size.
+    little = replace(limits, pixels=_LARGEST_ABOUT, memory=10 * _LARGEST_ABOUT)
+    about = read_array(File(path, "about.npy", root=path.parent), little)
     try:
         document = json.loads(about.tobytes())
         stands, notes = document["stands"], list(document["notes"])

@@ -1,6 +1,8 @@
 """Views: the two pictures an encoder takes, and the way back to the scan's own pixels.
 
-One geometry for everything: pad to the target's shape with black, centred, then resize. Photographs
+One geometry for everything: a window of the target's shape is laid on the scan, black where it
+reaches beyond it, then resized. The window holds the whole scan, or is a square around the part
+(`part.py`), in which a small part fills the picture. Photographs
 by Pillow's bicubic (antialiased, as the field does), masks and validity by the nearest pixel.
 Normals are averaged over each target pixel's area, valid ones only, and brought back to length 1:
 from 800² to 224² on a wavy surface with noise of 0.2 pixel distances the median error to the true
@@ -35,31 +37,40 @@ class Frame(NamedTuple):
 
     Attributes:
         scan: (H, W), the scan's pixels.
-        top: rows of padding above the scan, in the scan's pixels.
-        left: columns of padding left of it.
-        padded: (H', W') with the padding, of the target's shape.
+        top: the scan's first row in the window; below 0 where the window leaves rows out.
+        left: its first column.
+        window: (H', W') scan pixels, of the target's shape.
         size: (h, w), the views' pixels.
     """
 
     scan: tuple[int, int]
     top: int
     left: int
-    padded: tuple[int, int]
+    window: tuple[int, int]
     size: tuple[int, int]
 
     @property
     def inside(self) -> tuple[slice, slice]:
         """Rows and columns of the views that lie whole within the scan: all but the padding."""
         rows, columns = (
-            slice(-(-first * view // padded), (first + scan) * view // padded)
-            for first, scan, view, padded in zip(
-                (self.top, self.left), self.scan, self.size, self.padded, strict=True
+            slice(-(-max(first, 0) * view // window), min(first + scan, window) * view // window)
+            for first, scan, view, window in zip(
+                (self.top, self.left), self.scan, self.size, self.window, strict=True
             )
         )
         return rows, columns
 
+    def overlap(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The pixels that scan and window share: rows and columns of the scan, of the window."""
+        of_scan, of_window = [], []
+        for first, scan, window in zip((self.top, self.left), self.scan, self.window, strict=True):
+            start, stop = max(first, 0), min(first + scan, window)
+            of_window.append(slice(start, stop))
+            of_scan.append(slice(start - first, stop - first))
+        return (of_scan[0], of_scan[1]), (of_window[0], of_window[1])
+
     def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
-        """An anomaly map on the scan's own pixels: bilinear, the padding cut off again.
+        """An anomaly map on the scan's own pixels: bilinear; 0 outside the window.
 
         Raises:
             BadInputError: the map has another size than the views.
@@ -69,10 +80,12 @@ class Frame(NamedTuple):
                 f"an anomaly map of {anomaly_map.shape} for views of {self.size}",
                 "resize it to the views first",
             )
-        rows, columns = self.padded
+        rows, columns = self.window
         image = Image.fromarray(anomaly_map).resize((columns, rows), Image.Resampling.BILINEAR)
-        (height, width), top, left = self.scan, self.top, self.left
-        return np.asarray(image)[top : top + height, left : left + width].copy()
+        of_scan, of_window = self.overlap()
+        result = np.zeros(self.scan, np.float32)
+        result[of_scan] = np.asarray(image)[of_window]
+        return result
 
 
 class Views(NamedTuple):
@@ -104,6 +117,7 @@ def make_views(
     scan: Scan,
     size: int | tuple[int, int] = 224,
     object_pixels: Bool[np.ndarray, " ..."] | None = None,
+    window: Frame | None = None,
 ) -> Views:
     """The views of a scan.
 
@@ -113,6 +127,8 @@ def make_views(
         size: (h, w) of the views, or the side of a square.
         object_pixels: bool (H, W), from `remove_background`; everything else is blackened. None
             keeps all.
+        window: what of the scan they show, as `pirn_jax.geometry.part.part_frame` says; None: all
+            of it.
 
     Returns:
         Views on h×w pixels.
@@ -128,7 +144,8 @@ def make_views(
             f"object pixels of {kept.shape} for a scan of {shape}",
             "compute them from this scan",
         )
-    frame = fit_frame((shape[0], shape[1]), (size, size) if isinstance(size, int) else size)
+    shown = (size, size) if isinstance(size, int) else size
+    frame = fit_frame((shape[0], shape[1]), shown) if window is None else window
     return Views(
         rgb=None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame),
         normals=None if scan.normals is None else _resize_normals(scan.normals, kept, frame),
@@ -149,18 +166,18 @@ def fit_frame(scan: tuple[int, int], size: tuple[int, int]) -> Frame:
         raise ConfigError(f"a picture size of {size}", "give positive numbers of pixels")
     (height, width), (rows, columns) = scan, size
     if height * columns >= width * rows:  # the scan is taller than the target
-        padded = (height, max(width, round(height * columns / rows)))
+        window = (height, max(width, round(height * columns / rows)))
     else:
-        padded = (max(height, round(width * rows / columns)), width)
-    return Frame(scan, (padded[0] - height) // 2, (padded[1] - width) // 2, padded, size)
+        window = (max(height, round(width * rows / columns)), width)
+    return Frame(scan, (window[0] - height) // 2, (window[1] - width) // 2, window, size)
 
 
 def resize_nearest(
     field: Shaped[np.ndarray, "H W *channels"], frame: Frame
 ) -> Shaped[np.ndarray, "h w *channels"]:
     """The value of the pixel in which each target pixel's centre lies; zeros in the padding."""
-    rows = _nearest(frame.size[0], frame.padded[0])
-    columns = _nearest(frame.size[1], frame.padded[1])
+    rows = _nearest(frame.size[0], frame.window[0])
+    columns = _nearest(frame.size[1], frame.window[1])
     return _pad(field, frame)[rows][:, columns]
 
 
@@ -171,9 +188,9 @@ def _nearest(target: int, source: int) -> np.ndarray:
 def _pad(
     field: Shaped[np.ndarray, "H W *channels"], frame: Frame
 ) -> Shaped[np.ndarray, "_ _ *channels"]:
-    padded = np.zeros((*frame.padded, *field.shape[2:]), field.dtype)
-    height, width = frame.scan
-    padded[frame.top : frame.top + height, frame.left : frame.left + width] = field
+    padded = np.zeros((*frame.window, *field.shape[2:]), field.dtype)
+    of_scan, of_window = frame.overlap()
+    padded[of_window] = field[of_scan]
     return padded
 
 

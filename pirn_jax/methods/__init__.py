@@ -13,13 +13,14 @@ from pirn_jax.errors import check_name
 from pirn_jax.methods.settings import MethodSettings
 
 METHODS = {
+    "mixture": "pirn_jax.methods.mixture",
     "pirn": "pirn_jax.methods.pirn",
     "memory": "pirn_jax.methods.memory",
     "subspace": "pirn_jax.methods.subspace",
     "inp-former": "pirn_jax.methods.inp_former",
 }
 
-__all__ = ["METHODS", "MethodSettings", "find_recipe", "recipes_of"]
+__all__ = ["METHODS", "MethodSettings", "find_recipe", "method_of", "recipes_of"]
 
 
 def recipes_of(method: str) -> Mapping[str, MethodSettings]:
@@ -30,6 +31,20 @@ def recipes_of(method: str) -> Mapping[str, MethodSettings]:
     """
     check_name("method", method, METHODS)
     return importlib.import_module(METHODS[method]).RECIPES
+
+
+def method_of(recipe: str | MethodSettings) -> str:
+    """The first method with a recipe of that name, or with recipes of that kind.
+
+    Raises:
+        ConfigError: none has.
+    """
+    named = {method: recipes_of(method) for method in METHODS}
+    if isinstance(recipe, str):
+        known = {name: method for method, recipes in named.items() for name in recipes}
+        check_name("recipe", recipe, known)
+        return next(method for method, recipes in named.items() if recipe in recipes)
+    return next(method for method, known in named.items() if type(recipe) is type(known["default"]))
 
 
 def find_recipe(method: str, recipe: str) -> MethodSettings:

@@ -94,10 +94,11 @@ class Pirn:
         return parameters, statistics
 
 
-# The reasons in `default` are measured: experiments/RECIPE.md.
+# The reasons in `default` are measured: experiments/results/recipe.md.
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         foreground="all",
+        view="frame",
         encoder="dinov2-base",
         geometry="open3d",
         epochs_all=8,

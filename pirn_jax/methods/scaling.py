@@ -29,7 +29,9 @@ class TokenSettings(MethodSettings):
     jitter: int = 0
     """Copies turned by up to 15 degrees and shifted by up to a twentieth of the picture's sides."""
     rotations: int = 1
-    """Positions each shot is turned to, in equal steps; 1: its own, 8: every 45 degrees."""
+    """Positions each shot is turned to, in equal steps; 1: its own, 8: every 45 degrees; 0: 8 in
+    place of the jittered copies where the shots' silhouettes say that parts lie at any angle, else
+    1."""
     pool: bool = False
     """Each token becomes the mean of the valid ones among it and its 8 neighbours."""
     centre_image: bool = False
@@ -40,11 +42,17 @@ class TokenSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least(photometric=0, jitter=0, rotations=1)
+        self.at_least(photometric=0, jitter=0, rotations=0)
 
     def augmentations(self) -> Augmentations:
         """Copies under another light, then jittered and turned ones."""
-        return photometric(self.photometric) + jitter(self.jitter) + rotations(self.rotations)
+        return photometric(self.photometric) + jitter(self.jitter) + rotations(self.rotations or 1)
+
+    def for_poses(self, any_angle: bool) -> dict[str, object]:
+        """How often each shot is turned, where the shots were to decide."""
+        if self.rotations:
+            return {}
+        return {"rotations": 8, "jitter": 0} if any_angle else {"rotations": 1}
 
 
 def prepare(

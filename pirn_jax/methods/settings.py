@@ -28,6 +28,9 @@ class MethodSettings(ABC):
     foreground: Literal["mask", "all"] = "mask"
     """mask: tokens without a pixel of the part take no part in learning, and count as perfectly
     rebuilt; all: every location counts. The background is black in the pictures either way."""
+    view: Literal["part", "frame"] = "part"
+    """part: the encoder sees a square around the part, of one physical size for all scans, where
+    points say what the part is; frame: it sees the whole frame."""
     top: float = 0.0
     """Image score: mean of this share of the map's largest values; 0: the largest."""
     encoder: Annotated[str, Suppress] = "auto"
@@ -76,6 +79,15 @@ class MethodSettings(ABC):
     def augmentations(self) -> Augmentations:
         """What is learned from beside each shot itself."""
         return ()
+
+    def for_poses(self, any_angle: bool) -> dict[str, object]:
+        """Fields that the shots' poses decide, with their values.
+
+        Args:
+            any_angle: the shots' silhouettes say that parts lie at any angle.
+        """
+        del any_angle
+        return {}
 
     @abstractmethod
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Method:

@@ -14,16 +14,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pirn_jax import __version__
-from pirn_jax.command import run
-from pirn_jax.errors import BadInputError
+from pirn_jax.command import Console, run
 from pirn_jax.metrics import evaluate_maps, image_intervals, image_metrics
 from pirn_jax.metrics.files import FileSet, open_pair, read_scores
-from pirn_jax.storage import write_json
+from pirn_jax.storage import check_apart, write_json
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ class Watched:
 def main(arguments: Arguments) -> dict[str, Any]:
     """Evaluate, print and write; returns what is written."""
     console = Console()
+    if arguments.json is not None:
+        check_apart(arguments.json, arguments.maps, arguments.masks, arguments.scores)
     maps, masks = open_pair(arguments.maps, arguments.masks, arguments.good_without_mask)
     walks = 3 if arguments.protocol == "exact" else 4
     columns = (
@@ -92,10 +92,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     }
     console.print(_table(result))
     if arguments.json is not None:
-        try:
-            write_json(arguments.json, result)
-        except OSError as error:
-            raise BadInputError(f"cannot be written: {error}", path=arguments.json) from error
+        write_json(arguments.json, result)
         console.print(f"written to {arguments.json}")
     return result
 

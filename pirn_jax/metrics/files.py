@@ -12,12 +12,14 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.storage import LARGEST_JSON, open_regular, read_regular
 
 MAP_ENDINGS = (".npy", ".tif", ".tiff", ".png")
 MASK_ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp")
@@ -52,22 +54,30 @@ def open_pair(maps: Path, masks: Path, good_without_mask: bool = False) -> tuple
     Args:
         maps: folder of .npy, .tiff or .png maps, or an .npz, or an .npy of shape (n, H, W).
         masks: the same for masks; "_mask" at the end of a name is left off where that pairs it.
+            The test folder of a dataset will do for the maps of a run.
         good_without_mask: a map without a mask is of a good image, as in MVTec AD (2D).
 
     Raises:
         BadInputError: for a path or file that cannot be read, or sets that do not pair.
     """
+    truth = masks.parent / "ground_truth"
+    in_truth = masks.name == "test" and truth.is_dir()
+    if in_truth:  # MVTec AD (2D) keeps photographs in test, and no masks of good ones
+        masks = truth
     map_readers = _readers(maps, MAP_ENDINGS, "maps")
     mask_readers = _readers(masks, MASK_ENDINGS, "masks")
+    if not set(map_readers) & set(mask_readers):
+        map_readers, mask_readers = _of_run(map_readers), _of_dataset(mask_readers)
     for name in list(mask_readers):
         short = name.removesuffix("_mask")
         if name not in map_readers and short in map_readers and short not in mask_readers:
             mask_readers[short] = mask_readers.pop(name)
     alone = sorted(set(map_readers) - set(mask_readers))
-    if alone and good_without_mask and len(alone) < len(map_readers):
-        for name in alone:
+    good = [n for n in alone if good_without_mask or (in_truth and n.startswith("good/"))]
+    if len(good) < len(map_readers):
+        for name in good:
             mask_readers[name] = _zeros_like(map_readers[name])
-        alone = []
+            alone.remove(name)
     if alone:
         raise BadInputError(
             f"{len(alone)} of {len(map_readers)} maps have no mask: {_some(alone)}",
@@ -81,7 +91,44 @@ def open_pair(maps: Path, masks: Path, good_without_mask: bool = False) -> tuple
             "name maps like their masks, and put nothing else in the folders",
             path=maps,
         )
-    return FileSet(map_readers), FileSet(mask_readers)
+    fitted = {name: _at_size_of(read, mask_readers[name]) for name, read in map_readers.items()}
+    return FileSet(fitted), FileSet(mask_readers)
+
+
+def _of_run(readers: _Readers) -> _Readers:
+    """Maps of a run by their place in its dataset: test__hole__000 is hole/000."""
+    found = {name.replace("__", "/").removeprefix("test/"): one for name, one in readers.items()}
+    return found if len(found) == len(readers) else readers
+
+
+def _of_dataset(readers: _Readers) -> _Readers:
+    """Masks of a dataset by their place in it: hole/gt/000 is hole/000; photographs are none."""
+    masks = {
+        name.removeprefix("test/").replace("/gt/", "/"): one
+        for name, one in readers.items()
+        if "/gt/" in name
+    }
+    return masks or readers
+
+
+def _at_size_of(
+    read: Callable[[], np.ndarray], read_mask: Callable[[], np.ndarray]
+) -> Callable[[], np.ndarray]:
+    """The map at its mask's size, where it is the same picture smaller, as runs keep them."""
+
+    def fitted() -> np.ndarray:
+        from PIL import Image
+
+        scores, shape = read(), np.shape(read_mask())
+        ratio = [small / large for small, large in zip(scores.shape, shape, strict=True)]
+        longest = max(scores.shape, default=0)
+        same = longest and abs(ratio[0] - ratio[1]) * max(shape) <= 1
+        if scores.shape == shape or not same or ratio[0] > 1:
+            return scores  # sizes that do not belong together are refused later
+        picture = Image.fromarray(scores.astype(np.float32))
+        return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+
+    return fitted
 
 
 def read_scores(path: Path, names: list[str]) -> np.ndarray:
@@ -91,23 +138,18 @@ def read_scores(path: Path, names: list[str]) -> np.ndarray:
         BadInputError: for another header, a score that is no number, or keys that do not fit.
     """
     scores: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"key", "score"} <= set(rows.fieldnames or ()):
-                raise BadInputError(
-                    f"columns 'key' and 'score' expected, got {rows.fieldnames}",
-                    "write one row per map: its name without the ending, and its score",
-                    path=path,
-                )
-            for row in rows:
-                if row["key"] in scores:
-                    raise BadInputError(f"key {row['key']!r} is given twice", path=path)
-                scores[row["key"]] = float(row["score"])
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"not a readable table of scores: {error}", path=path) from error
+    with _readable("table of scores", path):
+        rows = csv.DictReader(io.StringIO(read_regular(path, LARGEST_JSON).decode(), newline=""))
+        if not {"key", "score"} <= set(rows.fieldnames or ()):
+            raise BadInputError(
+                f"columns 'key' and 'score' expected, got {rows.fieldnames}",
+                "write one row per map: its name without the ending, and its score",
+                path=path,
+            )
+        for row in rows:
+            if row["key"] in scores:
+                raise BadInputError(f"key {row['key']!r} is given twice", path=path)
+            scores[row["key"]] = float(row["score"])
     missing = [name for name in names if name not in scores]
     if missing:
         raise BadInputError(f"no score for {len(missing)} maps: {_some(missing)}", path=path)
@@ -145,22 +187,16 @@ def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> _Readers:
 
 def _npz(path: Path) -> _Readers:
     """Every array by its name; one (n, H, W) array alone is n maps, held in memory."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
-            shapes = {}
-            for member in members:
-                with archive.open(member) as file:
-                    shapes[member] = _header(file, path)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise BadInputError(f"not a readable .npz: {error}", path=path) from error
+    with _readable(".npz", path), open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+        members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
+        shapes = {}
+        for member in members:
+            with archive.open(member) as file:
+                shapes[member] = _header(file, path)
 
     def read(member: str) -> np.ndarray:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive[member.removesuffix(".npy")]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BadInputError(f"{member} cannot be read: {error}", path=path) from error
+        with _readable(f".npz: {member}", path), np.load(path, allow_pickle=False) as archive:
+            return archive[member.removesuffix(".npy")]
 
     if len(members) == 1 and len(shapes[members[0]]) == 3:
         if math.prod(shapes[members[0]]) > LARGEST_SET:
@@ -176,7 +212,7 @@ def _npz(path: Path) -> _Readers:
 
 def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     """Shape from an .npy header; refuses what is not plain numbers or is too large."""
-    try:
+    with _readable(".npy", path):
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -184,12 +220,10 @@ def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise BadInputError(f".npy version {version} holds no plain numbers", path=path)
-    except BadInputError:
-        raise
-    except (ValueError, EOFError) as error:
-        raise BadInputError(f"not a readable .npy: {error}", path=path) from error
     if dtype.hasobject:
         raise BadInputError("holds Python objects, which are never unpickled", path=path)
+    if dtype.kind not in "biuf":
+        raise BadInputError(f"holds {dtype}, which are no plain numbers", path=path)
     _check_size(shape[-2:], path)
     return shape
 
@@ -209,6 +243,7 @@ def read_map(path: Path) -> np.ndarray:
     Raises:
         BadInputError: for a file that cannot be read, is too large, or has more than one channel.
     """
+    open_regular(path).close()  # a pipe or a device would hang the decoders
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = _npy(path)
@@ -227,47 +262,44 @@ def read_map(path: Path) -> np.ndarray:
 
 def _npy(path: Path) -> np.ndarray:
     """The array, mapped: its pixels are read when they are used."""
-    try:
-        with path.open("rb") as file:
+    with _readable(".npy", path):
+        with open_regular(path) as file:
             _header(file, path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"not a readable .npy: {error}", path=path) from error
 
 
 def _tiff(path: Path) -> np.ndarray:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) != 1:
-                raise BadInputError(f"one page expected, got {len(file.pages)}", path=path)
-            page = file.pages[0]
-            _check_size(page.shape, path)
-            return page.asarray()
-    except BadInputError:
-        raise
-    except Exception as error:  # tifffile raises whatever its decoders raise
-        raise BadInputError(f"not a readable TIFF: {error}", path=path) from error
+    with _readable("TIFF", path), tifffile.TiffFile(path) as file:
+        if len(file.pages) != 1:
+            raise BadInputError(f"one page expected, got {len(file.pages)}", path=path)
+        page = file.pages[0]
+        _check_size(page.shape, path)
+        return page.asarray()
 
 
 def _picture(path: Path) -> np.ndarray:
     from PIL import Image
 
+    with _readable("picture", path), Image.open(path) as image:
+        _check_size(image.size, path)
+        if image.mode == "RGB":  # a grey mask saved in colour
+            channels = np.asarray(image)
+            if (channels == channels[..., :1]).all():
+                return channels[..., 0]
+        return np.asarray(image)
+
+
+@contextmanager
+def _readable(kind: str, path: Path) -> Iterator[None]:
+    """Whatever a decoder raises on damaged bytes, and no list of that stays whole, as our error."""
     try:
-        with Image.open(path) as image:
-            _check_size(image.size, path)
-            if image.mode == "RGB":  # a grey mask saved in colour
-                channels = np.asarray(image)
-                if (channels == channels[..., :1]).all():
-                    return channels[..., 0]
-            return np.asarray(image)
+        yield
     except BadInputError:
         raise
-    except Exception as error:  # Pillow raises many kinds on damaged files
-        raise BadInputError(f"not a readable picture: {error}", path=path) from error
+    except Exception as error:
+        raise BadInputError(f"not a readable {kind}: {error}", path=path) from error
 
 
 def _zeros_like(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:

@@ -26,9 +26,10 @@ def category_section(anchor: str, models: Sequence[Model], most: int, notes: lis
     """
     first = models[0]
     which = f"Scores and pictures are those of seed {first.seed}." if len(models) > 1 else ""
+    words = (verdicts(first.rows), unmeasured(first.rows), _interval(first), which)
     parts = [
         f'<section id="{anchor}"><h2>{escape(first.category)}</h2>',
-        f"<p>{' '.join(filter(None, (verdicts(first.rows), _interval(first), which)))}</p>",
+        f"<p>{' '.join(filter(None, words))}</p>",
         f'<div class="figures">{"".join(_figures(models))}</div>',
         f'<div class="columns">{_calibration(first)}{_by_defect(first)}</div>',
         _gallery(first, most, notes),
@@ -54,6 +55,20 @@ def verdicts(rows: Sequence[ScoreRow]) -> str:
     if judged:
         alarms = sum(bool(row.pred_label) for row in judged)
         return f"{alarms} of {count(len(judged), 'scan')} called defective; no truth is known."
+    return ""
+
+
+def unmeasured(rows: Sequence[ScoreRow]) -> str:
+    """Why these scans give no figures, in a sentence; "" where they do."""
+    labels = {row.label for row in rows}
+    if not rows:
+        return "There are no test scans, so nothing was measured."
+    if labels == {0}:
+        return "There are no defective test scans: false alarms can be counted, nothing else."
+    if labels == {1}:
+        return "There are no good test scans: nothing tells the defective ones from chance."
+    if labels == {None}:
+        return "The truth of the test scans is not known, so nothing was measured."
     return ""
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from pirn_jax.errors import PirnError
-from pirn_jax.report.category import category_section, verdicts
+from pirn_jax.report.category import category_section, unmeasured, verdicts
 from pirn_jax.report.contents import Run, read_run
 from pirn_jax.report.layout import REPORT
-from pirn_jax.report.schema import mapping, text_of
+from pirn_jax.report.schema import is_touched, mapping, text_of
 from pirn_jax.report.text import escape, flatten, pairs, spread
+from pirn_jax.scans import Note
 from pirn_jax.storage import write_whole
 
 SCANS_SHOWN = 36
@@ -60,7 +60,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         BadInputError: not a run folder.
-        PirnError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
     run = read_run(folder)
     # Sections first: reading the pictures may add notes.
@@ -83,10 +83,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         notes=_notes(run.notes),
     )
     target = run.folder / REPORT
-    try:
-        write_whole(target, page.encode("utf-8"))
-    except OSError as error:
-        raise PirnError(f"cannot write: {error}", "check the disk and rights", target) from error
+    write_whole(target, page.encode("utf-8"))
     return target
 
 
@@ -164,15 +161,14 @@ def _recipe(run: Run) -> list[object]:
 def _overview(run: Run) -> str:
     columns = [c for c in _COLUMNS if any(c.key in model.metrics for model in run.models)]
     if not columns:
-        return (
-            "<section><h2>Results</h2><p>No figures: the truth of the test scans is not known, "
-            "or they were not evaluated.</p></section>"
-        )
+        why = unmeasured([row for model in run.models for row in model.rows])
+        return f"<section><h2>Results</h2><p>No figures. {why}</p>{_odd(run)}</section>"
     head = "".join(f'<th scope="col">{column.name}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row"><a href="#c{place}">{escape(name)}</a></th>'
         + "".join(
-            f"<td>{spread([m.metrics[c.key] for m in models if c.key in m.metrics])}</td>"
+            f"<td>{spread([m.metrics[c.key] for m in models if c.key in m.metrics])}"
+            f"{_mark(c.key, run.metrics.notes.get(name, ()))}</td>"
             for c in columns
         )
         + "</tr>"
@@ -180,7 +176,11 @@ def _overview(run: Run) -> str:
     )
     foot = ""
     if len(run.categories) > 1:
-        cells = "".join(f"<td>{spread(_means(run, column.key))}</td>" for column in columns)
+        odd = [note for notes in run.metrics.notes.values() for note in notes]
+        cells = "".join(
+            f"<td>{spread(_means(run, column.key))}{_mark(column.key, odd)}</td>"
+            for column in columns
+        )
         foot = f'<tfoot><tr><th scope="row">mean</th>{cells}</tr></tfoot>'
     words = " ".join(column.words for column in columns)
     if len({model.seed for model in run.models}) > 1:
@@ -192,7 +192,26 @@ def _overview(run: Run) -> str:
 <tbody>{body}</tbody>{foot}
 </table></div>
 <p class="caption">1 is perfect. {words}</p>
-</section>"""
+{_odd(run)}</section>"""
+
+
+def _mark(figure: str, notes: Sequence[Note]) -> str:
+    return "*" if is_touched(figure, notes) else ""
+
+
+def _odd(run: Run) -> str:
+    """What is odd about the data; figures that it makes doubtful are marked."""
+    lines = [
+        f"<li>{escape(name)}: {escape(note.words)}</li>"
+        for name, notes in run.metrics.notes.items()
+        for note in notes
+    ]
+    if not lines:
+        return ""
+    return (
+        "<h3>Odd about the data</h3><p>It makes the figures marked * doubtful.</p>"
+        f"<ul>{''.join(lines)}</ul>\n"
+    )
 
 
 def _means(run: Run, key: str) -> list[float]:

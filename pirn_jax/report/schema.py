@@ -9,10 +9,13 @@ are described in `pirn_jax.report.tables`, and where all of them lie in `pirn_ja
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_type_hints
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
+from pirn_jax import scoring
+from pirn_jax.errors import BadInputError
 from pirn_jax.report.layout import SEED_FOLDER
+from pirn_jax.scans import Note
 from pirn_jax.scoring import Calibration
 
 Document = dict[str, object]
@@ -136,13 +139,10 @@ def calibration_document(calibration: Calibration, provenance: Provenance) -> Do
 
 def read_calibration(document: Mapping[str, object]) -> Calibration | None:
     """The calibration, or None where a field is missing or of another kind (another version)."""
-    found = {}
-    for name, kind in get_type_hints(Calibration).items():
-        value = document.get(name, Calibration._field_defaults.get(name))
-        found[name] = number(value) if kind is float else value
-        if type(found[name]) is not kind:  # True is no int here
-            return None
-    return Calibration._make(found[name] for name in Calibration._fields)
+    try:
+        return scoring.read_calibration(document)
+    except BadInputError:
+        return None
 
 
 # --- the run's documents --------------------------------------------------------------------------
@@ -187,6 +187,8 @@ class RunMetrics(NamedTuple):
         encoder: the encoder, where it is known.
         recipe: the recipe, where it is known.
         provenance: where it all came from.
+        notes: what is odd about each category's data, and which figures that makes doubtful.
+        left_out: test and validation scans that could not be used.
     """
 
     categories: dict[str, dict[int, dict[str, float]]]
@@ -194,6 +196,8 @@ class RunMetrics(NamedTuple):
     encoder: EncoderFacts | None
     recipe: RecipeFacts | None
     provenance: Provenance
+    notes: Mapping[str, tuple[Note, ...]] = {}
+    left_out: int = 0
 
 
 def run_metrics_document(metrics: RunMetrics) -> Document:
@@ -210,6 +214,8 @@ def run_metrics_document(metrics: RunMetrics) -> Document:
         "encoder": {**encoder, "random": metrics.provenance.random_weights},
         "recipe": recipe,
         "data": metrics.provenance.data,
+        "notes": {name: [note._asdict() for note in n] for name, n in metrics.notes.items()},
+        "left_out": metrics.left_out,
     }
 
 
@@ -240,7 +246,27 @@ def read_run_metrics(document: Mapping[str, object]) -> RunMetrics:
         else None,
         RecipeFacts(name, mapping(mapping(recipe).get("changed"))) if name else None,
         read_provenance(document, {"random_weights": encoder.get("random")}),
+        {name: _notes(value) for name, value in mapping(document.get("notes")).items()},
+        int(number(document.get("left_out")) or 0),
     )
+
+
+_TOUCHES: dict[str, Literal["scans", "pixels", "all"]]
+_TOUCHES = {"scans": "scans", "pixels": "pixels", "all": "all"}
+
+
+def _notes(value: object) -> tuple[Note, ...]:
+    found = []
+    for one in map(mapping, value if isinstance(value, list) else ()):
+        if words := text_of(one.get("words")):
+            found.append(Note(words, _TOUCHES.get(text_of(one.get("touches")), "")))
+    return tuple(found)
+
+
+def is_touched(figure: str, notes: Iterable[Note]) -> bool:
+    """Whether notes make a figure doubtful; the names of those of scans begin with i_."""
+    kinds = {"all", "scans" if figure.startswith("i_") else "pixels"}
+    return any(note.touches in kinds for note in notes)
 
 
 class Environment(NamedTuple):

@@ -6,6 +6,7 @@ import html
 import statistics
 from collections.abc import Mapping, Sequence
 
+from pirn_jax.errors import printable
 from pirn_jax.report.schema import number
 
 
@@ -14,7 +15,7 @@ def escape(value: object) -> str:
     if isinstance(value, list | tuple):
         value = ", ".join(str(item) for item in value)
     # A lone surrogate, as from a file name that is no UTF-8, cannot be written as UTF-8.
-    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"), quote=True)
+    return html.escape(printable(str(value)), quote=True)
 
 
 def pairs(entries: Mapping[str, object] | Sequence[tuple[str, object]]) -> str:

@@ -3,7 +3,7 @@
 from pirn_jax.runs.evaluation import evaluate_run, mean_figures
 from pirn_jax.runs.folder import (
     Progress,
-    claim_folder,
+    check_run_folder,
     environment,
     open_run,
     start_caches,
@@ -14,7 +14,7 @@ from pirn_jax.runs.training import train_run
 
 __all__ = [
     "Progress",
-    "claim_folder",
+    "check_run_folder",
     "environment",
     "evaluate_run",
     "mean_figures",

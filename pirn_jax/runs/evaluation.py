@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import PirnError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -22,17 +23,19 @@ from pirn_jax.report.schema import (
 from pirn_jax.report.tables import join_scores, write_scores
 from pirn_jax.runs.folder import (
     Progress,
-    contents,
     environment,
     open_run,
     start_caches,
     stored_config,
     trained_models,
 )
-from pirn_jax.runs.items import RunItem, open_category, provenance_of
+from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
+from pirn_jax.runs.outputs import EVALUATION_FORMAT, check_free, writing
 from pirn_jax.runs.results import write_results
-from pirn_jax.scans import Scan
+from pirn_jax.scans import Note
 from pirn_jax.storage import write_json, write_whole
+
+_log = logging.getLogger("pirn_jax")
 
 
 def evaluate_run(
@@ -43,6 +46,9 @@ def evaluate_run(
     categories: Sequence[str] = (),
     weights: str | None = None,
     runtime: str | None = None,
+    allow_code: Sequence[str] = (),
+    overwrite: bool = False,
+    cache: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -50,26 +56,30 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        out: folder for the results, laid out like a run; must not be there yet.
+        out: folder for the results, laid out like a run.
         changes: fields of the run's config about its data that differ: dataset, data_root, ….
         categories: only these.
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
+        allow_code: what code the run may name, as for `PIRN.load`.
+        overwrite: replace results that are there, once these are whole.
+        cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
     Returns:
         `out`.
     """
-    config = open_run(run)
+    config = open_run(run, allow_code)
     config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-    if out.exists() and (not out.is_dir() or contents(out)):
-        raise BadInputError("the folder is there already", "give another with --out", out)
+    check_free(out, EVALUATION_FORMAT, overwrite=overwrite, inputs=[run])
     places = trained_models(run, categories)
-    _, prepared = start_caches(config.cache)
+    sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
+    _, prepared = start_caches(cache)
     items, models = [], []
     for place in places:
-        items.append(RunItem(place.category, place.seed, open_category(config, place.category)))
+        data = open_category(config, place.category, elsewhere=sole)
+        items.append(RunItem(place.category, place.seed, data))
         models.append(
             PIRN.load(
                 place.path / layout.MODEL,
@@ -77,35 +87,38 @@ def evaluate_run(
                 encoder=models[-1].encoder if models else None,
                 runtime=runtime,
                 prepared=prepared,
+                allow_code=allow_code,
             )
         )
+    items = check_items(items, config)
     provenance = provenance_of(config, models[0].random_weights)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / layout.CONFIG, stored_config(config))
-    about = environment_document(environment(command, run=str(run)), provenance)
-    write_json(out / layout.ENVIRONMENT, about)
     tell = progress or (lambda *_: None)
     counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
-    evaluate_items(out, items, models, config, counter)
+    with writing(out, EVALUATION_FORMAT) as place:
+        write_json(place / layout.CONFIG, stored_config(config))
+        about = environment_document(environment(command, run=str(run)), provenance)
+        write_json(place / layout.ENVIRONMENT, about)
+        evaluate_items(place, items, models, config, counter)
     return out
 
 
 class ScanCounter:
-    """Counts scans for a progress bar."""
+    """Counts scans for a progress bar, and those that could not be used."""
 
     def __init__(self, tell: Progress, total: int):
         self.tell, self.total, self.done, self.note = tell, total, 0, ""
+        self.left_out = 0
 
     def advance(self) -> None:
         """One more."""
         self.done += 1
         self.tell("scans", self.done, self.total, self.note)
 
-    def over(self, scans: Iterable[Scan]) -> Iterator[Scan]:
-        """The same scans, each counted."""
-        for scan in scans:
-            yield scan
-            self.advance()
+    def leave_out(self, key: str, error: PirnError) -> Note:
+        """What is said of a scan that cannot be used; also in the log."""
+        self.left_out += 1
+        _log.warning("left out: %s: %s", key, error)
+        return Note(f"left out: {key}: {error.problem}", "all")
 
 
 def evaluate_items(
@@ -126,13 +139,20 @@ def evaluate_items(
     """
     provenance = provenance_of(config, models[0].random_weights)
     figures: dict[str, dict[int, dict[str, float]]] = {}
-    tables = []
+    tables, odd = [], {item.category: item.data.notes for item in items}
     for model, item in zip(models, items, strict=True):
         counter.note = item.name
-        if not len(item.data.test):
-            continue
         place = model_folder(folder, item.category, item.seed)
-        found = write_results(place, model, item.data.test, provenance, counter.advance)
+        notes = list(item.data.notes)
+
+        def failed(key: str, error: PirnError, notes: list[Note] = notes) -> None:
+            notes.append(counter.leave_out(key, error))
+            counter.advance()
+
+        found = write_results(place, model, item.data.test, provenance, counter.advance, failed)
+        odd[item.category] = tuple(dict.fromkeys((*odd.get(item.category, ()), *notes)))
+        if not found.rows:  # the model and its threshold are there, and no figures
+            continue
         figures.setdefault(item.category, {})[item.seed] = found.figures
         first = {"category": item.category, "seed": item.seed}
         tables.append(write_scores(found.rows, provenance, first))
@@ -143,6 +163,8 @@ def evaluate_items(
         encoder_facts(models[0].encoder),
         recipe_facts(config.detector),
         provenance,
+        {category: notes for category, notes in odd.items() if notes},
+        counter.left_out,
     )
     write_json(folder / layout.METRICS, run_metrics_document(metrics))
     write_report(folder)

@@ -12,22 +12,22 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import jax
 
 from pirn_jax import __version__
 from pirn_jax.config import TrainConfig
-from pirn_jax.config_json import from_json, to_json
+from pirn_jax.config_json import code_named, from_json, to_json
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, default_folder
+from pirn_jax.manifest import is_ours
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
 from pirn_jax.report.schema import Document, Environment
+from pirn_jax.runs.outputs import RUN_FORMAT, check_free, is_taken
 from pirn_jax.storage import cache_folder, read_object
 from pirn_jax.training import FeatureCache
 from pirn_jax.training.compilation import use_compilation_cache
@@ -46,7 +46,7 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
-_NOT_SETTINGS = ("out", "overwrite", "resume", "cache", "parallel", "save_seconds")
+_NOT_SETTINGS = ("parallel", "save_seconds")
 
 
 def stored_config(config: TrainConfig) -> Document:
@@ -55,19 +55,23 @@ def stored_config(config: TrainConfig) -> Document:
     return {**to_json(config), "background": background, "geometry": geometry}
 
 
-def open_run(folder: Path) -> TrainConfig:
+def open_run(folder: Path, allow_code: Collection[str] = ()) -> TrainConfig:
     """The config of a run folder.
+
+    Args:
+        folder: of the run.
+        allow_code: what code it may name, as for `PIRN.load`.
 
     Raises:
         BadInputError: it is no run folder.
+        ConfigError: it does not fit, or names code that is not allowed.
     """
     path = folder / layout.CONFIG
     if not path.is_file():
         raise BadInputError(
             "expected a run folder with a config.json", "give what --out of a training was", folder
         )
-    config = from_json(TrainConfig, read_object(path), str(path))
-    return replace(config, overwrite=False, resume=False)
+    return from_json(TrainConfig, read_object(path), str(path), allow_code)
 
 
 def trained_models(run: Path, categories: Sequence[str] = ()) -> list[ModelFolder]:
@@ -90,34 +94,34 @@ def trained_models(run: Path, categories: Sequence[str] = ()) -> list[ModelFolde
     return [place for place in found if not categories or place.category in categories]
 
 
-def claim_folder(config: TrainConfig) -> bool:
-    """See to it that the run's folder is there, empty or to go on with.
+def check_run_folder(config: TrainConfig) -> bool:
+    """See whether the run's folder may be written to: it is empty, to go on with, or replaced.
 
     Returns:
         Whether there is nothing left to do.
 
     Raises:
-        BadInputError: something else is there, or a run that is neither to be resumed nor removed.
-        ConfigError: the run there was started with other settings.
+        ConfigError: something else is there, a run that is neither to be resumed nor replaced, or
+            one that was started with other settings.
     """
     folder = Path(config.folder)
-    there = folder.exists() and (not folder.is_dir() or bool(contents(folder)))
-    if there and not (folder / layout.CONFIG).is_file():
-        raise BadInputError(
-            "is there already, and no run folder", "give another with --out", folder
-        )
-    if there and config.resume:
-        _check_same(stored_config(open_run(folder)), stored_config(config))
+    if not is_taken(folder):
+        return False
+    if config.resume and (folder / layout.CONFIG).is_file():
+        # Code that this very run names is the caller's.
+        stored = open_run(folder, code_named(config.detector))
+        _check_same(stored_config(stored), stored_config(config))
         return (folder / layout.METRICS).is_file() and (folder / layout.REPORT).is_file()
-    if there and config.overwrite:
-        shutil.rmtree(folder)
-    elif there:
-        raise BadInputError(
+    if is_ours(folder, RUN_FORMAT) and not config.overwrite and not config.resume:
+        raise ConfigError(
             "there is a run in this folder already",
-            "--resume goes on with it, --overwrite removes it, --out names another",
+            "--resume goes on with it, --overwrite replaces it once the new one is whole, --out "
+            "names another",
             folder,
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    read = (config.data_root or os.environ.get("PIRN_DATA"), config.detector.weights)
+    inputs = [Path(path) for path in read if path and path != "random"]
+    check_free(folder, RUN_FORMAT, overwrite=config.overwrite or config.resume, inputs=inputs)
     return False
 
 
@@ -129,11 +133,6 @@ def _check_same(stored: Document, wanted: Document) -> None:
                 f"the run was started with {name} = {stored[name]!r}, not {wanted[name]!r}",
                 "resume with the same settings, or start another run with --out",
             )
-
-
-def contents(folder: Path) -> list[Path]:
-    """What is in a folder, without the beginnings of files that a killed process left."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def environment(command: Sequence[str] = (), run: str = "") -> Environment:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,49 +22,99 @@ from pirn_jax.report.heatmap import colour_map
 from pirn_jax.report.layout import picture_stem
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
-from pirn_jax.scans import Entry, File, Options, Scan, Split, open_dataset, open_files
+from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, writing
+from pirn_jax.scans import (
+    Entry,
+    File,
+    Options,
+    Scan,
+    Split,
+    read_camera_calibration,
+    read_intrinsics,
+)
+from pirn_jax.scans.datasets.inputs import PREDICTIONS, Inputs, list_inputs
+from pirn_jax.scans.datasets.left_out import LeftOut
 from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.formats import Unit
+from pirn_jax.scans.formats.options import Reading
+from pirn_jax.scans.formats.registration import Intrinsics, parse_intrinsics
 from pirn_jax.scoring import Calibration, normalise
 
-PREDICTIONS = "predictions.jsonl"
 
-
-def find_scans(files: Sequence[Path], roles: Mapping[str, Path], unit: Unit) -> Split:
-    """The scans to predict, from files, one folder of them, or one scan's files by role.
+def find_scans(
+    files: Sequence[Path],
+    roles: Mapping[str, Path],
+    modalities: Sequence[str],
+    options: Options,
+    out: Path | None = None,
+    camera: Intrinsics | None = None,
+) -> tuple[Split, tuple[LeftOut, ...]]:
+    """The scans to predict, from files and folders, or one scan's files by role; and what is none.
 
     Args:
-        files: photographs, points and normal maps, paired by stem; or one folder.
-        roles: instead, files of a single scan by what they are: rgb, xyz, normals.
-        unit: of points.
+        files: photographs, points and normal maps, paired by name; folders are looked through.
+        roles: instead, files of a single scan by what they are: rgb, xyz, depth, normals.
+        modalities: of the model.
+        options: how to read them; cameras beside the files are used where these name none.
+        out: where predictions are to go; it is not looked into.
+        camera: of depth maps, where neither options nor files beside them name one.
 
     Raises:
         PirnError: none, or both ways at once.
     """
     if roles and files:
-        raise ConfigError("files beside --rgb, --xyz or --normals", "give the one or the other")
+        raise ConfigError("files beside --rgb, --xyz or --depth", "give the one or the other")
     if roles:
         named = {role: File(path) for role, path in roles.items()}
-        key = next(iter(named.values())).stem
-        options = Options(unit=unit)
-
-        def read(entry: Entry) -> Scan:
-            return read_entry(entry, options)
-
-        return Split([Entry(key, named)], read)
-    if not files:
-        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
-    if any(path.is_dir() for path in files):
-        if len(files) > 1:
-            raise ConfigError("a folder beside other files", "give one folder, or files alone")
-        scans = open_dataset("folder", files[0], "", unit=unit).test
+        found = Inputs((Entry(next(iter(named.values())).stem, named),), ())
+    elif files:
+        streams = tuple({"rgb": "rgb", "normals": "xyz"}[name] for name in modalities)
+        found = list_inputs(files, streams, out)
     else:
-        scans = open_files(files, unit=unit)
-    if not len(scans):
-        raise BadInputError(
-            "no scans to predict", "give a folder of scans, or one with a test/ in it"
-        )
-    return scans
+        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
+    if not found.entries and not found.left_out:
+        raise BadInputError("no scans to predict", "give a folder of scans", files[0])
+    reader = partial(_read, options=options, camera=camera)
+    return Split(found.entries, reader), found.left_out
+
+
+_CAMERAS = {"intrinsics": read_intrinsics, "calibration": read_camera_calibration}
+
+
+def _read(entry: Entry, options: Options, camera: Intrinsics | None) -> Scan:
+    """One scan, with the cameras that lie beside it or above it in what was given."""
+    file = next(iter(entry.files.values()))
+    top = file.root or file.path.parent
+    for place in (file.path.parent, *file.path.parent.parents):
+        for name, read in _CAMERAS.items():
+            beside = File(place / f"{name}.json", root=file.root)
+            if getattr(options, name) is None and beside.path.is_file():
+                options = replace(options, **{name: read(beside, options.limits)})
+        if place == top:
+            break
+    if options.intrinsics is None:
+        options = replace(options, intrinsics=camera)
+    return read_entry(entry, options)
+
+
+def options_of(origin: Mapping[str, object], reading: Reading) -> tuple[Options, Intrinsics | None]:
+    """How to read scans for a model: as in training, but for what is given now; and its camera.
+
+    Args:
+        origin: of the model.
+        reading: flags; those at their defaults change nothing.
+
+    Raises:
+        BadInputError: what the model kept of its training is damaged, or a camera's file is.
+    """
+    kept = origin.get("reading")
+    found = dict(kept) if isinstance(kept, dict) else {}
+    camera = found.pop("intrinsics", None)
+    if camera is not None:
+        camera = parse_intrinsics(camera, Path("the model's intrinsics"))
+    try:
+        return Options(**{"unit": "auto", **found, **reading.given()}), camera
+    except TypeError as error:
+        raise BadInputError(f"the model's record of its scans is damaged: {error}") from error
 
 
 def find_model(run: Path, category: str | None, seed: int | None) -> Path:
@@ -86,16 +138,6 @@ def find_model(run: Path, category: str | None, seed: int | None) -> Path:
     return seeds[min(seeds) if seed is None else seed].path / layout.MODEL
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds predictions, unless they may be replaced."""
-    if (out / PREDICTIONS).exists() and not overwrite:
-        raise BadInputError(
-            "there are predictions in this folder already",
-            "--overwrite replaces them, --out names another",
-            out,
-        )
-
-
 def predict_scans(
     model: PIRN,
     scans: Split,
@@ -110,22 +152,26 @@ def predict_scans(
     Args:
         model: trained.
         scans: to predict.
-        out: folder for the records and pictures.
+        out: folder for the records and pictures, as `check_free` has let it pass; what is there
+            is replaced when all scans are done.
         failed: called with the key and the error of each scan that cannot be used.
         progress: see `Progress`.
         batch: scans a call of the device; changes no score.
 
     Yields:
-        A record per scan, written to disk already: key, score, label, threshold, regions, the
-        files, and whether the model's data was generated or its encoder's weights random.
+        A record per scan, written to disk already (beside what it replaces): key, score, label,
+        threshold, regions, the files, and whether the model's data was generated or its encoder's
+        weights random.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
-    out.mkdir(parents=True, exist_ok=True)
     done = 0
-    with (out / PREDICTIONS).open("w", encoding="utf-8") as lines:
+    with (
+        writing(out, PREDICTIONS_FORMAT) as place,
+        (place / PREDICTIONS).open("w", encoding="utf-8") as lines,
+    ):
         for result in model.predict_scans(scans, batch=min(batch, len(scans)), failed=failed):
-            record = _write(out, result.scan, model.postprocess(result), model)
+            record = _write(place, out, result.scan, model.postprocess(result), model)
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             done += 1
@@ -134,16 +180,17 @@ def predict_scans(
             yield record
 
 
-def _write(out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
+def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
     from PIL import Image
 
     name = picture_stem(scan.key)
-    shown = out / f"{name}_heatmap.png"
-    Image.fromarray(heatmap(scan, prediction.anomaly_map, model.calibration)).save(shown)
-    files = {"heatmap": str(shown)}
+    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, model.calibration)}
     if prediction.pred_mask is not None:
-        files["mask"] = str(out / f"{name}_mask.png")
-        Image.fromarray(prediction.pred_mask.astype(np.uint8) * np.uint8(255)).save(files["mask"])
+        pictures["mask"] = prediction.pred_mask.astype(np.uint8) * np.uint8(255)
+    files = {}
+    for kind, picture in pictures.items():
+        Image.fromarray(picture).save(place / f"{name}_{kind}.png")
+        files[kind] = str(out / f"{name}_{kind}.png")
     return {
         "key": scan.key,
         "score": prediction.pred_score,

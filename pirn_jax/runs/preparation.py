@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -24,11 +23,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.geometry.background import WITNESSES, Background, background_of, choose_object
 from pirn_jax.geometry.prepared import FORMAT, PreparedCache, Settings, prepare_scan
 from pirn_jax.scans import Dataset, Split, find_layout, list_categories, open_dataset
-from pirn_jax.storage import write_json
+from pirn_jax.storage import sole_writer, write_json
 
 FEW_POINTS = 0.1
 """Scans with a smaller share of measured pixels are listed as odd."""
@@ -77,8 +76,9 @@ def prepare_dataset(
         One outcome for each scan, in order; one for a category that cannot be read.
 
     Raises:
-        ConfigError: an unknown name or option, or another run is preparing into the folder.
-        PirnError: it cannot go on, e.g. open3d is missing or the disk is full.
+        ConfigError: an unknown name or option.
+        MachineError: another run is preparing into the folder, or memory or disk are full.
+        PirnError: it cannot go on, e.g. open3d is missing.
     """
     with _sole_writer(folder):
         opened, outcomes = [], []
@@ -140,31 +140,15 @@ def _summary(
 @contextlib.contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
     """One run per cache; what a killed run left half-written is swept before and after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write into the cache {folder}: {error}", "choose another with --out"
-        ) from error
-    with lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f"another run is preparing into {folder}",
-                    "wait for it, or choose another with --out",
-                ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder):
         _sweep(folder)
         yield
         _sweep(folder)
 
 
 def _sweep(folder: Path) -> None:
-    for leftover in folder.rglob(".*.tmp"):
+    for leftover in folder.glob("??/.*.tmp"):  # beside entries, and nowhere else
         leftover.unlink(missing_ok=True)
 
 
@@ -279,14 +263,14 @@ class _Pool:
         try:
             yield
         except BrokenProcessPool as error:
-            raise PirnError(
+            raise MachineError(
                 "a worker process ended without an answer, most likely for lack of memory",
                 "run the command again with fewer --workers; finished scans are kept",
             ) from error
         except OSError as error:
             if isinstance(error, PirnError):
                 raise
-            raise PirnError(
+            raise MachineError(
                 f"cannot write: {error}", "check the disk that holds the cache"
             ) from error
         finally:

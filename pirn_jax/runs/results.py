@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 
 from pirn_jax.detector import PIRN, Evaluator, ScanResult, Truth
+from pirn_jax.errors import PirnError
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
 from pirn_jax.report.schema import (
@@ -48,6 +49,7 @@ def write_results(
     scans: Iterable[Scan],
     provenance: Provenance,
     advance: Callable[[], None] | None = None,
+    failed: Callable[[str, PirnError], None] | None = None,
 ) -> Results:
     """Predict test scans, evaluate, and write what was found.
 
@@ -57,13 +59,15 @@ def write_results(
         scans: to judge.
         provenance: put into every file.
         advance: called after each scan.
+        failed: called with the key and the error of a scan that cannot be used, which is then left
+            out. None: the error is raised.
     """
     calibration = model.calibration
     evaluator = Evaluator(None if calibration is None else calibration.threshold)
     rows: list[ScoreRow] = []
     usage: list[Float[np.ndarray, "M K"]] = []
     pictures: dict[str, dict[str, np.ndarray]] = {}
-    for result in model.predict_scans(scans):
+    for result in model.predict_scans(scans, failed=failed):
         scan, views, inferred = result
         evaluator.add(Truth.of(scan, views), inferred)
         verdict = None if calibration is None else calibration.label(inferred.score)

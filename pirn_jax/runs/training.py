@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from pirn_jax.config import TrainConfig
+import numpy as np
+
+from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.detector.preprocessing import check_good
+from pirn_jax.errors import PirnError
+from pirn_jax.geometry import choose_object
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
 from pirn_jax.report.tables import HistoryLine, write_history
 from pirn_jax.runs.evaluation import ScanCounter, evaluate_items
-from pirn_jax.runs.folder import Progress, claim_folder, environment, start_caches, stored_config
-from pirn_jax.runs.items import RunItem, generator_of, list_items, provenance_of, shots_of
-from pirn_jax.scans import write_split
+from pirn_jax.runs.folder import (
+    Progress,
+    check_run_folder,
+    environment,
+    start_caches,
+    stored_config,
+)
+from pirn_jax.runs.items import (
+    RunItem,
+    check_items,
+    generator_of,
+    list_items,
+    name_for_shots,
+    provenance_of,
+    shots_of,
+)
+from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
+from pirn_jax.scans import Dataset, Note, write_split
+from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
 from pirn_jax.training import from_first, is_first, join_processes
+
+_log = logging.getLogger("pirn_jax")
 
 
 def train_run(
@@ -37,16 +62,39 @@ def train_run(
     Raises:
         PirnError: whatever keeps it from being done as asked.
     """
-    items = list_items(config)  # before any folder is made
+    items = check_items(list_items(config), config)  # before any folder is made
     shots = [shots_of(config, item) for item in items]
+    for place, keys in enumerate(shots):
+        if len(keys) == 1 and not len(items[place].data.validation):
+            items[place] = _without_threshold(items[place])
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
-    first, folder = is_first(), Path(config.folder)
-    tell = progress if progress and first else (lambda stage, done, total, note: None)
-    if from_first(lambda: claim_folder(config)):
+    folder = Path(config.folder)
+    if from_first(lambda: check_run_folder(config)):
         return folder
+    with contextlib.ExitStack() as stack:
+        way = going_on if config.resume else writing
+        place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
+        _train_into(Path(place), config, items, shots, progress, command)
+    return folder
+
+
+def _train_into(
+    folder: Path,
+    config: TrainConfig,
+    items: Sequence[RunItem],
+    shots: Sequence[Sequence[str]],
+    progress: Progress | None,
+    command: Sequence[str],
+) -> None:
+    """`train_run`, with the place that everything goes to."""
+    first = is_first()
+    tell = progress if progress and first else (lambda stage, done, total, note: None)
     features, prepared = start_caches(config.cache)
     detector = config.model_config
+    if first:
+        for item, keys in zip(items, shots, strict=True):
+            _say_extent(item, keys[0], detector)
     encoder = open_encoder(detector)
     models = [
         PIRN(replace(detector, seed=item.seed), encoder=encoder, prepared=prepared)
@@ -71,7 +119,10 @@ def train_run(
         models,
         [item.data.train.select(keys) for item, keys in zip(items, shots, strict=True)],
         [item.name for item in items],
-        leave_one_out=[not len(item.data.validation) for item in items],
+        leave_one_out=[
+            not len(item.data.validation) and len(keys) > 1
+            for item, keys in zip(items, shots, strict=True)
+        ],
         cache=features,
         encoded=count,
         parallel=config.parallel,
@@ -81,7 +132,7 @@ def train_run(
         progress=trained_so_far,
     )
     if not first:
-        return folder
+        return
     lines = [HistoryLine(**line) for result in trained for line in result.history]
     write_whole(folder / layout.HISTORY, write_history(lines, provenance))
 
@@ -90,17 +141,63 @@ def train_run(
     for model, item, keys in zip(models, items, shots, strict=True):
         counter.note = item.name
         if len(item.data.validation):
-            model.calibrate(counter.over(item.data.validation))
+            _calibrate(model, item, counter)
         model.origin = {
             "dataset": config.dataset,
             "category": item.category,
             "seed": item.seed,
             "shots": list(keys),
+            "reading": _reading(config, item.data),
             **provenance.document(),
         }
         model.save(folder / item.name / layout.MODEL)
     evaluate_items(folder, items, models, config, counter)
-    return folder
+
+
+def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
+    """How the scans were read, as `pirn_jax.runs.predictions.options_of` takes it again."""
+    names = ("unit", "assume_aligned", "scale", "white")
+    usual = Reading()
+    found = {n: v for n in names if (v := getattr(config, n)) != getattr(usual, n)}
+    camera = {} if data.intrinsics is None else {"intrinsics": asdict(data.intrinsics)}
+    return {**found, **camera}
+
+
+def _say_extent(item: RunItem, key: str, detector: Config) -> None:
+    """The size of the part in the first shot, by which a wrong unit shows at once."""
+    scan = item.data.train.select([key])[0]
+    if "normals" not in detector.modalities or scan.xyz is None:
+        return
+    background = "none" if detector.background == "none" else "plane"
+    part = choose_object(scan.xyz, scan.valid, background, method="grid").object & scan.valid
+    low, high = np.percentile(scan.xyz[part], (0.5, 99.5), axis=0)
+    sides = " × ".join(f"{1000 * side:.3g}" for side in high - low)
+    _log.info("%s: the part in %s is %s mm in x, y and z", item.name, key, sides)
+
+
+def _without_threshold(item: RunItem) -> RunItem:
+    """The item of one shot and no validation scan, with a note of what that means."""
+    words = (
+        "one shot and no validation scans: there will be no threshold, so no scan is called good "
+        "or defective; --shots 2 or more, or scans in validation/good, give one"
+    )
+    _log.warning("%s: %s", item.category, words)
+    return item._replace(data=replace(item.data, notes=(*item.data.notes, Note(words))))
+
+
+def _calibrate(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
+    """Set the threshold by the validation scans that can be read."""
+
+    def failed(key: str, error: PirnError) -> None:
+        counter.leave_out(key, error)
+
+    scores = []
+    scans = item.data.validation.watched(counter.advance)
+    for result in model.predict_scans(scans, failed=failed):
+        check_good(result.scan, "calibrate")
+        scores.append(result.inferred.score)
+    if scores:
+        model.set_threshold(scores)
 
 
 def _write_plan(
@@ -123,7 +220,7 @@ def _write_plan(
             item.data.train.select(keys),
             seed=item.seed,
             dataset=config.dataset,
-            category=item.category,
+            category=name_for_shots(config, item),
             order=config.shots_order,
         )
         splits[item.category, item.seed] = read_object(path)

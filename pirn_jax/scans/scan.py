@@ -23,7 +23,8 @@ class Scan(NamedTuple):
         valid: bool (H, W): the pixel carries a measurement. All True for an RGB-only scan.
         normals: unit surface normals, float32 (H, W, 3), camera frame, pointing towards the
             sensor, zeros where undefined; None where they are still to be computed from `xyz`.
-        mask: uint8 (H, W), 0 good and >0 the defect's id; None where no truth is known.
+        mask: uint8 (H, W), 0 good and >0 the defect's id; None where no truth is known,
+            as on a defective part whose mask marks nothing.
         ignore: bool (H, W), True where neither training, scoring nor metrics may look; or None.
         label: 0 good, 1 defective, None unknown.
         defect: the defect's name, "good", or "" where unknown.

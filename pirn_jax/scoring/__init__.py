@@ -11,6 +11,7 @@ from pirn_jax.scoring.calibration import (
     decide,
     normalise,
     rate_bound,
+    read_calibration,
     scans_needed,
 )
 from pirn_jax.scoring.maps import (
@@ -32,6 +33,7 @@ __all__ = [
     "image_score",
     "normalise",
     "rate_bound",
+    "read_calibration",
     "scans_needed",
     "score_distances",
     "upsample",

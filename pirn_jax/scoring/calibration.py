@@ -22,7 +22,8 @@ Differs from the paper: PIRN reports ranking metrics only and sets no threshold.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,6 +33,7 @@ from scipy import stats
 from pirn_jax.errors import BadInputError, ConfigError
 
 CONFIDENCE = 0.95
+_LARGEST = 1e30  # of a number in a file
 
 
 class Calibration(NamedTuple):
@@ -129,6 +131,32 @@ def calibrate(
         rate_bound=rate_bound(count, rank),
         leave_one_out=leave_one_out,
     )
+
+
+def read_calibration(document: Mapping[str, object]) -> Calibration:
+    """A calibration from a file's fields, none of which is believed; others are passed over.
+
+    Raises:
+        BadInputError: naming the first field that is missing, of another kind, or out of range.
+    """
+    values: dict[str, Any] = {}
+    for name, kind in get_type_hints(Calibration).items():
+        value: Any = document.get(name, Calibration._field_defaults.get(name))
+        kinds = (int, float) if kind is float else (kind,)
+        # True is no int here; NaN is not below anything.
+        if type(value) not in kinds or not abs(value) < _LARGEST:
+            raise BadInputError(f"{name}: expected a finite {kind.__name__}, got {value!r:.80}")
+        values[name] = kind(value)
+    found = Calibration(**values)
+    rates = (found.wanted_rate, found.mean_rate, found.rate_bound)
+    for name, fits in (
+        ("spread", found.spread > 0),
+        ("rank", 1 <= found.rank <= found.scans),
+        ("rates", all(0 <= rate <= 1 for rate in rates)),
+    ):
+        if not fits:
+            raise BadInputError(f"{name}: out of range in {found}")
+    return found
 
 
 def rate_bound(scans: int, rank: int = 1, confidence: float = CONFIDENCE) -> float:

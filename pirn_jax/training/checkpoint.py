@@ -3,7 +3,8 @@
 A checkpoint holds the jobs' state as it is on the host, without a trace of the devices it was
 computed on, so that a run may go on with more or fewer of them. Beside it lie the loss history and
 what the run was (jobs, seeds, recipe, a digest of the tokens): a checkpoint of another run is
-refused, not loaded.
+refused, not loaded. Both are sealed by their SHA-256: a checkpoint that is not what was written is
+named and removed, and the one before it is gone on from.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,12 @@ import numpy as np
 
 from pirn_jax.decoder import Tokens
 from pirn_jax.errors import ConfigError
+from pirn_jax.manifest import digest_of
 from pirn_jax.training.processes import broadcast, from_first
 from pirn_jax.training.recipe import TrainingRecipe
 from pirn_jax.training.step import State
+
+_log = logging.getLogger("pirn_jax")
 
 
 def identity(
@@ -53,6 +58,7 @@ class Checkpoints:
     def __init__(self, folder: Path, run: str, keep: int, resume: bool):
         self.folder, self.run = folder, run
         self._manager: Any = None
+        self._arrays: dict[str, np.ndarray] | None = None  # of the one that is gone on from
         from_first(lambda: self._open(keep, resume))
 
     def _open(self, keep: int, resume: bool) -> None:
@@ -83,14 +89,16 @@ class Checkpoints:
 
         if self._manager is None:
             return
-        about = {"run": self.run, "history": history}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(_flat(state)), about=ocp.args.JsonSave(about)
-        )
+        flat = _flat(state)
+        about = {"run": self.run, "history": history, "state": _digest(flat)}
+        about["seal"] = digest_of([epoch, about])
+        args = ocp.args.Composite(state=ocp.args.StandardSave(flat), about=ocp.args.JsonSave(about))
         self._manager.save(epoch, args=args)
 
     def restore(self, state: State) -> tuple[int, State, list[Any]] | None:
-        """The newest checkpoint: epochs done, state, history; None where there is none.
+        """The newest whole checkpoint: epochs done, state, history; None where there is none.
+
+        Damaged ones are named in the log, and removed.
 
         Args:
             state: of arrays, or their shapes, as expected.
@@ -98,36 +106,63 @@ class Checkpoints:
         Raises:
             ConfigError: it belongs to another run.
         """
-        found = from_first(self._newest)
+        wanted = {name: np.zeros(x.shape, x.dtype) for name, x in _flat(state).items()}
+        found = from_first(lambda: self._newest(wanted))
         if found is None:
             return None
         epoch, history = found
-        wanted = {name: np.zeros(x.shape, x.dtype) for name, x in _flat(state).items()}
-        flat = broadcast(wanted if self._manager is None else self._arrays(epoch, wanted))
+        flat = broadcast(wanted if self._arrays is None else self._arrays)
+        self._arrays = None
         leaves = [np.asarray(flat[name]) for name in wanted]
         return epoch, jax.tree.unflatten(jax.tree.structure(state), leaves), history
 
-    def _newest(self) -> tuple[int, list[Any]] | None:
-        """Its epoch and history."""
+    def _newest(self, wanted: dict[str, np.ndarray]) -> tuple[int, list[Any]] | None:
+        """Epoch and history of the newest whole one, its arrays kept."""
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                history = self._read(epoch, wanted)
+            except ConfigError:
+                raise
+            except Exception as error:  # orbax raises dozens of kinds on damaged bytes
+                reason = str(error).partition("\n")[0][:200] or type(error).__name__
+                _log.warning(
+                    "checkpoint %s/%d is damaged (%s): removed, and training goes on from the one "
+                    "before it",
+                    self.folder,
+                    epoch,
+                    reason,
+                )
+                self._manager.delete(epoch)
+            else:
+                return epoch, history
+        return None
+
+    def _read(self, epoch: int, wanted: dict[str, np.ndarray]) -> list[Any]:
+        """The history of a checkpoint, its arrays kept.
+
+        Raises:
+            ConfigError: it belongs to another run.
+            Exception: of any kind, where it is not what was written.
+        """
         import orbax.checkpoint as ocp
 
-        epoch = self._manager.latest_step()
-        if epoch is None:
-            return None
         only_about = ocp.args.Composite(about=ocp.args.JsonRestore())
-        about = self._manager.restore(epoch, args=only_about)["about"]
+        about = dict(self._manager.restore(epoch, args=only_about)["about"])
+        if about.pop("seal") != digest_of([epoch, about]):
+            raise ValueError("its description is not what was written")
         if about["run"] != self.run:
             raise ConfigError(
                 f"{self.folder} holds checkpoints of another run: other shots, seeds or recipe",
                 "resume with what that run was started with, or give another folder",
             )
-        return epoch, about["history"]
-
-    def _arrays(self, epoch: int, wanted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import orbax.checkpoint as ocp
-
         args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-        return self._manager.restore(epoch, args=args)["state"]
+        flat = {
+            n: np.asarray(x) for n, x in self._manager.restore(epoch, args=args)["state"].items()
+        }
+        if _digest(flat) != about["state"]:
+            raise ValueError("its arrays are not what was written")
+        self._arrays = flat
+        return about["history"]
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -144,3 +179,13 @@ def _flat(tree: State) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _digest(flat: dict[str, Any]) -> str:
+    """SHA-256 of arrays, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(flat):
+        array = np.ascontiguousarray(flat[name])
+        digest.update(f"|{name} {array.dtype.str} {array.shape}|".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ from pirn_jax.decoder import Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
-from pirn_jax.storage import whole_folder
+from pirn_jax.storage import open_regular, read_object, whole_folder
 
 _log = logging.getLogger("pirn_jax")
 # Files larger than this stay on disk and are read page by page as they are used.
@@ -132,7 +132,7 @@ class FeatureCache:
         if entry.is_dir():
             try:
                 return _read(entry)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # damaged bytes raise anything
                 _log.warning("cached features are damaged and will be made again: %s", error)
         tokens = make()
         try:
@@ -143,8 +143,8 @@ class FeatureCache:
 
 
 def _read(entry: Path) -> Tokens:
-    """Raises one of those errors for anything but a whole, unchanged entry."""
-    sums = json.loads((entry / "entry.json").read_text())["sha256"]
+    """Raises for anything but a whole, unchanged entry."""
+    sums = read_object(entry / "entry.json")["sha256"]
     arrays: dict[str, np.ndarray] = {}
     for name, expected in sums.items():
         path = entry / f"{name}.npy"
@@ -167,5 +167,5 @@ def _write(entry: Path, tokens: Tokens, key_parts: dict[str, str]) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -31,6 +31,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -225,6 +226,8 @@ FAMILY: dict[str, Assignment] = {
     "annealed": annealed,
 }
 
+_IMPORT_PATH = re.compile(r"([^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")
+
 
 def find_assignment(name: str) -> Assignment:
     """The assignment of that name, or at that import path "package.module:function".
@@ -235,14 +238,14 @@ def find_assignment(name: str) -> Assignment:
     if name in FAMILY:
         return FAMILY[name]
     if ":" in name:
+        remedy = "write it as package.module:function, with the module on sys.path"
+        if not _IMPORT_PATH.fullmatch(name):
+            raise ConfigError(f"assignment {name!r} is no import path", remedy)
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"cannot import assignment {name!r}: {error}",
-                "write it as package.module:function, with the module on sys.path",
-            ) from error
+        except Exception as error:  # a module that is run raises anything
+            raise ConfigError(f"cannot import assignment {name!r}: {error}", remedy) from error
         if not isinstance(found, Callable):
             raise ConfigError(f"assignment {name!r} is not a function", "name a function")
         return found
@@ -294,10 +297,18 @@ def assign(
     find = find_assignment(assignment) if isinstance(assignment, str) else assignment
     cost = at_least_float32(jnp.asarray(cost))
     rows, columns = masses(cost, row_mass)
-    matrix = find(cost, epsilon=epsilon, iterations=iterations, row_mass=rows)
-    if matrix.shape != cost.shape:
+    try:
+        matrix = find(cost, epsilon=epsilon, iterations=iterations, row_mass=rows)
+    except TypeError as error:
         raise ConfigError(
-            f"assignment {assignment!r} returned shape {matrix.shape} for a cost of {cost.shape}",
+            f"assignment {assignment!r} cannot be called as one: {error}",
+            "take (cost, *, epsilon, iterations, row_mass)",
+        ) from error
+    shape = getattr(matrix, "shape", None)
+    if shape != cost.shape:
+        raise ConfigError(
+            f"assignment {assignment!r} returned {type(matrix).__name__} of shape {shape} for a "
+            f"cost of {cost.shape}",
             "return one weight per token and prototype",
         )
     if gradient == "stop":

@@ -11,13 +11,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, fit_models, open_encoder, view_scan
+from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
+from pirn_jax.manifest import MANIFEST, write_manifest
 from pirn_jax.scans import open_dataset
 from pirn_jax.storage import read_object, write_json
 
 SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0}
-CONFIG = with_settings(Config(encoder="pirn-tiny", image_size=70), SMALL)
+CONFIG = with_settings(Config(encoder="pirn-tiny", method="pirn", image_size=70), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +223,24 @@ def test_a_saved_model_predicts_the_same(saved, data, encoder, predictions):
         loaded.calibrate()
 
 
+def forge(folder, change):
+    """Change the description and make the manifest agree, as somebody who means harm would."""
+    document = read_object(folder / "config.json")
+    change(document)
+    write_json(folder / "config.json", document)
+    seal(folder, document)
+
+
+def seal(folder, document):
+    try:
+        facts = _facts(document)
+    except KeyError:
+        facts = {}
+    write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), facts)
+
+
 def test_another_encoders_weights_are_refused(saved):
-    document = read_object(saved / "config.json")
-    document["encoder"]["sha256"] = "0" * 64
-    write_json(saved / "config.json", document)
+    forge(saved, lambda document: document["encoder"].update(sha256="0" * 64))
     with pytest.raises(WeightsError, match="was trained with the pirn-tiny of 0000"):
         PIRN.load(saved)
 
@@ -233,20 +249,77 @@ def test_another_encoders_weights_are_refused(saved):
     "damage",
     [
         lambda document: document.pop("encoder"),
-        lambda document: document.update(format="another"),
         lambda document: document["config"].update(recipe="unknown"),
         lambda document: document["config"].update(shoe=1),
         lambda document: document["config"].update(image_size="224"),
-        lambda document: document["calibration"].update(more=1),
+        lambda document: document["calibration"].update(threshold=None),
+        lambda document: document["calibration"].update(threshold=True),
+        lambda document: document["calibration"].update(threshold="1"),
+        lambda document: document["calibration"].update(spread=0.0),
+        lambda document: document["calibration"].pop("scans"),
+        lambda document: document.update(calibration=3),
         lambda document: document["encoder"].update(layers=3),
     ],
 )
 def test_a_damaged_description_is_refused(saved, damage):
-    document = read_object(saved / "config.json")
-    damage(document)
-    write_json(saved / "config.json", document)
+    forge(saved, damage)
     with pytest.raises((BadInputError, ConfigError)):
         PIRN.load(saved)
+
+
+@pytest.mark.parametrize("threshold", ["NaN", "1e999", "null"])
+def test_a_threshold_that_is_no_number_is_refused(saved, encoder, threshold):
+    text = (saved / "config.json").read_text()
+    found = json.loads(text)["calibration"]["threshold"]
+    assert str(found) in text
+    (saved / "config.json").write_text(text.replace(str(found), threshold))
+    with pytest.raises(BadInputError, match="not the file that was saved"):
+        PIRN.load(saved, encoder=encoder)
+    about = {"calibration": {"threshold": None}}
+    write_manifest(saved, MODEL_FORMAT, ("config.json", "model.safetensors"), about)
+    with pytest.raises(BadInputError):
+        PIRN.load(saved, encoder=encoder)
+    if threshold == "null":
+        seal(saved, read_object(saved / "config.json"))
+        with pytest.raises(BadInputError, match="threshold: expected a finite float, got None"):
+            PIRN.load(saved, encoder=encoder)
+
+
+def test_code_in_a_saved_model_is_not_run(saved, encoder, tmp_path, monkeypatch):
+    (tmp_path / "payload_of_a_model.py").write_text("raise SystemExit('run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    decoder = {"assignment": "payload_of_a_model:f"}
+    forge(saved, lambda document: document["config"]["settings"]["decoder"].update(decoder))
+    with pytest.raises(ConfigError, match="names code to be run, 'payload_of_a_model:f'"):
+        PIRN.load(saved, encoder=encoder)
+    assert PIRN.load(saved, encoder=encoder, allow_code=("payload_of_a_model:f",))
+
+
+def test_files_of_two_models_do_not_make_one(trained, encoder, saved, tmp_path):
+    """Swapped, cast and flipped parameters; a description of another; a fact that differs."""
+    from safetensors.numpy import load_file, save_file
+
+    other = trained[1].save(tmp_path / "other")
+    path = saved / "model.safetensors"
+    ours = path.read_bytes()
+    cast = {name: x.astype(np.float16) for name, x in load_file(path).items()}
+    save_file(cast, tmp_path / "cast")
+    flipped = bytearray(ours)
+    flipped[-5] ^= 1
+    for content in ((other / path.name).read_bytes(), (tmp_path / "cast").read_bytes(), flipped):
+        path.write_bytes(content)
+        with pytest.raises(BadInputError, match="not the file that was saved"):
+            PIRN.load(saved, encoder=encoder)
+    path.write_bytes(ours)
+    assert PIRN.load(saved, encoder=encoder)
+    manifest = read_object(saved / MANIFEST)
+    manifest["about"]["weights"] = "0" * 64
+    write_json(saved / MANIFEST, manifest)
+    with pytest.raises(BadInputError, match="weights: not what the manifest says"):
+        PIRN.load(saved, encoder=encoder)
+    (saved / MANIFEST).unlink()
+    with pytest.raises(BadInputError, match=r"no manifest\.json"):
+        PIRN.load(saved, encoder=encoder)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "nan", "shape"])
@@ -266,6 +339,7 @@ def test_damaged_parameters_are_refused(saved, damage):
         else:
             tensors[name] = tensors[name][:, :-1].copy()
         save_file(tensors, path)
+    seal(saved, read_object(saved / "config.json"))
     with pytest.raises(BadInputError, match=r"cannot be read|parameters\.prototypes: expected"):
         PIRN.load(saved)
 

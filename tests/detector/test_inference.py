@@ -15,7 +15,7 @@ def judge():
     """A program with its arguments, on the device."""
     encoder = load_encoder("vit-tiny-16", "random", 64, (1, 2))
     small = {"decoder.iterations": 3, "decoder.layers": 1, "decoder.mlp_ratio": 0}
-    settings = with_settings(Config(), small).settings
+    settings = with_settings(Config(method="pirn"), small).settings
     raw = jax.random.normal(jax.random.key(0), (2, 3, 16, 192))
     _, parameters, statistics = split(
         create_decoder(settings.decoder, Tokens(raw), jax.random.key(1))

@@ -7,6 +7,7 @@ import pytest
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import preprocessing, view_scan, view_shots
+from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import background, remove_background
 from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
 from pirn_jax.scans import Split, open_dataset
@@ -107,3 +108,68 @@ def test_normals_at_hand_are_read_and_change_nothing(data, tmp_path, monkeypatch
         np.testing.assert_array_equal(getattr(found, name), getattr(computed, name))
     with pytest.raises(AssertionError, match="computed again"):  # other settings, another entry
         view_scan(scan, replace(CONFIG, background="none"), cache)
+
+
+def test_the_first_shots_decide_square_and_poses(data, caplog):
+    config, views = view_shots(data.train.select(data.train.keys[:3]), CONFIG)
+    assert config.part_side is not None
+    assert config.changed == {"rotations": 1}  # biscuits are round: their silhouettes do not care
+    framed = replace(CONFIG, background="plane")
+    frame = view_scan(data.train[0], framed)
+    assert views[0].valid.mean() > 1.2 * frame.valid.mean()
+    assert views[0].frame.window[0] < frame.frame.window[0]
+    # The same again from what is stored, and a part that does not fit is shown smaller and said.
+    again = view_scan(data.train[0], config)
+    np.testing.assert_array_equal(again.rgb, views[0].rgb)
+    caplog.clear()
+    view_scan(data.train[0], replace(config, part_side=config.part_side / 2))
+    assert "larger than those learned from" in caplog.text
+
+
+def test_the_whole_frame_is_shown_where_it_was_asked_for(data):
+    paper = replace(CONFIG, method="pirn", recipe="paper", geometry="grid")
+    for asked in (with_settings(CONFIG, {"view": "frame"}), paper):
+        config, _ = view_shots(data.train.select(data.train.keys[:1]), asked)
+        assert config.part_side is None
+
+
+def test_without_points_there_is_no_square(data):
+    scan = data.train[0]
+    config = Config(encoder="pirn-tiny", image_size=70, modalities=("rgb",))
+    flat = scan._replace(xyz=None, valid=np.ones_like(scan.valid))
+    decided, _ = view_shots([flat], config)
+    assert decided.part_side is None
+    decided, _ = view_shots([scan], config)
+    with pytest.raises(BadInputError, match="no points that say where the part is"):
+        view_scan(flat, decided)
+
+
+def test_turned_copies_are_for_parts_at_any_angle(data, monkeypatch):
+    monkeypatch.setattr(preprocessing, "lie_at_any_angle", lambda parts: True)
+    config, _ = view_shots(data.train.select(data.train.keys[:2]), CONFIG)
+    assert config.changed == {"rotations": 8, "jitter": 0}
+    assert len(config.chosen_recipe.augmentations()) == 7
+    asked = with_settings(CONFIG, {"rotations": 2})
+    config, _ = view_shots(data.train.select(data.train.keys[:2]), asked)
+    assert config.changed == {"rotations": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), MemoryError(), KeyError("x"), RecursionError()]
+)
+def test_whatever_goes_wrong_in_one_scan_the_others_are_read(data, error, unchecked):
+    keys = list(data.train.keys)
+
+    def read(entry):
+        if entry.key == keys[1]:
+            raise error
+        return data.train[keys.index(entry.key)]
+
+    failed = {}
+    split = Split(data.train.entries[:4], read)
+    found = preprocessing.prefetch(split, lambda scan: scan.key, 2, failed.__setitem__)
+    assert [key for _, key in found] == [keys[0], *keys[2:4]]
+    assert list(failed) == [keys[1]]
+    assert type(error).__name__ in str(failed[keys[1]])
+    with pytest.raises(type(error)):
+        list(preprocessing.prefetch(split, lambda scan: scan.key, 2))

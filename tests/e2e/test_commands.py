@@ -13,10 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pirn_jax import PIRN, train
 from pirn_jax import predict as predict_command
-from pirn_jax import train
 from pirn_jax.runs.predictions import find_scans
-from pirn_jax.scans import open_dataset
+from pirn_jax.scans import Options, open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
 from tests.e2e.commands import command, finish, start
 
@@ -84,18 +84,29 @@ def test_the_run_folder_is_whole(run):
     anomaly_map = np.load(model / "maps" / "test__good__000.npy", allow_pickle=False)
     assert anomaly_map.shape == (256, 256)
     usage = json.loads((model / "usage.json").read_text())
-    assert len(usage["rgb"]) == 10
-    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2]
+    assert len(usage["rgb"]) == 50
+    assert (run / "history.jsonl").read_bytes() == b""  # the mixture takes no steps
+
+
+@pytest.mark.slow
+def test_a_trained_decoder_leaves_its_history(place):
+    words = ("--config", "debug", "--method", "pirn", "--recipe.epochs", "2")
+    done = command("train", *words, "--out", place / "pirn", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    text = (place / "pirn" / "history.jsonl").read_text()
+    assert [json.loads(line)["epoch"] for line in text.splitlines()] == [1, 2]
+    assert text.count("generated") == 2
 
 
 def test_every_file_says_generated_and_with_what_weights(run):
-    for path in [*run.glob("*.json"), *run.glob("*/*/*.json"), run / "history.jsonl",
-                 run / "scores.csv", run / "report.html"]:  # fmt: skip
+    for path in [*run.glob("*.json"), *run.glob("*/*/*.json"), run / "scores.csv",
+                 run / "report.html"]:  # fmt: skip
         text = path.read_text()
         if path.name == "config.json" and path.parent == run:
             assert '"synthetic"' in text
             assert '"pirn-tiny"' in text
+        elif path.name == "manifest.json":
+            assert "metrics" not in text  # it names what the folder is, and holds no figures
         elif path.name != "split.json" or path.parent == run:
             assert "generated" in text.lower(), path
             if path.suffix != ".html":  # which says it where they are random
@@ -106,7 +117,7 @@ def test_a_run_is_refused_where_one_is(run, capsys):
     before = (run / "metrics.json").stat().st_mtime_ns
     with pytest.raises(SystemExit) as stopped:
         train.main(["--config", "debug", "--out", str(run)])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     said = capsys.readouterr().err
     assert "--resume" in said
     assert "--overwrite" in said
@@ -183,7 +194,7 @@ def test_killed_at_twenty_random_moments_and_resumed_it_ends_the_same(place):
         (("--dataset", "mvtec3"), "did you mean 'mvtec3d'"),
         (("--dataset", "mvtec2d", "--data-root", "."), "--modalities rgb"),
         (("--config", "debgu"), "expected one of default, paper, debug"),
-        (("--recipe.epohs", "3"), "--recipe.epochs"),
+        (("--recipe.prototyps", "3"), "--recipe.prototypes"),
         (("--recipe", "papper"), "did you mean 'paper'"),
         (("--dataset", "mvtec3d"), "--data-root"),
         (("--category", "flang"), "flang"),
@@ -198,18 +209,10 @@ def test_wrong_flags_are_refused_before_any_work(arguments, message, tmp_path, c
     monkeypatch.delenv("PIRN_DATA", raising=False)
     with pytest.raises(SystemExit) as stopped:
         train.main(["--out", str(tmp_path / "run"), *arguments])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     printed = capsys.readouterr()
     said = " ".join((printed.err + printed.out).replace("│", " ").split())
     assert message in said
-    assert not (tmp_path / "run").exists()
-
-
-def test_settings_are_printed_and_nothing_is_done(tmp_path, capsys):
-    train.main(["--config", "debug", "--shots", "4", "--out", str(tmp_path / "run"),
-                "--print-config"])  # fmt: skip
-    document = json.loads(capsys.readouterr().out)
-    assert (document["shots"], document["encoder"]) == (4, "pirn-tiny")
     assert not (tmp_path / "run").exists()
 
 
@@ -252,8 +255,26 @@ def test_predictions_are_lines_pictures_and_masks(predicted):
 def test_predictions_are_not_written_over(run, scans, predicted, capsys):
     with pytest.raises(SystemExit) as stopped:
         predict_command.main([str(run), str(scans), "--out", str(predicted[1])])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [("taken", 3), ("taken/000_mask.png", 4), ("new/../taken/000_mask.png/x", 4)]
+)
+def test_predictions_go_among_no_other_files_and_over_none(run, scans, tmp_path, out, code, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "000_mask.png").write_text("precious")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        predict_command.main(
+            [str(run), str(scans), "--out", str(tmp_path / out), "--overwrite", "--fail-on-defect"]
+        )
+    assert stopped.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert (tmp_path / "taken" / "000_mask.png").read_text() == "precious"
 
 
 def test_a_bad_file_is_skipped_and_said(predicted):
@@ -272,12 +293,14 @@ def test_a_folder_in_one_batch_has_the_scores_of_its_files_in_two(
 
 def test_a_scan_is_named_by_its_files(scans):
     photograph, points = sorted(scans.iterdir())[:2]
-    (one,) = find_scans((), {"rgb": photograph, "xyz": points}, "m")
-    (other,) = find_scans((photograph, points), {}, "m")
+    both, options = ("rgb", "normals"), Options(unit="m")
+    (one,), _ = find_scans((), {"rgb": photograph, "xyz": points}, both, options)
+    (other,), left_out = find_scans((photograph, points), {}, both, options)
+    assert left_out == ()
     assert one.key == other.key
     np.testing.assert_array_equal(one.rgb, other.rgb)
     np.testing.assert_array_equal(one.xyz, other.xyz)
-    assert len(find_scans((scans,), {}, "m")) == 3
+    assert len(find_scans((scans,), {}, both, options)[0]) == 3
 
 
 @pytest.mark.slow
@@ -294,15 +317,11 @@ def test_a_scan_named_by_its_files_is_predicted(run, scans, place, predicted, tm
 @pytest.mark.slow
 def test_defects_fail_where_asked(run, scans, place, tmp_path):
     """With the threshold put where it must, the exit code follows the label."""
-    model = tmp_path / "model"
-    model.mkdir()
-    source = run / "flange" / "seed0" / "model"
-    (model / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    document = json.loads((source / "config.json").read_text())
+    model = PIRN.load(run / "flange" / "seed0" / "model")
     for threshold, code, label in ((0.0, 1, 1), (1e6, 0, 0)):
-        document["calibration"]["threshold"] = threshold
-        (model / "config.json").write_text(json.dumps(document))
-        done = predict(model, place, *sorted(scans.iterdir())[:2], "--unit", "m",
+        model.calibration = model.calibration._replace(threshold=threshold)
+        place_of = model.save(tmp_path / "model")
+        done = predict(place_of, place, *sorted(scans.iterdir())[:2], "--unit", "m",
                        "--fail-on-defect", out=tmp_path / f"out{label}")  # fmt: skip
         assert done.returncode == code, done.stderr
         assert json.loads(done.stdout)["label"] == label
@@ -310,12 +329,12 @@ def test_defects_fail_where_asked(run, scans, place, tmp_path):
 
 @pytest.mark.slow
 def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
-    for arguments, message in (
-        ((), "nothing to predict"),
-        (("--category", "rope", "x.png"), "no such|no model of category|cannot"),
+    for arguments, code, message in (
+        ((), 3, "nothing to predict"),
+        (("--category", "rope", "x.png"), 2, "no such|no model of category|cannot"),
     ):
         done = predict(run, place, *arguments, out=tmp_path / "out")
-        assert done.returncode == 2
+        assert done.returncode == code
         assert any(part in done.stderr for part in message.split("|")), done.stderr
 
 
@@ -341,23 +360,21 @@ def test_evaluating_on_a_dataset_on_disk(run, place, tmp_path):
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert document["categories"]["flange"]["seed0"]["scans"] == 4
+    assert document["left_out"] == 0
+    # Damaged where no header shows it: the others are judged, and the exit code says so.
+    picture = next((tmp_path / "data/flange/test").glob("*/rgb/*.png"))
+    content = picture.read_bytes()
+    middle = len(content) // 2
+    picture.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    done = command("evaluate", run, "--dataset", "mvtec3d", "--data-root", tmp_path / "data",
+                   "--out", tmp_path / "out", "--overwrite", cache=place / "cache")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["categories"]["flange"]["seed0"]["scans"] == 3
+    assert document["left_out"] == 1
 
 
-# Doctor
-
-
-@pytest.mark.slow
-def test_the_doctor_finds_a_file_without_its_partner(tmp_path):
-    root = tmp_path / "data"
-    write_mvtec3d(root, "flange", size=96, train=2, validation=1, test=3)
-    well = command("doctor", "--dataset", "mvtec3d", "--data-root", root)
-    assert well.returncode == 0, well.stdout
-    assert "nothing is wrong" in well.stdout
-    (root / "flange" / "train" / "good" / "xyz" / "000.tiff").unlink()
-    ill = command("doctor", "--dataset", "mvtec3d", "--data-root", root)
-    assert ill.returncode == 1
-    assert "wrong" in ill.stdout
-    assert "000" in ill.stdout
+# Other methods
 
 
 @pytest.mark.slow

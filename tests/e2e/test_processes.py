@@ -88,7 +88,7 @@ def test_two_processes_end_like_one_device(tmp_path):
 def test_flags_that_contradict_are_refused_before_any_work(flags, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         train.main(["--out", str(tmp_path / "run"), *flags])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     printed = capsys.readouterr()
     said = " ".join((printed.err + printed.out).replace("│", " ").split())
     assert message in said

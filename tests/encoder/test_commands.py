@@ -73,7 +73,7 @@ def test_a_checkpoint_is_converted_to_the_file_the_library_reads(tmp_path, wrapp
         np.testing.assert_array_equal(written[key], value)
     with pytest.raises(SystemExit) as stopped:
         run(convert.main, arguments=files)
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     assert "exists already" in capsys.readouterr().err
 
 

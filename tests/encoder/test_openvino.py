@@ -87,7 +87,7 @@ def test_real_weights_on_a_real_photograph(shared):
 def test_the_detector_predicts_the_same_with_either(tmp_path):
     small = {"decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0, "epochs": 1}
     kind = {"encoder": "vit-tiny-16", "weights": "random", "image_size": 64, "layers": (2, 3)}
-    config = with_settings(Config(**kind, modalities=("rgb",)), small)
+    config = with_settings(Config(**kind, method="pirn", modalities=("rgb",)), small)
     data = open_dataset("synthetic", None, "biscuit", size=80, train=2, validation=2, test=1)
     model = PIRN(config, encoder=open_encoder(config)).fit(data.train)
     expected = model.predict(data.test[0])

@@ -51,7 +51,7 @@ def test_the_folder_shows_tables_and_figures_and_nothing_else():
     there = {path.name for path in (ROOT / "experiments").iterdir() if path.name != "__pycache__"}
     scripts = {path.name for path in everything.SCRIPTS}
     rooms = {"distil", "harness", "recipe_study", "studies", "results"}
-    assert there == scripts | rooms | {"paper.py", "README.md", "RECIPE.md"}
+    assert there == scripts | rooms | {"paper.py", "real_sets.py", "README.md", "RECIPE.md"}
 
 
 def test_no_script_changes_the_path_of_modules():
@@ -227,7 +227,13 @@ def test_table_1_on_files_of_the_mvtec3d_layout(tmp_path):
     assert set(ours) == {
         f"{k} shots (for {of} shots): {name}"
         for k, of in ((2, 5), (5, 10))
-        for name in ("memory", "subspace", "inp_former augment=False epochs=20", "PIRN")
+        for name in (
+            "mixture",
+            "memory",
+            "subspace",
+            "inp_former augment=False epochs=20",
+            "PIRN",
+        )
     }
     assert all(0 <= float(row["mean"]) <= 1 for row in ours.values())
     assert "BTF" in (tmp_path / "table01.md").read_text()

@@ -206,6 +206,8 @@ DAMAGES = {
     "stands": lambda path: rewritten(path, about=about(path, stands="yes")),
     "notes": lambda path: rewritten(path, about=about(path, notes=[1])),
     "list": lambda path: rewritten(path, about=np.frombuffer(b"[1, 2]", np.uint8)[None]),
+    "endless about": lambda path: rewritten(path, about=np.zeros((1, 1 << 22), np.uint8)),
+    "deep": lambda path: rewritten(path, about=np.full((1, 60_000), ord("["), np.uint8)),
     "oversized": lambda path: claiming(path, (1 << 20, 1 << 20, 3)),
     "larger": lambda path: rewritten(path, normals=np.zeros((4000, 4000, 3), np.float32)),
     "members": lambda path: rewritten(path, more=SOME),
@@ -223,8 +225,8 @@ def test_damaged_entries_count_as_missing(tmp_path, caplog, damage):
         assert cache.read(scan, PLANE) is None
     assert path.name in caplog.text
     assert "computed anew" in caplog.text
+    cache.write(scan, PLANE, prepared)  # where a folder is in the way, it is no obstacle
     if damage != "folder":
-        cache.write(scan, PLANE, prepared)
         same(cache.read(scan, PLANE), prepared)
 
 

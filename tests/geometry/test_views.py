@@ -41,7 +41,7 @@ def test_a_map_comes_back_to_the_scans_own_pixels(shape, size):
     """A map that holds each pixel's own place must hold the scan's own places afterwards."""
     frame = fit_frame(shape, (size, size) if isinstance(size, int) else size)
     for axis in (0, 1):
-        scale = frame.padded[axis] / frame.size[axis]
+        scale = frame.window[axis] / frame.size[axis]
         place = (np.arange(frame.size[axis]) + 0.5) * scale - (frame.top, frame.left)[axis]
         there = np.moveaxis(
             np.broadcast_to(place, frame.size[::-1] if axis == 0 else frame.size), -1, axis
@@ -70,10 +70,10 @@ def test_every_field_shows_the_same_place(shape, size):
         assert field.max() <= 1
     padding = ~views.valid
     frame = views.frame
-    rows = np.sum(views.valid.any(1)) * frame.padded[0] / h
-    columns = np.sum(views.valid.any(0)) * frame.padded[1] / w
-    assert abs(rows - shape[0]) <= 2 * frame.padded[0] / h
-    assert abs(columns - shape[1]) <= 2 * frame.padded[1] / w
+    rows = np.sum(views.valid.any(1)) * frame.window[0] / h
+    columns = np.sum(views.valid.any(0)) * frame.window[1] / w
+    assert abs(rows - shape[0]) <= 2 * frame.window[0] / h
+    assert abs(columns - shape[1]) <= 2 * frame.window[1] / w
     assert not views.mask[padding].any()
     # The mask's centre of mass, taken back, is the mask's centre of mass.
     back = views.to_scan(views.mask.astype(np.float32))

@@ -83,7 +83,7 @@ def test_shots_without_the_part_are_refused():
 
 
 @pytest.mark.parametrize(
-    "change", [{"distance": "l2"}, {"photometric": -1}, {"rotations": 0}, {"scale": "layernorm"}]
+    "change", [{"distance": "l2"}, {"photometric": -1}, {"rotations": -1}, {"scale": "layernorm"}]
 )
 def test_bad_values_are_refused(change, unchecked):
     with pytest.raises(ConfigError, match=next(iter(change))):

@@ -6,8 +6,11 @@ import pytest
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector.saving import MODEL_FORMAT
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.manifest import MANIFEST, write_manifest
 from pirn_jax.scans import open_dataset
+from pirn_jax.storage import read_object
 
 SMALL = {"encoder": "pirn-tiny", "image_size": 42}
 INP_FORMER = {"epochs": 2, "warm_up": 1, "blocks": 2, "augment": False}
@@ -21,6 +24,7 @@ def data():
 @pytest.mark.parametrize(
     ("method", "change"),
     [
+        ("mixture", {"prototypes": 4, "rank": 3, "jitter": 1}),
         ("memory", {"photometric": 1, "centre_image": True, "scale": "standardise"}),
         pytest.param("subspace", {"rotations": 2, "variance": 0.9}, marks=pytest.mark.slow),
         pytest.param("inp-former", INP_FORMER, marks=pytest.mark.slow),
@@ -33,7 +37,8 @@ def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, met
     assert model.calibration.scans == 3
     scans = list(data.test)
     scores = [found.inferred.score for found in model.predict_scans(scans)]
-    assert all(found.inferred.usage is None for found in model.predict_scans(scans[:1]))
+    usage = next(model.predict_scans(scans[:1])).inferred.usage
+    assert usage is None if method != "mixture" else usage.shape == (2, 4)
     turned = [found.inferred.score for found in model.predict_scans(scans[::-1])]
     np.testing.assert_allclose(scores, turned[::-1], rtol=1e-4)
     model.save(tmp_path)
@@ -44,7 +49,7 @@ def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, met
     np.testing.assert_allclose(again, scores, rtol=1e-6)
     assert loaded.calibration == model.calibration
     # Without its first shot: what leave-one-out scored that shot with.
-    without = PIRN(config, encoder=model.encoder).fit(list(data.train)[1:])
+    without = PIRN(model.config, encoder=model.encoder).fit(list(data.train)[1:])
     (found,) = without.predict_scans([data.train[0]], batch=8)
     assert model.calibration.threshold >= found.inferred.score * (1 - 1e-3)
 
@@ -57,10 +62,16 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
     folder = PIRN(config, encoder=encoder).fit(list(data.train)[:1]).save(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     bank = tensors["parameters.bank"]
-    save_file({"parameters.bank": bank[:, :7].copy()}, folder / "model.safetensors")
+
+    def replace(bank):
+        save_file({"parameters.bank": bank.copy()}, folder / "model.safetensors")
+        about = read_object(folder / MANIFEST)["about"]
+        write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), about)
+
+    replace(bank[:, :7])
     assert PIRN.load(folder, encoder=encoder).parameters[0]["bank"].shape == (1, 7, 192)
     for damaged in (bank[:, :0], bank[:, :, 1:], bank[0]):
-        save_file({"parameters.bank": damaged.copy()}, folder / "model.safetensors")
+        replace(damaged)
         with pytest.raises(BadInputError, match=r"parameters\.bank: expected"):
             PIRN.load(folder, encoder=encoder)
 

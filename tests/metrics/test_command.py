@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,7 @@ from PIL import Image
 from pirn_jax.errors import BadInputError
 from pirn_jax.metrics import evaluate_maps, image_metrics
 from pirn_jax.metrics.__main__ import Arguments, main
-from pirn_jax.metrics.files import open_pair, read_map, read_scores
+from pirn_jax.metrics.files import _readers, open_pair, read_map, read_scores
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_npz_that_lie(tmp_path):
     for data, message in (
         (npy_bytes(np.array([{}], object)), "never unpickled"),
         (npy_bytes(None, (1 << 20, 1 << 8, 1 << 8)), "held in memory"),
-        (npy_bytes(None, (3, 8, 8)), "cannot be read"),
+        (npy_bytes(None, (3, 8, 8)), "not a readable .*maps"),
     ):
         with zipfile.ZipFile(tmp_path / "maps.npz", "w") as archive:
             archive.writestr("maps.npy", data)
@@ -230,3 +231,83 @@ def test_score_tables(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(BadInputError, match=message):
         read_scores(path, ["a"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.tiff"])
+def test_a_pipe_among_the_maps_is_named(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BadInputError, match="not a regular file"):
+        read_map(tmp_path / name)
+    os.mkfifo(tmp_path / "scores.csv")
+    with pytest.raises(BadInputError, match="not a regular file"):
+        read_scores(tmp_path / "scores.csv", [])
+
+
+def test_text_in_an_array_is_no_map(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((2, 2), "x" * 1000))
+    with pytest.raises(BadInputError, match="no plain numbers"):
+        read_map(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.png", "a.tiff", "s.csv"])
+def test_whatever_was_damaged_is_named(tmp_path, name):
+    """One error and no other, whichever byte it was."""
+    path, random = tmp_path / name, np.random.default_rng(0)
+    array = random.integers(0, 255, (9, 7), dtype=np.uint8)
+    if name == "a.npz":
+        np.savez_compressed(path, a=array, b=array)
+    elif name == "a.npy":
+        np.save(path, array)
+    elif name == "s.csv":
+        path.write_text("key,score\na,0.25\nb,1e3\n")
+    else:
+        Image.fromarray(array).save(path)
+    whole = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            damaged[random.integers(len(damaged))] = random.integers(256)
+        path.write_bytes(damaged[: random.integers(1, len(damaged) + 1)])
+        try:
+            if name == "s.csv":
+                read_scores(path, ["a", "b"])
+            elif name == "a.npz":
+                for read in _readers(path, (), "maps").values():
+                    read()
+            else:
+                np.asarray(read_map(path))
+        except BadInputError:
+            continue
+
+
+@pytest.mark.parametrize("layout", ["mvtec3d", "mvtec2d", "folder"])
+@pytest.mark.parametrize("small", [False, True], ids=["same size", "smaller"])
+def test_maps_of_a_run_are_matched_with_the_dataset_s_test_folder(tmp_path, layout, small):
+    mask = np.zeros((12, 16), np.uint8)
+    mask[3:6, 4:9] = 255
+    for defect, value in (("good", mask * 0), ("hole", mask)):
+        for number in range(2):
+            scores = (value > 0).astype(np.float32) + np.float32(0.1 * number)
+            path = tmp_path / "maps" / f"test__{defect}__{number:03}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, scores[::2, ::2] if small else scores)
+            place = {
+                "mvtec3d": f"test/{defect}/gt/{number:03}.png",
+                "folder": f"test/{defect}/gt/{number:03}.png",
+                "mvtec2d": f"ground_truth/{defect}/{number:03}_mask.png",
+            }[layout]
+            if layout != "mvtec2d" or defect != "good":
+                (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(value).save(tmp_path / place)
+            photograph = "rgb/" if layout != "mvtec2d" else ""
+            picture = tmp_path / f"test/{defect}/{photograph}{number:03}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.dstack([value + 1] * 3)).save(picture)
+    maps, masks = open_pair(tmp_path / "maps", tmp_path / "test")
+    assert list(maps.names) == ["good/000", "good/001", "hole/000", "hole/001"]
+    pairs = list(zip(maps, masks, strict=True))
+    assert [bool(one.any()) for _, one in pairs] == [False, False, True, True]
+    assert all(scores.shape == one.shape for scores, one in pairs[2:])
+    if not small:
+        assert np.array_equal(pairs[2][0] > 0.5, pairs[2][1] > 0)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from pirn_jax.command import results_table
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import surface_normals
 from pirn_jax.report import write_report
@@ -108,10 +109,34 @@ def test_scans_of_unknown_truth_get_scores_and_no_figures(tmp_path):
         (folder / "flange" / "seed0" / name).unlink()
     dump(folder / "metrics.json", {"data": "real", "categories": {}})
     page = report_of(folder)
-    assert "the truth of the test scans is not known" in page.text
+    assert "The truth of the test scans is not known" in page.text
     assert "of 10 scans called defective; no truth is known" in page.text
     assert "Scans of unknown truth, highest score first" in page.text
     assert "ROC" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ((), "There are no test scans"),
+        (("0",), "There are no defective test scans"),
+        (("1",), "There are no good test scans"),
+    ],
+)
+def test_what_was_not_measured_has_its_reason_and_the_threshold_stands(tmp_path, kept, words):
+    folder = write_run(tmp_path / "run", ("flange",))
+    model = folder / "flange" / "seed0"
+    for name in ("metrics.json", "curves.json"):
+        (model / name).unlink()
+    header, *lines = (model / "scores.csv").read_text().splitlines()
+    lines = [line for line in lines if line.split(",")[1] in kept]
+    (model / "scores.csv").write_text("\n".join([header, *lines]) + "\n")
+    dump(folder / "metrics.json", {"data": "real", "categories": {}})
+    page = report_of(folder)
+    threshold = json.loads((model / "calibration.json").read_text())["threshold"]
+    assert f"Threshold {threshold:.6g}" in page.text
+    assert page.text.count(words) == 2  # under the results, and with the category
+    assert "no truth is known" not in page.text
 
 
 def relabelled(folder, change):
@@ -293,7 +318,7 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path, plain_tags, name):
 def test_a_name_that_is_no_text_can_be_written(tmp_path):
     folder = write_run(tmp_path / "run", ("flange",))
     os.rename(folder / "flange", folder / os.fsdecode(b"fl\xffnge"))
-    assert "fl?nge" in report_of(folder).text
+    assert "fl\\udcffnge" in report_of(folder).text
 
 
 def test_a_key_does_not_lead_out_of_the_folder(tmp_path):
@@ -327,3 +352,26 @@ def test_many_categories_show_fewer_scans_each(tmp_path):
     names = [f"part {n}" for n in range(12)]
     page = report_of(write_run(tmp_path / "run", names, masks=False, modalities=("rgb",)))
     assert len(page.having("img")) == 12 * 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("touches", "marked"),
+    [("pixels", ["P‑AUROC", "AUPRO at 30 %"]), ("scans", ["I‑AUROC"]), ("", [])],
+)
+def test_figures_that_a_note_makes_doubtful_are_marked(tmp_path, touches, marked):
+    folder = write_run(tmp_path / "run", categories=("flange",))
+    path = folder / "metrics.json"
+    document = json.loads(path.read_text())
+    words = "no mask for <b>gr\udcf6\udcdfe</b>"
+    document["notes"] = {"flange": [{"words": words, "touches": touches}]}
+    path.write_text(json.dumps(document))
+    text = write_report(folder).read_text()
+    assert "flange: no mask for &lt;b&gt;gr\\udcf6\\udcdfe" in text
+    table = text.split('<table class="wide">')[1].split("</table>")[0]
+    names = re.findall(r'<th scope="col">([^<]+)</th>', table)[1:]
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    found = [name for name, cell in zip(names, cells, strict=False) if cell.endswith("*")]
+    assert [name for name in found if "F1" not in name] == marked
+    printed = results_table(document)
+    shown = [column.header for column in printed.columns if next(iter(column.cells)).endswith("*")]
+    assert len([name for name in shown if name != "F1max"]) == len(marked)

@@ -22,6 +22,7 @@ from pirn_jax.report.layout import (
     model_folder,
 )
 from pirn_jax.report.tables import HistoryLine, ScoreRow, join_scores, write_history, write_scores
+from pirn_jax.scans import Note
 from pirn_jax.scoring import Calibration, calibrate
 from pirn_jax.storage import write_json, write_whole
 
@@ -37,6 +38,8 @@ METRICS_OF_A_RUN = schema.RunMetrics(
     schema.EncoderFacts("vit-tiny-16", "ab" * 32, (2, 3, 10), 224),
     schema.RecipeFacts("default", {"decoder.prototypes": 50, "loss.form": "mean"}),
     LOUD,
+    {"flange": (Note("no mask for a", "pixels"), Note("left out: ü"), Note("b", "all"))},
+    2,
 )
 MADE = schema.Environment(
     ("python", "-m", "pirn_jax.train", "--out", "a b"), "2026-01-02T03:04:05+00:00", "0.1", "3.11",

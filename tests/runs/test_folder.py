@@ -2,61 +2,96 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from pirn_jax.config import TrainConfig
+from pirn_jax.config import Config, TrainConfig, with_settings
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.report.schema import Provenance, environment_document
 from pirn_jax.report.tables import ScoreRow
-from pirn_jax.runs import claim_folder, environment, mean_figures, open_run, trained_models
+from pirn_jax.runs import check_run_folder, environment, mean_figures, open_run, trained_models
 from pirn_jax.runs.folder import stored_config
 from pirn_jax.runs.items import open_category
+from pirn_jax.runs.outputs import RUN_FORMAT, going_on
 from pirn_jax.runs.results import choose_shown, shrink
 from pirn_jax.storage import write_json
 
 
 def started(path, **changes):
     config = TrainConfig(out=str(path), **changes)
-    assert not claim_folder(config)
-    write_json(path / "config.json", stored_config(config))
+    assert not check_run_folder(config)
+    with going_on(path, RUN_FORMAT):
+        write_json(path / "config.json", stored_config(config))
     return config
 
 
 def test_a_run_is_never_overwritten_unasked(tmp_path):
     config = started(tmp_path / "run")
-    (tmp_path / "run" / "keep").write_text("old")
-    with pytest.raises(BadInputError, match="--overwrite"):
-        claim_folder(config)
-    assert (tmp_path / "run" / "keep").exists()
-    claim_folder(dataclasses.replace(config, overwrite=True))
-    assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(ConfigError, match="--overwrite"):
+        check_run_folder(config)
+    assert not check_run_folder(dataclasses.replace(config, overwrite=True))
+    assert (tmp_path / "run" / "config.json").exists()  # until the new one is whole
 
 
-def test_overwrite_removes_runs_only(tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.png").write_text("precious")
-    with pytest.raises(BadInputError, match="no run folder"):
-        claim_folder(TrainConfig(out=str(tmp_path / "photos"), overwrite=True))
-    assert (tmp_path / "photos" / "a.png").exists()
+@pytest.mark.parametrize("flag", ["overwrite", "resume"])
+@pytest.mark.parametrize("foreign", ["a.png", "manifest.json", "metrics.json"])
+def test_only_runs_are_replaced(tmp_path, foreign, flag):
+    (tmp_path / foreign).write_text("{}")
+    with pytest.raises(ConfigError, match="other files in this folder"):
+        check_run_folder(TrainConfig(out=str(tmp_path), **{flag: True}))
+
+
+def test_a_config_json_makes_no_folder_ours(tmp_path):
+    """As it lies beside most networks of the hub."""
+    write_json(tmp_path / "config.json", stored_config(TrainConfig()))
+    with pytest.raises(ConfigError, match="other files in this folder"):
+        check_run_folder(TrainConfig(out=str(tmp_path), overwrite=True))
+
+
+def test_data_in_a_run_folder_is_not_replaced(tmp_path):
+    started(tmp_path / "run")
+    data = tmp_path / "run" / "data"
+    data.mkdir()
+    config = TrainConfig(out=str(tmp_path / "run"), overwrite=True, dataset="folder")
+    with pytest.raises(ConfigError, match="lies in the folder whose results would be replaced"):
+        check_run_folder(dataclasses.replace(config, data_root=str(data)))
 
 
 def test_resume_needs_the_same_settings(tmp_path):
     config = started(tmp_path / "run", shots=3)
     folder = tmp_path / "run"
-    assert not claim_folder(dataclasses.replace(config, resume=True, parallel="none"))
+    assert not check_run_folder(dataclasses.replace(config, resume=True, parallel="none"))
     assert stored_config(open_run(folder)) == stored_config(config)
     with pytest.raises(ConfigError, match="shots = 3, not 4"):
-        claim_folder(dataclasses.replace(config, resume=True, shots=4))
+        check_run_folder(dataclasses.replace(config, resume=True, shots=4))
     (folder / "metrics.json").write_text("{}")
     (folder / "report.html").write_text("")
-    assert claim_folder(dataclasses.replace(config, resume=True))
+    assert check_run_folder(dataclasses.replace(config, resume=True))
+
+
+def test_a_run_that_names_code_is_not_opened_and_none_of_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "payload_of_a_run.py").write_text("def f(cost, **_): return cost")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = with_settings(Config(method="pirn"), {"decoder.assignment": "payload_of_a_run:f"})
+    config = started(tmp_path / "run", detector=own)
+    with pytest.raises(ConfigError, match="names code"):
+        open_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="names code"):
+        check_run_folder(TrainConfig(out=config.out, resume=True))
+    found = open_run(tmp_path / "run", ("payload_of_a_run:f",)).detector
+    assert found.chosen_recipe == own.chosen_recipe
+    assert not check_run_folder(dataclasses.replace(config, resume=True))
+    assert "payload_of_a_run" not in sys.modules
 
 
 def test_resume_of_nothing_begins(tmp_path):
-    assert not claim_folder(TrainConfig(out=str(tmp_path / "new"), resume=True))
-    assert (tmp_path / "new").is_dir()
+    config = TrainConfig(out=str(tmp_path / "new"), resume=True)
+    assert not check_run_folder(config)
+    with going_on(tmp_path / "new", RUN_FORMAT):  # killed before anything else was written
+        pass
+    assert not check_run_folder(config)
 
 
 def test_models_are_found_by_category_and_seed(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pirn_jax import prepare
 from pirn_jax.command import run as run_command
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import MachineError
 from pirn_jax.geometry import (
     PreparedCache,
     Settings,
@@ -106,7 +106,7 @@ def test_unknown_names_are_refused(tmp_path, capsys):
     def refused(*arguments):
         with pytest.raises(SystemExit) as stopped:
             run_command(prepare.main, prepare.Command, [*arguments, "--out", str(tmp_path / "out")])
-        assert stopped.value.code == 2
+        assert stopped.value.code == 3
         return capsys.readouterr().err
 
     assert "did you mean" in refused("mvtec4d", str(root))
@@ -118,7 +118,7 @@ def test_one_run_per_cache(tmp_path):
     root = write_dataset(tmp_path / "data", 1)
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another run"):
+        with pytest.raises(MachineError, match="another run"):
             prepare_dataset("mvtec3d", root, tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_the_command_reports_skips_and_resumes(tmp_path, fits, capsys):
         return run_command(prepare.main, prepare.Command, arguments), capsys.readouterr().err
 
     code, said = status()
-    assert code == 3
+    assert code == 2
     assert "bad: part/train/good/001: " in said
     assert "odd: part/train/good/002: the 10-pixel border has only 0" in said
     assert "5 made, 0 already there, 1 odd, 1 bad and left out" in said

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -75,6 +76,54 @@ def test_interrupted_and_resumed_it_ends_the_same(tmp_path):
     (resumed,) = train([job(0)], recipe(epochs=4), resume=True, **kept)
     assert largest_difference(whole.parameters, resumed.parameters) == 0
     assert whole.history == resumed.history
+
+
+def checkpointed(folder):
+    """A run of six epochs, stopped after the fourth; its checkpoints."""
+    kept = {"parallel": "none", "checkpoints": folder, "save_seconds": 0.0}
+    with pytest.raises(Stopped):
+        train([job(0)], recipe(epochs=6), progress=stop_at(4), **kept)
+    return sorted((path for path in (folder / "0").iterdir() if path.name.isdigit()), key=str)
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_path, caplog):
+    (whole,) = train([job(0)], recipe(epochs=6), parallel="none")
+    older, newer = checkpointed(tmp_path)
+    flip(largest(newer), 5000)
+    kept = {"parallel": "none", "checkpoints": tmp_path, "save_seconds": 0.0, "resume": True}
+    seen = []
+    (resumed,) = train([job(0)], recipe(epochs=6), progress=lambda *x: seen.append(x[0]), **kept)
+    assert f"checkpoint {newer} is damaged" in caplog.text
+    assert seen[0] == int(older.name) + 1
+    assert largest_difference(whole.parameters, resumed.parameters) == 0
+    assert whole.history == resumed.history
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_a_checkpoint_changes_the_end(tmp_path):
+    """In any file of it: found, or of no consequence; never silently another result."""
+    (whole,) = train([job(0)], recipe(epochs=6), parallel="none")
+    newer = checkpointed(tmp_path / "kept")[-1]
+    files = [path for path in sorted(newer.rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    for number, path in enumerate(files * 2):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "kept", copy)
+        flip(copy / path.relative_to(tmp_path / "kept"), random.Random(number).randrange(1 << 30))
+        kept = {"parallel": "none", "checkpoints": copy, "save_seconds": 0.0, "resume": True}
+        (resumed,) = train([job(0)], recipe(epochs=6), **kept)
+        assert largest_difference(whole.parameters, resumed.parameters) == 0, path
+        assert whole.history == resumed.history, path
 
 
 def start(folder: Path, out: Path, epochs: int) -> subprocess.Popen:

@@ -99,6 +99,10 @@ def empty_record(entry):
         lambda entry: (entry / "entry.json").write_text("{"),
         lambda entry: (entry / "entry.json").write_text("[]"),
         lambda entry: (entry / "entry.json").unlink(),
+        lambda entry: (entry / "entry.json").write_text('{"sha256": [1]}'),
+        lambda entry: (entry / "entry.json").write_text("[" * 100_000),
+        lambda entry: (entry / "entry.json").write_text('{"sha256": {"../values": "0"}}'),
+        lambda entry: ((entry / "values.npy").unlink(), (entry / "values.npy").mkdir()),
         empty_record,
     ],
 )

@@ -159,6 +159,10 @@ def test_by_import_path():
         ("softmaks", "did you mean 'softmax'"),
         ("no_such_module:f", "cannot import"),
         ("math:pi", "not a function"),
+        (":x", "no import path"),
+        ("..rel:x", "no import path"),
+        ("json:", "no import path"),
+        ("json:loads:dumps", "no import path"),
     ],
 )
 def test_unknown_assignments(name, message):
@@ -166,9 +170,20 @@ def test_unknown_assignments(name, message):
         find_assignment(name)
 
 
+def test_a_module_that_fails_is_named(tmp_path, monkeypatch):
+    (tmp_path / "broken_on_import.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot import assignment .*division by zero"):
+        find_assignment("broken_on_import:f")
+
+
 def test_wrong_shape_and_gradient_are_refused():
     cost = jnp.asarray(COST, jnp.float32)
     with pytest.raises(ConfigError, match="shape"):
         assign(cost, lambda cost, **_: cost.sum(-1))
+    with pytest.raises(ConfigError, match="returned list of shape None"):
+        assign(cost, lambda cost, **_: [1.0])
+    with pytest.raises(ConfigError, match="'json:loads' cannot be called as one"):
+        assign(cost, "json:loads")
     with pytest.raises(ConfigError, match="implicit"):
         assign(cost, "softmax", gradient="implicit")

@@ -1,6 +1,7 @@
 """Datasets: folders → lists of scans that are read when they are looked at."""
 
-from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.checks import check_dataset
+from pirn_jax.scans.datasets.dataset import Dataset, Entry, Note, Split
 from pirn_jax.scans.datasets.reading import read_scan
 from pirn_jax.scans.datasets.registry import (
     DATASETS,
@@ -16,7 +17,9 @@ __all__ = [
     "Dataset",
     "DatasetLayout",
     "Entry",
+    "Note",
     "Split",
+    "check_dataset",
     "choose_shots",
     "find_layout",
     "list_categories",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Literal, NamedTuple, overload
 
 from pirn_jax.errors import BadInputError, did_you_mean
 from pirn_jax.scans.formats.files import File
+from pirn_jax.scans.formats.registration import Intrinsics
 from pirn_jax.scans.scan import Scan
 
 
@@ -91,6 +92,17 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
             )
         return Split([by_key[key] for key in keys], self._reader)
 
+    def watched(self, done: Callable[[], None]) -> Split:
+        """The same scans; `done` is called whenever one has been read, or could not be."""
+
+        def read(entry: Entry) -> Scan:
+            try:
+                return self._reader(entry)
+            finally:
+                done()
+
+        return Split(self.entries, read)
+
     def __len__(self) -> int:
         return len(self.entries)
 
@@ -110,6 +122,18 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
         return f"Split({len(self)} scans, {sum(label == 1 for label in self.labels)} defective)"
 
 
+class Note(NamedTuple):
+    """Something odd about a dataset, that whoever believes its figures should know.
+
+    Attributes:
+        words: what, and of which scans.
+        touches: the figures that it makes doubtful: of scans, of pixels, all, or "" for none.
+    """
+
+    words: str
+    touches: Literal["", "scans", "pixels", "all"] = ""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One category of a dataset.
@@ -120,6 +144,8 @@ class Dataset:
         test: scans to judge.
         name: the dataset's name, as given to `open_dataset`.
         category: the category's name as the dataset spells it.
+        notes: what is odd about its files, as far as their names tell.
+        intrinsics: the depth camera, where it has one.
     """
 
     train: Split
@@ -127,3 +153,5 @@ class Dataset:
     test: Split
     name: str = ""
     category: str = ""
+    notes: tuple[Note, ...] = ()
+    intrinsics: Intrinsics | None = None

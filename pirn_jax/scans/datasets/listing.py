@@ -7,22 +7,63 @@ leads out of the dataset's root is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans.datasets.names import defect_of, find_splits, is_junk
 from pirn_jax.scans.formats.files import File, check_inside
 
 _MODALITIES = ("rgb", "xyz")
 
 
 def split_categories(root: Path) -> list[str]:
-    """Folders of the root that hold a `train` or `test` folder, as MVTec's do."""
-    return [
-        name
-        for name in subfolders(root, root)
-        if (root / name / "train").is_dir() or (root / name / "test").is_dir()
-    ]
+    """Folders of the root that hold a `train` or `test` folder; "" where it does so itself."""
+    if _is_category(root, root):
+        return [""]
+    return [name for name in subfolders(root, root) if _is_category(root / name, root)]
+
+
+def _is_category(folder: Path, root: Path) -> bool:
+    try:
+        return bool({"train", "test"} & find_splits(subfolders(folder, root), folder).keys())
+    except BadInputError:  # two folders for one split, or a link: said when it is opened
+        return True
+
+
+def list_defects(
+    category: Path,
+    root: Path,
+    splits: Mapping[str, str],
+    split: str,
+    others: Set[Path] = frozenset(),
+) -> list[tuple[str, Path]]:
+    """The folders of a split: each one's defect, "good" for good parts, and where it lies.
+
+    Args:
+        category: its folder.
+        root: the dataset's.
+        splits: the splits' names on disk.
+        split: which of them.
+        others: folders that are named after no defect.
+
+    Raises:
+        BadInputError: defective parts where all must be good.
+    """
+    folder = category / splits.get(split, split)
+    found = []
+    for name in subfolders(folder, root):
+        if is_junk(name) or folder / name in others:
+            continue
+        defect = defect_of(name, folder)
+        if defect != "good" and split != "test":
+            raise BadInputError(
+                f"defective parts ({defect}) among the {split} scans, which must all be good",
+                f"move them to {category / splits.get('test', 'test')}",
+                path=str(folder / name),
+            )
+        found.append((defect, folder / name))
+    return found
 
 
 def subfolders(folder: Path, root: Path) -> list[str]:

@@ -7,31 +7,42 @@
 
 Points are float32 in metres, zeros where not measured, one per photograph pixel. Masks hold the
 grey values of `class_ids.json` (253–255 in the release), which `Scan.mask` keeps. Good test parts
-come with all-zero masks, which may be missing.
+come with all-zero masks. Masks may be missing: pixel figures are then of the scans that have one.
 Source: MVTec 3D-AD release; Bergmann et al., VISAPP 2022.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
+from pirn_jax.scans.datasets.left_out import left_out_notes
 from pirn_jax.scans.datasets.listing import (
     check_modalities,
     check_partners,
     files_by_stem,
+    list_defects,
     split_categories,
     subfolders,
 )
+from pirn_jax.scans.datasets.names import SPLITS, find_splits
 from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.datasets.registry import DatasetLayout
 from pirn_jax.scans.formats.files import Limits
 from pirn_jax.scans.formats.options import Options, Unit
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS
+from pirn_jax.scans.formats.registration import CameraCalibration
 
+_KNOWN = {
+    "rgb",
+    "xyz",
+    "gt",
+    "class_ids.json",
+    "calibration",
+}  # of the release, and not always read
 _SUFFIXES = {"rgb": tuple(PICTURE_FORMATS), "xyz": (".tif", ".tiff"), "gt": tuple(PICTURE_FORMATS)}
 
 
@@ -42,6 +53,9 @@ def open_mvtec3d(
     modalities: Sequence[str] = ("rgb", "xyz"),
     unit: Unit = "m",
     assume_aligned: bool = False,
+    scale: float | None = None,
+    calibration: CameraCalibration | None = None,
+    white: int | None = None,
     limits: Limits | None = None,
 ) -> Dataset:
     """Open one category.
@@ -52,6 +66,9 @@ def open_mvtec3d(
         modalities: "rgb", "xyz" or both; only these are looked for.
         unit: unit of the point maps; metres in the release.
         assume_aligned: point maps of another size show the photograph's field of view.
+        scale: photograph pixels per point.
+        calibration: the photograph's camera relative to the point maps'.
+        white: the value of white in photographs of more than 8 bits.
         limits: what one file may cost.
 
     Raises:
@@ -60,32 +77,31 @@ def open_mvtec3d(
     check_modalities(modalities)
     limits = limits or Limits()
     folder = root / category
-    reader = partial(
-        read_entry, options=Options(unit=unit, assume_aligned=assume_aligned, limits=limits)
+    options = Options(
+        unit=unit,
+        assume_aligned=assume_aligned,
+        scale=scale,
+        calibration=calibration,
+        white=white,
+        limits=limits,
     )
-    splits = {
-        split: Split(_entries(folder, root, split, tuple(modalities)), reader)
-        for split in ("train", "validation", "test")
-    }
+    reader = partial(read_entry, options=options)
+    names = find_splits(subfolders(folder, root), folder)
+    entries = {split: _entries(folder, root, names, split, tuple(modalities)) for split in SPLITS}
+    every = [entry for listed in entries.values() for entry in listed]
     return Dataset(
-        splits["train"],
-        splits["validation"],
-        splits["test"],
+        *(Split(listed, reader) for listed in entries.values()),
         name="mvtec3d",
         category=category,
+        notes=left_out_notes(folder, every, _KNOWN - set(modalities)),
     )
 
 
-def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) -> list[Entry]:
+def _entries(
+    folder: Path, root: Path, names: Mapping[str, str], split: str, modalities: tuple[str, ...]
+) -> list[Entry]:
     entries = []
-    for defect in subfolders(folder / split, root):
-        if defect != "good" and split != "test":
-            raise BadInputError(
-                f"defective parts ({defect}) among the {split} scans, which must all be good",
-                f"move them to {folder / 'test'}",
-                path=str(folder / split / defect),
-            )
-        here = folder / split / defect
+    for defect, here in list_defects(folder, root, names, split):
         found = {role: files_by_stem(here / role, root, _SUFFIXES[role]) for role in modalities}
         for role, files in found.items():
             if not files:
@@ -99,8 +115,13 @@ def _entries(folder: Path, root: Path, split: str, modalities: tuple[str, ...]) 
         for other in modalities[1:]:
             check_partners(first, found[first], other, found[other], here)
         masks = files_by_stem(here / "gt", root, _SUFFIXES["gt"]) if split == "test" else {}
-        if masks or defect != "good":
-            check_partners(first, found[first], "gt", masks, here)
+        for stem, mask in masks.items():
+            if stem not in found[first]:
+                raise BadInputError(
+                    f"no {first} file for {mask.name}: expected {here / first / stem}.*",
+                    f"restore it, or remove {mask.name}",
+                    path=str(mask),
+                )
         for stem in found[first]:
             files = {role: found[role][stem] for role in modalities}
             if stem in masks:

@@ -16,9 +16,10 @@ from jaxtyping import Float32, UInt8
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.datasets.dataset import Entry
 from pirn_jax.scans.formats.files import File
+from pirn_jax.scans.formats.masks import read_mask
 from pirn_jax.scans.formats.measurements import read_depth, read_normals, read_points
 from pirn_jax.scans.formats.options import Options
-from pirn_jax.scans.formats.pictures import read_mask, read_rgb
+from pirn_jax.scans.formats.pictures import read_rgb
 from pirn_jax.scans.formats.registration import nearest_pixels, register
 from pirn_jax.scans.scan import Scan
 
@@ -52,7 +53,10 @@ def read_scan(
         role: file if isinstance(file, File) else File(Path(file)) for role, file in files.items()
     }
     limits = options.limits
-    rgb = read_rgb(sources["rgb"], limits) if "rgb" in sources else None
+    rgb = None
+    if "rgb" in sources:
+        upright = alone(sources)
+        rgb = read_rgb(sources["rgb"], limits, white=options.white, upright=upright)
     grid = None if rgb is None else rgb.shape[:2]
     xyz = None
     if "xyz" in sources:
@@ -63,6 +67,11 @@ def read_scan(
     return assemble(
         sources, options, rgb=rgb, xyz=xyz, normals=normals, key=key, label=label, defect=defect
     )
+
+
+def alone(roles: Mapping[str, object]) -> bool:
+    """Whether a photograph has no geometry beside it, and may be turned upright."""
+    return not {"xyz", "depth", "normals"} & roles.keys()
 
 
 def read_entry(entry: Entry, options: Options) -> Scan:
@@ -142,8 +151,13 @@ def assemble(
             "check the calibration: its direction, and its unit (metres)",
             path=str(files.get("xyz") or files.get("depth") or key),
         )
-    mask = _matching(files["mask"], grid, options) if "mask" in files else None
-    ignore = _matching(files["ignore"], grid, options) > 0 if "ignore" in files else None
+    turned = alone(files)
+    mask = _matching(files["mask"], grid, options, turned) if "mask" in files else None
+    ignore = None
+    if "ignore" in files:
+        ignore = _matching(files["ignore"], grid, options, turned) > 0
+    if mask is not None and label == 1 and not mask.any():
+        mask = None  # it says nothing of where the defect is
     if mask is None and label == 0:
         mask = np.zeros(grid, np.uint8)
     if mask is not None and label == 0 and mask.any():
@@ -166,16 +180,18 @@ def assemble(
     )
 
 
-def _matching(file: File, grid: tuple[int, ...], options: Options) -> UInt8[np.ndarray, "H W"]:
+def _matching(
+    file: File, grid: tuple[int, ...], options: Options, upright: bool
+) -> UInt8[np.ndarray, "H W"]:
     """A mask on the scan's grid; of another size only where the user vouches for the view."""
-    mask = read_mask(file, options.limits)
+    mask = read_mask(file, options.limits, upright=upright)
     if mask.shape == grid:
         return mask
     if not options.assume_aligned:
         raise BadInputError(
             f"a mask of {mask.shape[0]}×{mask.shape[1]} pixels for a scan of {grid[0]}×{grid[1]}",
             "masks must lie on the scan's own pixels; if both show exactly the same field of view, "
-            "pass assume_aligned=True",
+            "pass assume_aligned=True (--assume-aligned)",
             path=str(file),
         )
     rows, columns = nearest_pixels(mask.shape, (grid[0], grid[1]))

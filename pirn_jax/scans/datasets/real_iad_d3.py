@@ -101,6 +101,7 @@ def open_real_iad_d3(
     assume_aligned: bool = False,
     scale: float | None = None,
     calibration: CameraCalibration | None = None,
+    white: int | None = None,
     limits: Limits | None = None,
 ) -> Dataset:
     """Open one category.
@@ -113,6 +114,7 @@ def open_real_iad_d3(
         assume_aligned: photograph and point map show the same field of view.
         scale: photograph pixels per point.
         calibration: the photograph's camera relative to the point maps'.
+        white: the value of white in photographs of more than 8 bits.
         limits: what one file may cost.
 
     Raises:
@@ -129,6 +131,7 @@ def open_real_iad_d3(
         assume_aligned=assume_aligned,
         scale=scale,
         calibration=calibration,
+        white=white,
         limits=limits,
     )
     reader = partial(read_entry, options=options)

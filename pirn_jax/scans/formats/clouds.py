@@ -68,7 +68,7 @@ def read_cloud(
     data = read_bytes(file, limits)
     kind = file.suffix[1:].upper()
     with decoding(file, f"{kind} cloud", _REMEDY):
-        header = _pcd_header(data) if kind == "PCD" else _ply_header(data)
+        header = read_header(file, data)
         height, width = header.height, header.width
         if not height and grid is not None and header.points == grid[0] * grid[1]:
             height, width = grid
@@ -88,6 +88,15 @@ def read_cloud(
             raise ValueError(f"expected fields x, y, z, found {names[:12]}")
         points = _points(header, memoryview(data)[header.begin :], kind, file, limits)
     return points.reshape(height, width, 3)
+
+
+def read_header(file: File, data: bytes) -> Header:
+    """What the header of a .pcd or .ply says, from the file's first bytes.
+
+    Raises:
+        ValueError: it says nothing sound.
+    """
+    return _pcd_header(data) if file.suffix == ".pcd" else _ply_header(data)
 
 
 def _points(

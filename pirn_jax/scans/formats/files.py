@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.storage import open_regular
 
+_MORE_MEMORY = "for larger scans pass limits=Limits(memory=…) (--limits.memory)"
 _Stream = io.BufferedReader | io.BytesIO
 
 
@@ -59,7 +61,7 @@ class Limits:
         if height * width > self.pixels:
             raise BadInputError(
                 f"{height}×{width} pixels, more than the cap of {self.pixels:,}",
-                "check the file; for larger scans pass limits=Limits(pixels=…)",
+                "check the file; for larger scans pass limits=Limits(pixels=…) (--limits.pixels)",
                 path=str(file),
             )
 
@@ -68,7 +70,7 @@ class Limits:
         if needed > self.memory:
             raise BadInputError(
                 f"reading it would take {needed:,} bytes, more than the cap of {self.memory:,}",
-                "check the file; for larger scans pass limits=Limits(memory=…)",
+                f"check the file; {_MORE_MEMORY}",
                 path=str(file),
             )
 
@@ -78,7 +80,7 @@ class Limits:
             raise BadInputError(
                 f"{stored:,} stored bytes expand to {decoded:,}: more than {self.ratio:g} times, "
                 "as a decompression bomb does",
-                "check the file; if it is genuine, pass limits=Limits(ratio=…)",
+                "check the file; if it is genuine, pass limits=Limits(ratio=…) (--limits.ratio)",
                 path=str(file),
             )
 
@@ -135,9 +137,13 @@ def decoding(file: File | Path, kind: str, remedy: str) -> Iterator[None]:
 
 def check_inside(path: Path, root: Path) -> None:
     """Refuse a path that, with its symbolic links followed, leaves the root."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links is either, by version
+        raise BadInputError(f"leads nowhere: {error}", "remove the link", str(path)) from error
+    if not real.is_relative_to(root.resolve()):
         raise BadInputError(
-            f"it leads out of the dataset's root {root} (to {path.resolve()})",
+            f"it leads out of the dataset's root {root} (to {real})",
             "pass the folder that really holds the files as root, without symbolic links in it",
             path=str(path),
         )
@@ -195,37 +201,25 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
     if file.member is not None:
         with open_archive(file.path, limits) as archive:
             return archive.read(file.member, cap)
-    with _open_regular(file.path) as stream:
+    with open_regular(file.path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > cap:
             raise BadInputError(
                 f"{size:,} bytes, more than the cap of {cap:,}",
-                "check that it is the right file; for larger scans pass limits=Limits(memory=…)",
+                f"check that it is the right file; {_MORE_MEMORY}",
                 path=str(file),
             )
-        data = stream.read(size + 1)
+        try:
+            data = stream.read(size + 1)
+        except OSError as error:
+            raise BadInputError(
+                f"cannot be read: {error.strerror}", "check the disk it lies on", path=str(file)
+            ) from error
     if not data:
         raise BadInputError("the file is empty", "copy it again from the source", path=str(file))
     if len(data) != size:
         raise BadInputError("it changed while it was read", "try again", path=str(file))
     return data
-
-
-def _open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file; a pipe, device or folder under the name would hang or never end."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        handle = os.open(path, flags)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"cannot be opened: {getattr(error, 'strerror', None) or error}",
-            "check the path and its permissions",
-            path=str(path),
-        ) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise BadInputError("not a regular file", "remove it from the dataset", path=str(path))
-    return os.fdopen(handle, "rb")
 
 
 class Archive:
@@ -270,7 +264,7 @@ class Archive:
         if info.file_size > most:
             raise BadInputError(
                 f"{info.file_size:,} bytes, more than the cap of {most:,}",
-                "check the archive; for larger scans pass limits=Limits(memory=…)",
+                f"check the archive; {_MORE_MEMORY}",
                 path=str(file),
             )
         self._limits.check_memory(file, held + info.compress_size + info.file_size)
@@ -329,7 +323,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
     It is opened anew each time: thousands of members are listed in milliseconds, and a dataset
     that holds no open file can be pickled and forked.
     """
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         yield Archive(stream, path, limits)
 
 

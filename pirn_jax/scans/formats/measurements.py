@@ -2,12 +2,20 @@
 
 What comes out is what `Scan` promises: points in metres with zeros where nothing was measured,
 unit normals towards the sensor with zeros where undefined.
+
+Sensors mark what they did not measure in many ways. It is taken as missing where a point is not
+finite, where its z is 0 (x and y kept or not), where a coordinate is beyond any length, and where
+the lowest or highest z stands out and repeats: -1, -9999, 65535 counts (`missing_points`). Where
+most points lie behind the sensor (z < 0) or one axis is mirrored, the axes are another's, and the
+file is refused by name.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats.arrays import read_array
@@ -19,6 +27,10 @@ from pirn_jax.scans.formats.registration import Intrinsics
 
 # A part with its surroundings is between a millimetre and ten metres across.
 SMALLEST_EXTENT, LARGEST_EXTENT = 1e-3, 10.0
+_BEYOND = 1e30  # FLT_MAX and its like
+_FAR = 4.0
+_SAME_POINTS = 4
+_MOST_MARKS = 4
 # Unit "auto" goes by the largest coordinate: parts lie within 4 m of the sensor, so up to 4 means
 # metres and from 20 on millimetres; in between both are possible and the user must say.
 _AUTO_METRES, _AUTO_MILLIMETRES = 4.0, 20.0
@@ -27,7 +39,7 @@ _AUTO_METRES, _AUTO_MILLIMETRES = 4.0, 20.0
 def read_points(
     file: File, options: Options, grid: tuple[int, ...] | None = None
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Points in metres; zeros where nothing was measured (NaN, infinite, or all three zero).
+    """Points in metres; zeros where nothing was measured.
 
     Args:
         file: TIFF, NPY, NPZ, PLY or PCD.
@@ -56,13 +68,14 @@ def read_points(
 def read_depth(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
     """Points in metres from a depth map and `options.intrinsics`; depth 0 or NaN is not measured.
 
-    16-bit counts are taken in `intrinsics.depth_scale`, else in `options.unit`.
+    16-bit counts are taken in `intrinsics.depth_scale`, else in `options.unit`; never by guess.
     """
     camera = options.intrinsics
     if camera is None:
         raise BadInputError(
             "a depth map without its camera",
-            "put intrinsics.json {fx, fy, cx, cy} beside the data, or pass intrinsics=…",
+            "put intrinsics.json {fx, fy, cx, cy} beside the data, or pass intrinsics=… "
+            "(--intrinsics)",
             path=str(file),
         )
     if file.suffix == ".png":
@@ -86,6 +99,14 @@ def read_depth(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
     if camera.depth_scale is not None and depth.dtype.kind != "f":
         metres = depth * np.float32(camera.depth_scale)
         return points_in_metres(file, back_project(metres, camera), Options(limits=options.limits))
+    if options.unit == "auto" and depth.dtype.kind != "f":
+        raise BadInputError(
+            "a depth map of whole numbers whose scale is not stated: they may be millimetres, "
+            "tenths or quarters of them",
+            "state depth_scale (metres per count, e.g. 0.0001) in intrinsics.json or intrinsics=… "
+            "(--intrinsics); for counts of millimetres say unit='mm' (--unit mm)",
+            path=str(file),
+        )
     return points_in_metres(file, back_project(depth.astype(np.float32), camera), options)
 
 
@@ -109,8 +130,7 @@ def points_in_metres(
     """
     with np.errstate(over="ignore"):
         xyz = np.require(points, np.float32, ("C", "W"))
-    valid = np.isfinite(xyz).all(axis=-1)
-    valid &= (xyz != 0).any(axis=-1)
+    valid = ~missing_points(xyz)
     xyz[~valid] = 0
     share = float(valid.mean())
     if share < options.limits.valid_share:
@@ -135,9 +155,79 @@ def points_in_metres(
             "state the file's unit: unit='mm' or unit='m' (--unit)",
             path=str(file),
         )
+    _check_axes(file, xyz, valid)
     if factor != 1:
         xyz *= np.float32(factor)
     return xyz
+
+
+def missing_points(xyz: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Where nothing was measured; see the module's description.
+
+    The lowest and the highest z are in turn compared with the rest. Such a value is a mark, and no
+    place, where it is there at least twice and its points are one and the same, or it has the other
+    sign than the rest, or is four times as far away as 98 % of them.
+    """
+    missing = xyz[..., 2] == 0
+    with np.errstate(invalid="ignore"):
+        for axis in range(3):  # one after the other, as large clouds fill memory
+            missing |= ~(np.abs(xyz[..., axis]) < _BEYOND)
+    z = xyz[..., 2]
+    for _ in range(_MOST_MARKS):
+        there = ~missing
+        if not there.any():
+            break
+        ends = z.min(where=there, initial=np.inf), z.max(where=there, initial=-np.inf)
+        marks = [value for value in ends if _is_mark(value, there, xyz)]
+        if not marks:
+            break
+        for value in marks:
+            missing |= z == value
+    return missing
+
+
+def _is_mark(
+    value: np.float32, there: Bool[np.ndarray, "h w"], xyz: Float32[np.ndarray, "h w 3"]
+) -> bool:
+    z = xyz[..., 2]
+    same = z == value
+    count = int((same & there).sum())
+    if count < 2 or count == int(there.sum()):
+        return False
+    points = xyz[same]
+    if len(points) >= _SAME_POINTS and (points == points[0]).all():
+        return True
+    rest = z[there & ~same]
+    rest = rest[:: max(1, len(rest) // 50_000)]
+    behind = (np.sign(rest) != np.sign(value)).mean() > 0.98
+    return bool(behind or abs(value) > _FAR * np.percentile(np.abs(rest), 98))
+
+
+def _check_axes(
+    file: File, xyz: Float32[np.ndarray, "h w 3"], valid: Bool[np.ndarray, "h w"]
+) -> None:
+    """Refuse points that do not lie as a camera sees them: x right, y down, z away from it."""
+    behind = float((xyz[..., 2] < 0).mean(where=valid))
+    if behind > 0.5:
+        raise BadInputError(
+            f"z is negative at {behind:.0%} of the points: they lie behind the sensor, as "
+            "in axes with y up and z towards the viewer",
+            "turn the axes before saving: xyz[..., 1:] *= -1",
+            path=str(file),
+        )
+    step = max(1, math.isqrt(valid.size // 50_000))  # some tell
+    first, following = slice(None, -1, step), slice(1, None, step)
+    both = valid[first, first] & valid[following, first] & valid[first, following]
+    here = xyz[first, first][both].astype(np.float64)
+    right, down = xyz[first, following][both] - here, xyz[following, first][both] - here
+    if len(here) and (np.einsum("ni,ni->n", np.cross(right, down), here) < 0).mean() > 0.9:
+        raise BadInputError(
+            "the axes of the points are flipped: one is mirrored, or z points towards the sensor "
+            "and y up",
+            "bring them into the camera's axes before saving (x to the right, y down, z away from "
+            "the sensor), e.g. xyz[..., 1] *= -1",
+            path=str(file),
+        )
 
 
 def _guess_unit(file: File, largest: float) -> float:

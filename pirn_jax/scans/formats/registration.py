@@ -13,6 +13,7 @@ to the photograph's; K the photograph's camera matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,33 +56,66 @@ class CameraCalibration:
 
 
 def read_intrinsics(file: File, limits: Limits) -> Intrinsics:
-    """Camera parameters from JSON: fx, fy, cx, cy and, optionally, depth_scale (metres per count).
+    """A camera from JSON: fx, fy, cx, cy and, optionally, depth_scale (metres per count).
 
-    Keys may carry a leading underscore, as Berkeley's perception `.intr` files have them.
+    Also as RealSense writes it (ppx, ppy), as Open3D does (`intrinsic_matrix`, nine numbers or 3×3,
+    with its depth_scale in counts per metre), as ROS does (K), and with a leading underscore, as
+    Berkeley's perception `.intr` files have them.
+
+    Raises:
+        BadInputError: none of these.
     """
-    return _intrinsics(read_json(file, limits), file)
+    return parse_intrinsics(read_json(file, limits), file)
 
 
-def _intrinsics(document: Any, file: File) -> Intrinsics:
-    values = {}
+def parse_intrinsics(document: Any, file: File | Path) -> Intrinsics:
+    """`read_intrinsics` of a document at hand; the file is for messages."""
+    values: dict[str, Any] = {}
     if isinstance(document, dict):
         values = {str(key).lstrip("_"): value for key, value in document.items()}
+    if isinstance(inner := values.get("intrinsic", values.get("intrinsics")), dict):
+        values = {**inner, **values}
+    values = {_SPELLINGS.get(key, key): value for key, value in values.items()}
+    matrix = values.get("intrinsic_matrix", values.get("K", values.get("k")))
+    if matrix is not None:
+        values = {**_of_matrix(matrix), **values}
+        scale = values.get("depth_scale")
+        if isinstance(scale, int | float) and scale >= 1:  # Open3D's: counts per metre
+            values["depth_scale"] = 1 / scale
     numbers = {
         key: float(values[key])
         for key in ("fx", "fy", "cx", "cy", "depth_scale")
         if isinstance(values.get(key), int | float) and abs(values[key]) < 1e9
     }
     right = {"fx", "fy", "cx", "cy"} <= numbers.keys() and min(numbers["fx"], numbers["fy"]) > 0
-    if "depth_scale" in values:
+    if values.get("depth_scale") is not None:
         right = right and 0 < numbers.get("depth_scale", 0.0) < 1
     if not right:
         raise BadInputError(
-            "expected a camera as {fx, fy, cx, cy} in pixels, focal lengths positive, and, if "
-            "stated, depth_scale in metres per count",
+            "expected a camera as {fx, fy, cx, cy} in pixels (or ppx, ppy, or intrinsic_matrix), "
+            "focal lengths positive, and, if stated, depth_scale in metres per count",
             'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240, "depth_scale": 0.001}',
             path=str(file),
         )
     return Intrinsics(**numbers)
+
+
+_SPELLINGS = {"ppx": "cx", "ppy": "cy"}
+
+
+def _of_matrix(matrix: Any) -> dict[str, float]:
+    """fx, fy, cx, cy from a camera matrix, row by row or column by column; {} where it is none."""
+    try:
+        found = np.array(matrix, np.float64)
+    except (TypeError, ValueError):
+        return {}
+    if found.size != 9 or not np.isfinite(found).all():
+        return {}
+    for each in (found.reshape(3, 3), found.reshape(3, 3).T):
+        if np.allclose(each[[1, 2, 2, 2], [0, 0, 1, 2]], [0, 0, 0, 1]):
+            names = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
+            return {name: float(each[place]) for name, place in names.items()}
+    return {}
 
 
 def read_camera_calibration(file: File, limits: Limits) -> CameraCalibration:
@@ -92,7 +126,7 @@ def read_camera_calibration(file: File, limits: Limits) -> CameraCalibration:
     """
     document = read_json(file, limits)
     try:
-        camera = _intrinsics(document["rgb"], file)
+        camera = parse_intrinsics(document["rgb"], file)
         rotation = np.array(document["rotation"], np.float64)
         translation = np.array(document["translation"], np.float64)
         right = rotation.shape == (3, 3) and translation.shape == (3,)
@@ -188,7 +222,7 @@ def register(
             raise BadInputError(
                 f"{source[0]}×{source[1]} geometry times {scale:g} does not cover the photograph's "
                 f"{height}×{width} pixels",
-                "state the true scale, or give a calibration",
+                "state the true scale=… (--scale), or give calibration=… (--calibration)",
                 path=str(file),
             )
         rows, columns = (np.arange(size) + 0.5 for size in target)
@@ -200,9 +234,10 @@ def register(
         raise BadInputError(
             f"geometry of {source[0]}×{source[1]} pixels for a photograph of {height}×{width}: "
             "how they lie over each other is not known",
-            "give calibration=…, or scale=… (photograph pixels per geometry pixel), or, if both "
-            "show exactly the same field of view, assume_aligned=True (--assume-aligned); without "
-            'geometry: modalities=("rgb",)',
+            "if both show exactly the same field of view, say assume_aligned=True "
+            "(--assume-aligned); else give scale=… (--scale), photograph pixels per geometry "
+            "pixel, or calibration=… (--calibration); to train without geometry: "
+            'modalities=("rgb",) (train --modalities rgb)',
             path=str(file),
         )
     return Registration(rows[:, None] * np.int32(source[1]) + columns[None, :])

@@ -410,8 +410,8 @@ def test_the_command_starts_from_a_bare_checkout(words):
 def test_the_committed_record_makes_the_committed_page(tmp_path):
     """What older code stored is read by the code there is."""
     stored = read_object(ROOT / "experiments" / "results" / "recipe.json")
-    page = tmp_path / "RECIPE.md"
-    committed = (ROOT / "experiments" / "RECIPE.md").read_text()
+    page = tmp_path / "recipe.md"
+    committed = (ROOT / "experiments" / "results" / "recipe.md").read_text()
     page.write_text(committed)
-    write_report(stored, command.__doc__ or "", page, tmp_path / "results")
+    write_report(stored, command.__doc__ or "", page, tmp_path)
     assert page.read_text() == committed

@@ -147,8 +147,6 @@ def test_unproven_alignment_is_an_error_that_names_the_ways_out(tmp_path):
 REMOVED = {
     "mvtec3d xyz": ("mvtec3d", "bagel", "bagel/train/good/xyz/001.tiff", "001"),
     "mvtec3d rgb": ("mvtec3d", "bagel", "bagel/validation/good/rgb/000.png", "000"),
-    "mvtec3d gt": ("mvtec3d", "bagel", "bagel/test/crack/gt/001.png", "001"),
-    "mvtec2d mask": ("mvtec2d", "hazelnut", "hazelnut/ground_truth/crack/001_mask.png", "001"),
     "mvtec2d photograph": ("mvtec2d", "hazelnut", "hazelnut/test/crack/000.png", "000"),
     "eyecandies image": ("eyecandies", "GummyBear", "GummyBear/train/data/001_image_4.png", "001"),
     "eyecandies depth": ("eyecandies", "GummyBear", "GummyBear/val/data/000_depth.png", "depth"),

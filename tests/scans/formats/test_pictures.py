@@ -5,7 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageOps
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import Limits, Options, read_scan
@@ -166,3 +167,51 @@ def test_options_outside_their_choices_are_refused(option, message):
     vars(unchecked).update({**vars(Options()), **option})
     with pytest.raises(ConfigError, match=message):
         inspect.unwrap(Options.__post_init__)(unchecked)
+
+
+@pytest.mark.parametrize("mode", ["grey.png", "grey.tiff", "colour.tiff"])
+def test_photographs_of_16_bits_are_read_where_white_is_stated(tmp_path, mode):
+    path, deep = tmp_path / mode, RGB.astype(np.uint16) * 16
+    if "grey" in mode:
+        deep = deep[..., 0]
+    if path.suffix == ".png":
+        Image.fromarray(deep).save(path)
+    else:
+        layouts.point_map(path, deep) if deep.ndim == 3 else tifffile.imwrite(path, deep)
+    scan = read_scan({"rgb": path}, Options(white=16 * 255))
+    assert np.array_equal(scan.rgb, RGB if deep.ndim == 3 else np.dstack([RGB[..., 0]] * 3))
+    brighter = read_scan({"rgb": path}, Options(white=8 * 255)).rgb
+    assert brighter.max() == min(255, 2 * int(scan.rgb.max()))
+    with pytest.raises(BadInputError, match="16 bits") as caught:
+        read_scan({"rgb": path})
+    assert "--white" in caught.value.remedy
+    layouts.picture(tmp_path / "plain.png", RGB)  # 8 bits stay as they are
+    assert np.array_equal(read_scan({"rgb": tmp_path / "plain.png"}, Options(white=4095)).rgb, RGB)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_alone_are_turned_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.array_equal(read_scan({"rgb": tmp_path / "a.png"}).rgb, expected)
+
+
+def test_the_first_frame_of_a_gif_is_the_photograph(tmp_path):
+    frames = [Image.fromarray(np.full((12, 16), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_scan({"rgb": tmp_path / "a.gif"}).rgb.max() == 10
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"exact": True}])
+def test_webp_equals_pillows_own_reading_and_is_capped_by_its_header(tmp_path, options):
+    Image.fromarray(RGB).save(tmp_path / "a.webp", **options)
+    expected = np.asarray(Image.open(tmp_path / "a.webp"))
+    assert np.array_equal(read_scan({"rgb": tmp_path / "a.webp"}).rgb, expected)
+    with pytest.raises(BadInputError, match="12×16 pixels, more than the cap"):
+        read_scan({"rgb": tmp_path / "a.webp"}, Options(limits=Limits(pixels=191)))
+    (tmp_path / "b.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:-9])
+    with pytest.raises(BadInputError, match="cut short"):
+        read_scan({"rgb": tmp_path / "b.webp"})

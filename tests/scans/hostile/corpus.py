@@ -10,7 +10,7 @@ from pirn_jax.scans import Intrinsics, Limits, Options, read_scan
 from tests.scans import layouts
 
 CASES = {}
-CAMERA = Intrinsics(600.0, 600.0, 8.0, 6.0)
+CAMERA = Intrinsics(600.0, 600.0, 8.0, 6.0, depth_scale=1e-3)
 
 
 def limits():
@@ -49,6 +49,18 @@ def with_photograph(name, role, filename, content):
         layouts.picture(folder / "sound.png", layouts.photograph())
         options = Options(limits=limits(), intrinsics=CAMERA)
         return lambda: read_scan({"rgb": folder / "sound.png", role: path}, options)
+
+
+def beside_points(name, filename, content):
+    """A case of a photograph beside sound points."""
+
+    @case(name)
+    def build(folder):
+        path = folder / filename
+        path.write_bytes(content() if callable(content) else content)
+        np.save(folder / "sound.npy", layouts.points())
+        options = Options(limits=limits())
+        return lambda: read_scan({"rgb": path, "xyz": folder / "sound.npy"}, options)
 
 
 def encoded(array, kind, **options):

@@ -102,12 +102,15 @@ one_file(
 )
 one_file("normals of integers", "normals", "a.npy", lambda: npy(np.ones((12, 16, 3), np.int8)))
 one_file("normals of NaN", "normals", "a.npy", lambda: npy(np.full((12, 16, 3), np.nan)))
+COLOURS_AND_ALPHA = np.dstack(
+    [layouts.photograph(), np.arange(192, dtype=np.uint8)[::-1].reshape(12, 16)]
+)
 for role in ("mask", "ignore"):
     for label, name, data in (
-        ("as jpeg", "m.jpg", encoded(np.zeros((12, 16), np.uint8), "JPEG")),
-        ("in colours", "m.png", SOUND_PNG),
+        ("as blurred jpeg", "m.jpg", encoded(np.full((12, 16), 130, np.uint8), "JPEG")),
+        ("in colours and alpha", "m.png", encoded(COLOURS_AND_ALPHA, "PNG")),
         ("of another size", "m.png", encoded(np.zeros((24, 32), np.uint8), "PNG")),
-        ("of 16 bits", "m.png", encoded(np.zeros((12, 16), np.uint16), "PNG")),
+        ("cut short as webp", "m.webp", encoded(np.zeros((12, 16, 3), np.uint8), "WEBP")[:30]),
         ("of floats", "m.tiff", encoded(np.zeros((12, 16), np.float32), "TIFF")),
         ("cut short", "m.png", encoded(np.zeros((12, 16), np.uint8), "PNG")[:50]),
     ):

@@ -66,9 +66,11 @@ def main(folder):
     for role, path in files(Path(folder)):
         camera = Intrinsics(2000.0, 2000.0, 1000.0, 750.0)
 
-        def read(memory, role=role, path=path, camera=camera):
+        unit = "mm" if role == "depth" else "auto"  # counts say no unit
+
+        def read(memory, role=role, path=path, camera=camera, unit=unit):
             limits = Limits(memory=memory)
-            return read_scan({role: path}, Options("auto", intrinsics=camera, limits=limits))
+            return read_scan({role: path}, Options(unit, intrinsics=camera, limits=limits))
 
         announced = path.stat().st_size
         for _ in range(4):  # an archive announces itself first, then its member

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.scans import layouts
-from tests.scans.hostile.corpus import cuts, encoded, one_file
+from tests.scans.hostile.corpus import beside_points, cuts, encoded, one_file
 
 # ------------------------------------------------------------------------------------------- PNG
 
@@ -135,10 +135,9 @@ for label, size in {
     one_file(f"jpeg {label}", "rgb", "a.jpg", jpeg_size(*size))
 for orientation in range(2, 9):
     turned = encoded(layouts.photograph(), "JPEG", exif=exif(orientation))
-    one_file(f"jpeg with EXIF orientation {orientation}", "rgb", "a.jpg", turned)
-one_file(
+    beside_points(f"jpeg with EXIF orientation {orientation}", "a.jpg", turned)
+beside_points(
     "png with EXIF orientation 6",
-    "rgb",
     "a.png",
     encoded(layouts.photograph(), "PNG", exif=exif(6)),
 )
@@ -212,9 +211,8 @@ one_file(
     "a.tiff",
     lambda: encoded(layouts.photograph(), "TIFF", compression="jpeg"),
 )
-one_file(
+beside_points(
     "tiff picture turned",
-    "rgb",
     "a.tiff",
     lambda: encoded(layouts.photograph(), "TIFF", tiffinfo={274: 3}),
 )

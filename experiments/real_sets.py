@@ -1,0 +1,285 @@
+"""What runs by default against memory and subspace, on the real sets: who is ahead, by how much.
+
+    python experiments/real_sets.py --shared ../shared
+
+Every system learns from the same shots, seen the same way (square around the part, copies), in the
+setting found best for it; `memory, published` is the memory as it is published. A unit (an encoder
+on a set with so many shots) is measured whole, all systems and draws, written to --jobs, and not
+measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
+over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
+hazelnut_toy the defects were photographed at another exposure: no image figures there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from harness.bootstrap import METRICS, Evaluation, histograms, pixels_of, replicate, resample
+from pirn_jax import PIRN, Config, load_encoder, open_dataset
+from pirn_jax.config import with_settings
+from pirn_jax.decoder import Tokens
+from pirn_jax.detector import BATCH, Evaluator, Truth, fit_models, prefetch, view_scan
+from pirn_jax.encoder import Encoder
+from pirn_jax.geometry import Views
+from pirn_jax.scans import Scan, choose_shots
+from pirn_jax.storage import read_object, write_json
+from pirn_jax.training import FeatureCache, extract
+
+GENERATED_TESTS = 60
+REPLICATES = 400
+_COPIES = {"jitter": 4, "rotations": 0, "top": 0.01}
+_SCALED = {"scale": "standardise", "centre_image": True}
+
+
+class Set(NamedTuple):
+    """A set: where it lies, what of it is used, whether its image scores prove nothing."""
+
+    dataset: str
+    folder: str
+    category: str
+    modalities: tuple[str, ...]
+    exposure_differs: bool = False
+
+
+BOTH = ("rgb", "normals")
+SETS = {
+    "cable_gland": Set("mvtec3d", "mvtec3d_rgbxyz", "cable_gland", BOTH),
+    "road": Set("mvtec3d", "mvtec3d_rgbxyz", "road", BOTH),
+    "flange": Set("synthetic", "", "flange", BOTH),
+    "biscuit": Set("synthetic", "", "biscuit", BOTH),
+    "tire": Set("mvtec3d", "mvtec3d_rgb", "tire", ("rgb",)),
+    "road, RGB": Set("mvtec3d", "mvtec3d_rgbxyz", "road", ("rgb",)),
+    "cookie": Set("mvtec2d", "mvtec2d", "cookie", ("rgb",), exposure_differs=True),
+    "hazelnut_toy": Set("mvtec2d", "mvtec2d", "hazelnut_toy", ("rgb",), exposure_differs=True),
+}
+POOLS = {
+    "RGB + geometry": ("cable_gland", "road", "flange", "biscuit"),
+    "photographs": ("tire", "road, RGB", "cookie", "hazelnut_toy"),
+}
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": ("mixture", {}),
+    "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
+    "memory, published": ("memory", {}),
+    "subspace": ("subspace", _COPIES | _SCALED),
+    "10 prototypes": ("mixture", {"prototypes": 10}),
+    "1 prototype": ("mixture", {"prototypes": 1}),
+    "balanced": ("mixture", {"balanced": True}),
+    "whole frame": ("mixture", {"view": "frame"}),
+    "poses as given": ("mixture", {"rotations": 1}),
+    "pirn, trained": ("pirn", {}),
+}
+"""Each by its method and what differs from its recipe."""
+FILES: dict[str, str | None] = {
+    "pirn-tiny": None,
+    "dinov2-small": "dinov2_small_fp16.safetensors",
+    "vit-tiny-16": "vit_tiny_patch16_224.safetensors",
+}
+_RULES = {"dinov2-small": "hf"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    shared: Path = Path("../shared")
+    """The folder with real sets (data/) and weights (weights/)."""
+    out: Path = Path("experiments/results/real_sets.json")
+    """Figures and differences; the table beside it, as .md."""
+    jobs: Path = Path("runs/real_sets")
+    """One file for each unit."""
+    encoders: tuple[str, ...] = ("pirn-tiny", "dinov2-small")
+    """Of pirn-tiny, dinov2-small, vit-tiny-16."""
+    systems: tuple[str, ...] = ("default", "memory", "memory, published", "subspace")
+    """Which systems; the first is compared with the others."""
+    sets: tuple[str, ...] = tuple(SETS)
+    """Which sets."""
+    shots: tuple[int, ...] = (5,)
+    """How many shots."""
+    draws: tuple[int, ...] = (0, 1, 2)
+    """Seeds: each chooses the shots and starts what is random."""
+    size: int = 224
+    """Side of the pictures in pixels."""
+
+
+def main(options: Options) -> None:
+    """Measure what is missing, unit by unit, and print the table."""
+    units = {}
+    for encoder, shots, chosen in product(options.encoders, options.shots, options.sets):
+        name = "-".join((encoder, chosen.replace(", ", "_"), str(shots), str(options.size)))
+        path = options.jobs / f"{name}.json"
+        unit = read_object(path) if path.is_file() else {}
+        missing = [system for system in options.systems if system not in unit]
+        if missing:
+            unit |= measure(encoder, chosen, shots, missing, options)
+            write_json(path, unit)
+            print(name, {k: shown(unit[k]["figures"]) for k in missing}, flush=True)
+        units[encoder, shots, chosen] = unit
+    page, record = report(units, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, record)
+    options.out.with_suffix(".md").write_text(page)
+    print(page)
+
+
+def measure(
+    encoder_name: str, chosen: str, shots: int, systems: Sequence[str], options: Options
+) -> dict[str, Any]:
+    """A unit: figures of each draw, and what the bootstrap makes of the images.
+
+    Returns:
+        By system: `figures` (one dict a draw), `fit_s`, and `replicates` by metric.
+    """
+    about = SETS[chosen]
+    file = FILES[encoder_name]
+    weights = None if file is None else options.shared / "weights" / file
+    encoder = load_encoder(
+        encoder_name, weights, options.size, position_rule=_RULES.get(encoder_name)
+    )
+    # mvtec3d wants point clouds unless told otherwise.
+    flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
+    root = None if about.dataset == "synthetic" else options.shared / "data" / about.folder
+    given: dict[str, Any] = {"modalities": ("rgb",)} if flat else {}
+    if root is None:
+        given = {"train": 15, "test": GENERATED_TESTS}
+    data = open_dataset(about.dataset, root, about.category, **given)
+    seen: dict[object, tuple[Tokens, list[Truth]]] = {}
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FeatureCache(Path(folder))
+        for system in systems:
+            method, change = SYSTEMS[system]
+            figures, evaluations, seconds = [], [], []
+            for draw in options.draws:
+                config = with_settings(
+                    Config(
+                        encoder=encoder_name,
+                        method=method,
+                        image_size=options.size,
+                        modalities=about.modalities,
+                        seed=draw,
+                    ),
+                    change,
+                )
+                model = PIRN(config, encoder=encoder)
+                keys = choose_shots(data.train.keys, shots, draw, about.dataset, about.category)
+                start = time.perf_counter()
+                fit_models([model], [data.train.select(keys)], [system], cache=cache)
+                seconds.append(time.perf_counter() - start)
+                looks = (model.config.background, model.config.part_side)
+                if looks not in seen:
+                    seen[looks] = tests_of(data.test, model.config, encoder)
+                tokens, truths = seen[looks]
+                figure, evaluation = judged(model, tokens, truths)
+                figures.append(figure)
+                evaluations.append(evaluation)
+            bad = np.array([truth.label == 1 for truth in truths])
+            draws = replicate(evaluations, bad, resample(bad, len(options.draws), REPLICATES))
+            found[system] = {
+                "figures": figures,
+                "fit_s": round(min(seconds), 1),
+                "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
+            }
+    return found
+
+
+def tests_of(scans: Sequence[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:
+    """Tokens and truth of the test scans, seen as this detector sees them."""
+    truths: list[Truth] = []
+
+    def views() -> Iterator[Views]:
+        for scan, view in prefetch(scans, lambda scan: view_scan(scan, config), 2 * BATCH):
+            truths.append(Truth.of(scan, view))
+            yield view
+
+    return extract(encoder, views(), config.modalities, batch=BATCH), truths
+
+
+def judged(
+    model: PIRN, tokens: Tokens, truths: Sequence[Truth]
+) -> tuple[dict[str, float], Evaluation]:
+    """Exact figures, and what the bootstrap needs."""
+    evaluator, maps = Evaluator(), []
+    for truth, inferred in zip(truths, model.predict_tokens(tokens), strict=True):
+        evaluator.add(truth, inferred)
+        maps.append(truth.frame.to_scan(inferred.fused))
+    figures, _ = evaluator.figures()
+    pixels = [pixels_of(truth.mask) for truth in truths if truth.mask is not None]
+    evaluation = Evaluation(np.array(evaluator.scores), histograms(maps, pixels))
+    kept = {name: round(figures[name], 4) for name in ("i_auroc", "p_auroc", "aupro_0.3")}
+    return kept, evaluation
+
+
+def report(
+    units: dict[tuple[str, int, str], dict[str, Any]], options: Options
+) -> tuple[str, dict[str, Any]]:
+    """The page as Markdown, and the record without the replicates."""
+    first, *others = options.systems
+    lines = [
+        "Written by `python experiments/real_sets.py`. I-AUROC / P-AUROC / AUPRO@30 %, means "
+        f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, "
+        "with their 95 % interval; **bold** where it excludes 0.",
+    ]
+    record: dict[str, Any] = {"size": options.size, "draws": list(options.draws), "units": []}
+    for encoder, shots in product(options.encoders, options.shots):
+        names = [chosen for chosen in options.sets if (encoder, shots, chosen) in units]
+        lines += ["", f"**{encoder}, {shots} shots**", ""]
+        lines += ["| system | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+        for system in options.systems:
+            cells = []
+            for chosen in names:
+                unit = units[encoder, shots, chosen][system]
+                cells.append(shown(unit["figures"], SETS[chosen].exposure_differs))
+                record["units"].append(
+                    {"encoder": encoder, "shots": shots, "set": chosen, "system": system}
+                    | {name: unit[name] for name in ("figures", "fit_s")}
+                )
+            lines.append(f"| {system} | {' | '.join(cells)} |")
+        lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for other, (pool, members) in product(others, POOLS.items()):
+            pairs = [(SETS[name], units[encoder, shots, name]) for name in members if name in names]
+            if not pairs:
+                continue
+            cells = [difference(metric, pairs, first, other) for metric in METRICS]
+            lines.append(f"| {other} | {pool} | {' | '.join(cells)} |")
+    lines.append(f"\n{os.cpu_count()} processors; seconds to fit are in the JSON file.")
+    return "\n".join(lines) + "\n", record
+
+
+def difference(
+    metric: str, pairs: Sequence[tuple[Set, dict[str, Any]]], first: str, other: str
+) -> str:
+    """Mean over sets of one figure's difference, in points, with its interval."""
+    image = metric == METRICS[0]
+    arrays = [
+        np.subtract(unit[first]["replicates"][metric], unit[other]["replicates"][metric])
+        for about, unit in pairs
+        if not (image and about.exposure_differs)
+    ]
+    if not arrays:
+        return "–"
+    values = 100 * np.mean(arrays, axis=0)
+    low, high = np.percentile(values, [2.5, 97.5])
+    text = f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def shown(figures: Sequence[dict[str, float]], exposure_differs: bool = False) -> str:
+    """Means over the draws."""
+    means = [np.mean([one[name] for one in figures]) for name in figures[0]]
+    first = "–" if exposure_differs else f"{means[0]:.3f}"
+    return f"{first} / {means[1]:.3f} / {means[2]:.3f}"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,153 @@
+"""The mixture against scipy's densities, scikit-learn's probabilistic PCA, and planted clusters."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.decomposition import PCA
+
+from pirn_jax.decoder import Tokens
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.methods.mixture import (
+    Gaussians,
+    Mixture,
+    MixtureSettings,
+    fit_mixture,
+    log_joint,
+)
+from pirn_jax.training import TrainingJob
+
+from .problems import CHANNELS, GRID, MODALITIES, distances, job, prepared, tokens, valid
+
+SMALL = MixtureSettings(prototypes=3, rank=4, prior=5.0)
+
+
+def clusters(count=3, each=200, channels=12, seed=0):
+    """Clusters on lines far from one another, and which each point is of."""
+    random = np.random.default_rng(seed)
+    middle = 20 * random.standard_normal((count, 1, channels))
+    line = random.standard_normal((count, 1, channels))
+    along = 3 * random.standard_normal((count, each, 1))
+    points = middle + along * line + 0.3 * random.standard_normal((count, each, channels))
+    return points.reshape(-1, channels).astype(np.float32), np.repeat(np.arange(count), each)
+
+
+def dense(known: Gaussians, k: int) -> np.ndarray:
+    """The covariance of one Gaussian."""
+    basis = np.asarray(known.basis[k], np.float64)
+    beyond = np.eye(len(basis)) - basis @ basis.T
+    return basis @ np.diag(known.variance[k]) @ basis.T + known.rest[k] * beyond
+
+
+def density(known: Gaussians, points: np.ndarray) -> np.ndarray:
+    """log π_k + log N, by scipy, without the constant."""
+    constant = 0.5 * points.shape[-1] * np.log(2 * np.pi)
+    columns = [
+        multivariate_normal(known.mean[k], dense(known, k)).logpdf(points.astype(np.float64))
+        for k in range(len(known.rest))
+    ]
+    return np.stack(columns, -1) + constant + np.asarray(known.log_weight, np.float64)
+
+
+def test_the_density_is_that_of_gaussians():
+    points, _ = clusters()
+    known = fit_mixture(points, SMALL, 4, 0)
+    expected = density(known, points)
+    found = np.asarray(log_joint(known, points))
+    near = expected > expected.max(-1, keepdims=True) - 50
+    np.testing.assert_allclose(found[near], expected[near], atol=0.02)
+    np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
+
+
+def test_planted_clusters_are_found():
+    points, owner = clusters()
+    known = fit_mixture(points, SMALL, 4, 0)
+    found = np.asarray(log_joint(known, points)).argmax(-1)
+    for k in range(3):
+        assert len(np.unique(found[owner == k])) == 1
+    assert len(np.unique(found)) == 3
+    np.testing.assert_allclose(np.exp(known.log_weight), 1 / 3, atol=0.01)
+    identity = np.swapaxes(known.basis, 1, 2) @ known.basis
+    np.testing.assert_allclose(identity, np.broadcast_to(np.eye(4), (3, 4, 4)), atol=1e-5)
+
+
+def test_one_prototype_is_probabilistic_pca():
+    random = np.random.default_rng(1)
+    spread = np.linspace(4, 0.2, 12)
+    points = (spread * random.standard_normal((4000, 12))).astype(np.float32)
+    settings = replace(SMALL, prototypes=1, prior=0.0)
+    found = np.asarray(log_joint(fit_mixture(points, settings, 4, 0), points))[:, 0]
+    expected = PCA(4).fit(points).score_samples(points) + 6 * np.log(2 * np.pi)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_distances_are_negative_log_likelihoods_above_the_shots_least():
+    method = Mixture(SMALL, MODALITIES, GRID, CHANNELS)
+    shots = job()
+    (trained,) = method.learn([shots])
+    new, counted = tokens(9, 2), valid(9, 2)
+    found = distances(method, trained, new, counted)
+    for place in range(MODALITIES):
+        seen = np.asarray(shots.shots.valid)
+        own, statistics = prepared(shots.shots.values[place], seen, SMALL)
+        queries, _ = prepared(new[place], counted, SMALL, statistics)
+        known = Gaussians(*(trained.parameters[n][place] for n in Gaussians._fields))
+        floor = (-logsumexp(density(known, own[seen]), -1)).min()
+        unlikely = -logsumexp(density(known, queries.reshape(-1, CHANNELS)), -1)
+        expected = np.maximum(unlikely - floor, 0) / CHANNELS
+        np.testing.assert_allclose(found[place].ravel(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_shares_sum_to_one_and_balance_gives_every_prototype_its_own():
+    shots = job()
+    for balanced in (False, True):
+        settings = replace(SMALL, balanced=balanced)
+        method = Mixture(settings, MODALITIES, GRID, CHANNELS)
+        (trained,) = method.learn([shots])
+        new = Tokens(tokens(9, 2), valid(9, 2))
+        judge = jax.jit(lambda *given: method.distances(*given)[1])  # noqa: B023
+        usage = judge(trained.parameters, trained.statistics, new)
+        np.testing.assert_allclose(np.asarray(usage).sum(-1), 1, rtol=1e-4)
+        if balanced:
+            weight = np.exp(trained.parameters["log_weight"])
+            expected = np.broadcast_to(weight[:, None] / weight.sum(-1)[:, None, None], usage.shape)
+            np.testing.assert_allclose(usage, expected, atol=0.05)
+
+
+def test_more_prototypes_than_tokens_stand_for_nothing():
+    points, _ = clusters(each=2)
+    known = fit_mixture(points, replace(SMALL, prototypes=9), 4, 0)
+    assert known.mean.shape == (9, 12)
+    joint = np.asarray(log_joint(known, points))
+    assert (joint[:, 6:] < -1e29).all()
+    assert np.isfinite(joint).all()
+
+
+def test_the_seed_decides_and_nothing_else():
+    method = Mixture(SMALL, MODALITIES, GRID, CHANNELS)
+    first, second = method.learn([job(), job()])
+    for name, value in first.parameters.items():
+        np.testing.assert_array_equal(value, second.parameters[name])
+
+
+def test_shapes_are_known_before_and_how_it_learned_is_no_part_of_how_it_judges():
+    method = Mixture(SMALL, MODALITIES, GRID, CHANNELS)
+    (trained,) = method.learn([job()])
+    parameters, statistics = method.abstract_params()
+    for abstract, known in ((parameters, trained.parameters), (statistics, trained.statistics)):
+        assert {n: v.shape for n, v in abstract.items()} == {n: v.shape for n, v in known.items()}
+        assert all(np.asarray(v).dtype == np.float32 for v in known.values())
+    assert method == replace(method, settings=replace(SMALL, rotations=8, prior=1.0))
+    assert method != replace(method, settings=replace(SMALL, rank=3))
+
+
+def test_nothing_to_learn_from_and_impossible_settings_are_refused():
+    empty = Tokens(tokens(0, 1), np.zeros((1, GRID[0] * GRID[1]), bool))
+    with pytest.raises(BadInputError, match="shows the part"):
+        Mixture(SMALL, MODALITIES, GRID, CHANNELS).learn([TrainingJob("empty", empty, 0)])
+    for change in ({"prototypes": 0}, {"rank": 0}, {"prior": -1.0}, {"rounds": 0}):
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            replace(SMALL, **change)
