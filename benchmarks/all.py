@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,11 +84,16 @@ def run(step: Step, target: Path, environ: dict[str, str], seconds: float) -> di
     """What became of a step that may take so long."""
     command = [sys.executable, str(HERE / f"{step.script}.py"), *step.flags, "--json", str(target)]
     begin = time.monotonic()
-    try:
-        code = subprocess.run(command, env=environ, timeout=seconds).returncode
-        state = "done" if code == 0 else f"failed ({code})"
-    except subprocess.TimeoutExpired:
-        state = "cut off"
+    # A session of its own, so that what the script has started ends with it.
+    with subprocess.Popen(command, env=environ, start_new_session=True) as process:
+        try:
+            code = process.wait(seconds)
+            state = "done" if code == 0 else f"failed ({code})"
+        except subprocess.TimeoutExpired:
+            state = "cut off"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     return {
         "command": " ".join((step.script, *step.flags)),
         "state": state,

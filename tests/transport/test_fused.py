@@ -20,7 +20,9 @@ def ragged(problems=2, n=64):
     return mass
 
 
-@pytest.mark.parametrize(("iterations", "other"), [(1, "scan"), (50, "ott")])
+@pytest.mark.parametrize(
+    ("iterations", "other"), [pytest.param(1, "scan", marks=pytest.mark.slow), (50, "ott")]
+)
 def test_equals_the_others_in_float64(iterations, other):
     costs = np.stack([clustered_cost(seed, 64, 7) for seed in range(2)])
     with jax.enable_x64(True):
