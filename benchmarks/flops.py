@@ -68,10 +68,12 @@ def _loops(program: Jaxpr) -> Iterator[Any]:
                     yield from _loops(part)
 
 
-def by_formula(encoder: str, recipe: str, executed: bool = True) -> dict[str, float]:
-    """GFLOPs of a pair at 224², by part."""
-    config, size = encoder_config(encoder), (224, 224)
-    patches = (224 // config.patch) ** 2
+def by_formula(
+    encoder: str, recipe: str, executed: bool = True, size: int = 224
+) -> dict[str, float]:
+    """GFLOPs of a pair of pictures of that side, by part."""
+    config = encoder_config(encoder)
+    patches = (size // config.patch) ** 2
     last, width = max(config.layers), config.width
     tokens = 1 + config.registers + patches
     matrices = 3 if config.mlp == "swiglu" else 2
@@ -81,19 +83,18 @@ def by_formula(encoder: str, recipe: str, executed: bool = True) -> dict[str, fl
         "attention products": 2 * last * 2 * 2 * tokens**2 * width,
         "feed-forward": 2 * last * 2 * tokens * matrices * width * config.hidden,
     }
-    assert sum(parts.values()) == 2 * config.flops(size, last)
+    assert sum(parts.values()) == 2 * config.flops((size, size), last)
     found = {f"encoder: {name}": value / 1e9 for name, value in parts.items()}
     decoder = decoder_benchmark.flops(decoder_config(recipe), executed, patches, width)
     found |= {f"decoder: {name}": value for name, value in decoder.items() if name != "total"}
     # Per modality two products that upsample and smooth at once.
-    side = 224 // config.patch
-    found["map"] = 2 * 2 * (224 * side * side + 224 * 224 * side) / 1e9
+    side = size // config.patch
+    found["map"] = 2 * 2 * (size * side * side + size * size * side) / 1e9
     return found
 
 
-def by_xla(encoder: str, recipe: str, known: Pair | None = None) -> dict[str, float]:
-    """GFLOPs of encoder, decoder with map, and of the whole program; of a pair at hand or not."""
-    pair = known or build(encoder, recipe)
+def by_xla(pair: Pair) -> dict[str, float]:
+    """GFLOPs of encoder, decoder with map, and of the whole program."""
     pictures, valid = pair.pictures(), pair.valid()
     network = pair.encoder
     whole = xla_flops(pair.program, *pair.given, pictures, valid) / 1e9
@@ -130,7 +131,7 @@ def main() -> None:
                 "total_executed_g": sum(formula.values()),
                 "total_equations_g": sum(equations.values()),
                 "total_equations_all_blocks_g": sum(equations.values()) - encoder + whole,
-                "xla_g": by_xla(name, recipe),
+                "xla_g": by_xla(build(name, recipe)),
             }
             result["pairs"][f"{name} {recipe}"] = row
             _show(name, recipe, row)

@@ -1,12 +1,13 @@
 """Batch-1 latency at 224²: a pair of pictures → heatmap and score, beside plain PyTorch.
 
-    python benchmarks/latency.py [--encoders S B L] [--quick] [--seconds N] [--json FILE]
-        [--no-compile] [--no-training] [--no-others]
+    python benchmarks/latency.py [--encoders S B L] [--dtypes D D] [--size PIXELS] [--quick]
+        [--seconds N] [--json FILE] [--no-compile] [--no-training] [--no-others]
 
 Encoders S, B, L are DINOv2 ViT-S/14, B/14, L/14, with random weights. Ours starts from pictures on
 the device, from numpy arrays, or from files (photograph and points of a generated scan of 400×400:
 decoding, background, normals, resizing, heatmap back at 400×400). Every run waits for its result;
-all methods of an encoder take turns in one loop, after two runs each to warm up.
+all methods of an encoder take turns in one loop, after two runs each to warm up. Beside PIRN's
+decoder stand the default method, the mixture, and our INP-Former, on the same encoder.
 
 PyTorch runs the same model: `reference_torch.py`, all blocks ("all") or up to the last one needed
 ("needed": 10 of 12), eager and by `torch.compile`; and `torch_pirn.py` where PIRN_SHARED holds it.
@@ -20,13 +21,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -47,7 +49,11 @@ from pirn_jax.scans.formats.options import Options
 from pirn_jax.scans.synthetic.generator import render
 from pirn_jax.scoring import score_distances
 
+SIZE = 224
 ENCODERS = {"S": "dinov2-small", "B": "dinov2-base", "L": "dinov2-large"}
+METHODS = ("mixture", "inp-former")  # beside PIRN's; the first is the default
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 PUBLISHED = {  # Table 4: GFLOPs, ms
     "M3DM": (263.27, 21.61),
     "CFM": (552.53, 60.57),
@@ -56,18 +62,22 @@ PUBLISHED = {  # Table 4: GFLOPs, ms
 }
 
 
-def our_pairs(name: str) -> dict[str, Pair]:
+def our_pairs(name: str, dtypes: Sequence[Dtype], size: int) -> dict[str, Pair]:
     """Ours in every dtype and runtime there is here, by name of the row."""
-    found = {}
-    for runtime in ("jax", "openvino"):
-        for dtype in ("float32", "bfloat16"):
-            try:
-                found[f"ours {runtime} {dtype}"] = build(name, dtype=dtype, runtime=runtime)
-            except MissingDependencyError as error:
-                print(f"left out, {runtime}: {error}")
-                break
-    first = found["ours jax float32"]
-    found["ours jax float32 recipe paper"] = build(name, "paper", known=first.encoder)
+    found: dict[str, Pair] = {}
+    for dtype in dtypes:
+        row, same = f"ours jax {dtype}", {"dtype": dtype, "image_size": size}
+        found[row] = first = build(name, **same)
+        found[f"{row} recipe paper"] = build(name, "paper", known=first.encoder, **same)
+        found[f"{row} mixture"] = build(name, method="mixture", known=first.encoder, **same)
+        found[f"{row} inp-former"] = build(name, method="inp-former", **same)  # other layers
+    for dtype in dtypes if jax.default_backend() == "cpu" else ():
+        try:
+            pair = build(name, dtype=dtype, runtime="openvino", image_size=size)
+        except MissingDependencyError as error:
+            print(f"left out, openvino: {error}")
+            break
+        found[f"ours openvino {dtype}"] = pair
     return found
 
 
@@ -96,7 +106,7 @@ def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
         return scan._replace(normals=np.asarray(made))
 
     whole, network = normals(), pair.encoder
-    _, parameters, statistics = pair.given
+    parameters, statistics = pair.model.parameters
     stacked = jax.device_put(pair.pictures().reshape(-1, *network.image_size, 3))
     tokens = jax.block_until_ready(network(stacked))
     given = all_valid(tokens[:, None])
@@ -125,12 +135,12 @@ def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]
     """Our decoder alone in both recipes, tokens on the device."""
     raw = jax.random.normal(jax.random.key(3), (2, 1, 256, width))
     tokens, found = all_valid(raw), {}
-    for row in ("ours jax float32", "ours jax float32 recipe paper"):
-        pair = pairs[row]
+    row = next(iter(pairs))
+    for pair in (pairs[row], pairs[f"{row} recipe paper"]):
         graph, _, _ = abstract_params(decoder_of(pair.model), width)
         run = jax.jit(lambda p, s, t, graph=graph: merge(graph, p, s)(t))
         found[f"decoder ours {pair.model.config.recipe_name}"] = lambda run=run, pair=pair: (
-            jax.block_until_ready(run(pair.given[1], pair.given[2], tokens))
+            jax.block_until_ready(run(*pair.model.parameters, tokens))
         )
     return found
 
@@ -149,29 +159,31 @@ def others(ours: Pair, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def ratios(times: dict[str, Any]) -> dict[str, float]:
-    """Our medians over those of plain PyTorch; empty without it."""
+    """Our medians over those of plain PyTorch, of what was measured; empty without it."""
     median = {name: found["median_ms"] for name, found in times.items()}
-    whole = [v for n, v in median.items() if n.startswith("torch pair") and "all eager f" in n]
-    if not whole:
-        return {}
-    fastest = min(whole)
-    found = {"pair_fp32": median["ours jax float32, device"] / fastest}
-    stopped = median["torch pair needed eager float32"]
-    found["pair_fp32_against_early_exit"] = median["ours jax float32, device"] / stopped
-    exact = ("ours jax", "ours openvino")  # cosine to float32 at least 0.999, tested
-    best = min(v for n, v in median.items() if n.startswith(exact) and n.endswith("host"))
-    found["pair_best"] = best / fastest
-    half = [v for n, v in median.items() if n.startswith("torch pair") and "bfloat16" in n]
-    if half:
-        found["pair_bf16"] = median["ours jax bfloat16, device"] / min(half)
-    compiled = [v for n, v in median.items() if n.startswith("torch pair") and "compile" in n]
-    if compiled:
-        found["pair_fp32_against_compile"] = median["ours jax float32, device"] / min(compiled)
+
+    def least(start: str, *parts: str) -> float:
+        rows = [n for n in median if n.startswith(start) and all(part in n for part in parts)]
+        return min((median[row] for row in rows), default=math.nan)
+
+    exact, half = (median.get(f"ours jax {dtype}, device", math.nan) for dtype in DTYPES)
+    fastest = least("torch pair all", "eager float32")
+    # Cosine to float32 at least 0.999, tested; the same method as PyTorch's.
+    hosts = [f"ours {r} {d}, host" for r in ("jax", "openvino") for d in DTYPES]
+    best = min((median[row] for row in hosts if row in median), default=math.nan)
+    found = {
+        "pair_fp32": exact / fastest,
+        "pair_fp32_against_early_exit": exact / least("torch pair needed eager float32"),
+        "pair_best": best / fastest,
+        "pair_bf16": half / least("torch pair", "bfloat16"),
+        "pair_fp32_against_compile": exact / least("torch pair", "compile", "float32"),
+        "pair_bf16_against_compile": half / least("torch pair", "compile", "bfloat16"),
+    }
     for recipe in ("default", "paper"):
-        peers = [v for n, v in median.items() if n.startswith("torch decoder") and recipe in n]
-        found[f"decoder_fp32_{recipe}"] = median[f"decoder ours {recipe}"] / min(peers)
+        ours = median.get(f"decoder ours {recipe}", math.nan)
+        found[f"decoder_fp32_{recipe}"] = ours / least("torch decoder", recipe)
     found["decoder_fp32"] = found["decoder_fp32_default"]
-    return found
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def training_ratios(quick: bool) -> dict[str, float]:
@@ -191,38 +203,44 @@ def training_ratios(quick: bool) -> dict[str, float]:
     return {"training": max(default), **found} if default else found
 
 
-def measure(letter: str, most: tuple[int, float], compiled: bool, folder: Path) -> dict[str, Any]:
-    """All rows of one encoder, in so many runs and seconds at most."""
-    name = ENCODERS[letter]
-    pairs, files = our_pairs(name), write_files(folder)
+def measure(letter: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All rows of one encoder."""
+    name, size = ENCODERS[letter], arguments.size
+    runs, seconds = (5, 30.0) if arguments.quick else (100, arguments.seconds)
+    pairs, files = our_pairs(name, arguments.dtypes, size), write_files(folder)
     tasks: dict[str, Callable[[], Any]] = {}
     for row, pair in pairs.items():
         tasks[f"{row}, device"] = pair.on_device()
-        if "paper" not in row:
+        if not row.endswith(("paper", "inp-former")):
             tasks[f"{row}, host"] = pair.from_host()
             tasks[f"{row}, files"] = lambda pair=pair: pair.model.predict(
                 read_scan(files, Options())
             )
-    tasks |= decoders(pairs, encoder_config(name).width)
-    peers, missing = pair_peers(name, compiled)
-    tasks |= peers | decoder_peers(encoder_config(name).width)
-    runs, seconds = most
+    missing: dict[str, str] = {}
+    if size == SIZE:
+        tasks |= decoders(pairs, encoder_config(name).width)
+        peers, missing = pair_peers(name, not (arguments.quick or arguments.no_compile))
+        tasks |= peers | decoder_peers(encoder_config(name).width)
     times = interleaved(tasks, runs, seconds)
-    show(times, f"{name}, a pair at 224²")
-    first = pairs["ours jax float32"]
+    show(times, f"{name}, a pair at {size}²")
+    first = next(iter(pairs.values()))
     parts = interleaved(stages(first, files), runs, seconds / 5)
-    show(parts, f"{name}, stages, float32")
-    recipe = {r: by_formula(name, r) for r in ("default", "paper")}
+    show(parts, f"{name}, stages, {arguments.dtypes[0]}")
+    recipe = {r: by_formula(name, r, size=size) for r in ("default", "paper")}
+    by_method = {m: by_xla(pairs[f"ours jax {arguments.dtypes[0]} {m}"])["total"] for m in METHODS}
     return {
         "encoder": name,
+        "size": size,
         "times": times,
         "stages": parts,
+        "stages_dtype": arguments.dtypes[0],
         "left_out": missing,
         "ratio_to_torch": ratios(times),
         "flops_g": {
             "formula": {r: sum(parts.values()) for r, parts in recipe.items()},
             "modules": recipe,
-            "xla": by_xla(name, "default", known=first),
+            "xla": by_xla(first),
+            "xla_methods": by_method,
         },
     }
 
@@ -244,6 +262,8 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
                 if row.startswith("ours"):
                     recipe = "paper" if "paper" in row else "default"
                     gflops = found["flops_g"]["formula"][recipe]
+                    for method, counted in found["flops_g"]["xla_methods"].items():
+                        gflops = counted if method in row else gflops
                 label = f"{found['encoder']}: {row}"
                 rows.append(
                     {"system": label, "gflops": gflops, "ms": times["median_ms"], "measured": True}
@@ -251,10 +271,21 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def finish(result: dict[str, Any], trained: dict[str, float], target: Path) -> None:
+    """What follows from what is known so far, and all of it written."""
+    letters = list(result["encoders"])
+    main_letter = "B" if "B" in letters else letters[0]
+    result["ratio_to_torch"] = result["encoders"][main_letter]["ratio_to_torch"] | trained
+    result["table_4"] = table(result)
+    write(target, result)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="main one first")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the pictures in pixels")
     parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
     parser.add_argument("--seconds", type=float, default=600, help="most for an encoder's rows")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -273,28 +304,24 @@ def main() -> None:
     trained = {} if arguments.no_training else training_ratios(arguments.quick)
     with tempfile.TemporaryDirectory() as folder:
         for letter in letters:
-            compiled = not (arguments.quick or arguments.no_compile)
-            most = (5, 30.0) if arguments.quick else (100, arguments.seconds)
-            result["encoders"][letter] = measure(letter, most, compiled, Path(folder))
+            result["encoders"][letter] = measure(letter, arguments, Path(folder))
+            finish(result, trained, arguments.json)
             jax.clear_caches()
-    main_letter = "B" if "B" in letters else letters[0]
-    result["ratio_to_torch"] = result["encoders"][main_letter]["ratio_to_torch"] | trained
     if not result["ratio_to_torch"]:
         print("PyTorch is missing: its rows and ratios are left out")
     if not arguments.no_others:
-        ours = build(ENCODERS[main_letter])
+        ours = build(ENCODERS["B" if "B" in letters else letters[0]])
         result["other_systems"], result["other_flops"] = others(ours, arguments.quick)
         show(result["other_systems"], "other systems, float32")
-    result["table_4"] = table(result)
+        finish(result, trained, arguments.json)
     print(f"\nTable 4 on {result['environment']['device']} ({result['environment']['processor']})")
     for row in result["table_4"]:
         gflops = f"{row['gflops']:9.2f} G" if row["gflops"] else f"{'':11}"
         print(f"  {row['system']:56} {gflops} {row['ms']:10.2f} ms")
     for name, value in result["ratio_to_torch"].items():
         print(f"  {name}: {value:.3f} of PyTorch")
-    write(arguments.json, result)
     medians = {row["system"]: row["ms"] for row in result["table_4"] if row["measured"]}
-    bars(arguments.json, medians, "ms", "Batch 1, 224²: pair → heatmap and score, median")
+    bars(arguments.json, medians, "ms", "Batch 1: pair → heatmap and score, median")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bench.measure import RESULTS, environment, interleaved, lines, show, write
 from bench.pair import all_valid, build, decoder_config, random_decoder
-from pirn_jax.decoder import Params, abstract_params, merge
+from pirn_jax.decoder import abstract_params, merge
 from pirn_jax.encoder import encoder_config, load_encoder
 
 ENCODER, BATCH = "dinov2-small", 8
@@ -46,7 +46,7 @@ def on_devices(count: int, quick: bool) -> None:
     )
 
     def score(
-        given: tuple[Params, Params, Params], pictures: jax.Array, valid: jax.Array
+        given: tuple[Any, Any, Any], pictures: jax.Array, valid: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         found = pair.program(*given, pictures, valid)
         return found.fused, found.score

@@ -26,7 +26,10 @@ def latency(found: dict[str, Any]) -> Iterator[str]:
         ("system", "GFLOPs", "median ms"),
         [(row["system"], _number(row["gflops"]), _number(row["ms"])) for row in found["table_4"]],
     )
-    yield "FLOPs by formula, 2 per multiply-add; rows marked cited are the paper's own."
+    yield (
+        "FLOPs by formula, 2 per multiply-add, of mixture and inp-former by XLA; rows marked cited "
+        "are the paper's own."
+    )
     yield ""
     rows = []
     for one in found["encoders"].values():
@@ -40,7 +43,8 @@ def latency(found: dict[str, Any]) -> Iterator[str]:
         for one in found["encoders"].values()
         for name, times in one["stages"].items()
     ]
-    yield from _table(("encoder", "stage, float32", "p50 ms", "p95 ms"), rows)
+    dtype = next(iter(found["encoders"].values())).get("stages_dtype", "float32")
+    yield from _table(("encoder", f"stage, {dtype}", "p50 ms", "p95 ms"), rows)
     ratios = found["ratio_to_torch"]
     if not ratios:
         yield "PyTorch was not there; no ratios."
@@ -90,10 +94,12 @@ def throughput(found: dict[str, Any]) -> Iterator[str]:
         for dtype, batches in found["rows"].items()
         for batch, row in batches.items()
     ]
-    heads = ("dtype", "batch", "pairs/s", "MB beside weights", "peak TFLOP/s", "encoder's share")
+    heads = ("program", "batch", "pairs/s", "MB beside weights", "peak TFLOP/s", "encoder's share")
     yield from _table(heads, rows)
     for dtype, batches in found["rows"].items():
-        one = batches["1"]
+        one = batches.get("1")
+        if one is None or dtype not in ("float32", "bfloat16"):  # FLOPs by formula are of these
+            continue
         floor = found["gflops_of_a_pair"] / one["peak_tflops"]
         yield (
             f"{dtype}, batch 1: at that peak the arithmetic alone takes {floor:.1f} ms; measured "

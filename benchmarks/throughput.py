@@ -1,12 +1,13 @@
 """Pairs a second at batch 1 to 256, memory, and the share of this device's measured matrix peak.
 
-    python benchmarks/throughput.py [--encoder NAME] [--quick] [--json FILE]
+    python benchmarks/throughput.py [--encoder NAME] [--dtypes D D] [--batches B B]
+        [--methods M M] [--quick] [--json FILE]
 
 Pictures lie on the device, maps and scores stay there. The peak is what XLA reaches in one product
 of two 4096×4096 matrices, measured in turn with each batch; the share compares it with the FLOPs of
-the pair by formula. Memory is what the program needs beside weights and pictures, by XLA's own
-account; on a GPU also the peak of the allocator. Batches stop growing after one that takes longer
-than `--seconds`.
+the pair's encoder by formula. Memory is what the program needs beside weights and pictures, by
+XLA's own account; on a GPU also the peak of the allocator. Batches stop growing after one that
+takes longer than `--seconds`. Each row is written as soon as it is known.
 """
 
 from __future__ import annotations
@@ -23,82 +24,90 @@ from bench.pair import build
 from flops import by_formula
 
 SIDE = 4096
+DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+METHODS = ("pirn", "mixture", "inp-former")
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoder", default="dinov2-base")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--batches", nargs="+", type=int, default=[2**i for i in range(9)])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--quick", action="store_true", help="encoder S, batch 1 and 2")
     parser.add_argument("--seconds", type=float, default=10.0, help="longest call")
     parser.add_argument("--json", type=Path, default=RESULTS / "throughput.json")
     arguments = parser.parse_args()
-    encoder = "dinov2-small" if arguments.quick else arguments.encoder
-    batches = (1, 2) if arguments.quick else (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    gflops = by_formula(encoder, "default")
+    if arguments.quick:
+        arguments.encoder, arguments.batches = "dinov2-small", [1, 2]
     result: dict[str, Any] = {
         "environment": environment(),
-        "encoder": encoder,
-        "gflops_of_a_pair": sum(gflops.values()),
+        "encoder": arguments.encoder,
+        "gflops_of_a_pair": sum(by_formula(arguments.encoder, "default").values()),
         "rows": {},
     }
-    curves = {}
-    kinds: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    for dtype in kinds:
-        rows = measure(encoder, dtype, batches, arguments, gflops)
-        result["rows"][dtype] = rows
-        curves[dtype] = {int(batch): row["pairs_per_second"] for batch, row in rows.items()}
-    write(arguments.json, result)
-    lines(arguments.json, curves, ("batch", "pairs a second"), f"{encoder}, 224²")
+    for method in arguments.methods:
+        for dtype in arguments.dtypes:
+            name = dtype if method == "pirn" else f"{dtype} {method}"
+            result["rows"][name] = {}
+            measure(name, method, dtype, arguments, result)
+            jax.clear_caches()
+    curves = {
+        name: {int(batch): row["pairs_per_second"] for batch, row in rows.items()}
+        for name, rows in result["rows"].items()
+    }
+    lines(arguments.json, curves, ("batch", "pairs a second"), f"{arguments.encoder}, 224²")
 
 
 def measure(
-    encoder: str,
+    name: str,
+    method: str,
     dtype: Literal["float32", "bfloat16"],
-    batches: tuple[int, ...],
     arguments: argparse.Namespace,
-    gflops: dict[str, float],
-) -> dict[str, dict[str, float]]:
-    """Rows by batch."""
-    pair = build(encoder, dtype=dtype)
+    result: dict[str, Any],
+) -> None:
+    """Rows by batch, each added to the result and written."""
+    pair = build(arguments.encoder, dtype=dtype, method=method)
     side = SIDE // 4 if arguments.quick else SIDE
     square = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
     precision = "highest" if dtype == "float32" else "default"  # as in the encoder
     product = jax.jit(
         lambda x: jnp.matmul(x, x, precision=precision, preferred_element_type=jnp.float32)
     )
-    rows = {}
-    for batch in batches:
+    for batch in arguments.batches:
+        pictures, valid = jax.device_put((pair.pictures(batch), pair.valid(batch)))
+        program = jax.jit(pair.program).lower(*pair.given, pictures, valid).compile()
         tasks = {
-            "pairs": pair.on_device(batch),
+            "pairs": lambda program=program, given=(*pair.given, pictures, valid): (
+                jax.block_until_ready(program(*given))
+            ),
             "product": lambda: jax.block_until_ready(product(square)),
         }
         times = interleaved(tasks, 3 if arguments.quick else 20, seconds=30)
         seconds = times["pairs"]["median_ms"] / 1e3
         peak = 2 * side**3 / times["product"]["min_ms"] / 1e9  # TFLOP/s
-        needed = jax.jit(pair.program).lower(*pair.given, pair.pictures(batch), pair.valid(batch))
-        analysis = needed.compile().memory_analysis()
+        analysis = program.memory_analysis()
         statistics = jax.local_devices()[0].memory_stats() or {}
-        # The peak is of the encoder's dtype; the decoder, always float32, is left out of the share.
-        inside = sum(v for name, v in gflops.items() if name.startswith("encoder"))
-        rows[str(batch)] = {
+        # The peak is of the encoder's dtype; what judges, always float32, is left out of the share.
+        row = {
             "pairs_per_second": batch / seconds,
             "ms": 1e3 * seconds,
             "temporary_mb": analysis.temp_size_in_bytes / 1e6 if analysis else float("nan"),
             "allocator_peak_mb": statistics.get("peak_bytes_in_use", 0) / 1e6,
             "peak_tflops": peak,
-            "share_of_peak": batch * inside / seconds / 1e3 / peak,
+            "share_of_peak": batch * pair.encoder.flops() / seconds / 1e12 / peak,
             "runs": times["pairs"]["runs"],
         }
-        row = rows[str(batch)]
         print(
-            f"{dtype:9} batch {batch:3}: {row['pairs_per_second']:8.2f} pairs/s, "
+            f"{name:20} batch {batch:3}: {row['pairs_per_second']:8.2f} pairs/s, "
             f"{row['temporary_mb']:8.0f} MB, {100 * row['share_of_peak']:5.1f} % of "
             f"{peak:.2f} TFLOP/s"
         )
+        result["rows"][name][str(batch)] = row
+        write(arguments.json, result)
         if seconds > arguments.seconds:
             break
-    return rows
 
 
 if __name__ == "__main__":

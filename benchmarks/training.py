@@ -1,6 +1,6 @@
 """Training on cached features: 5 shots of 2 × 256 × 768 (ViT-B/14 at 224²), beside plain PyTorch.
 
-    python benchmarks/training.py [--quick] [--json FILE]
+    python benchmarks/training.py [--recipes R R] [--quick] [--json FILE]
 
 Both sides take the same batches of the same tokens with Adam. The PyTorch
 peers are eager: `reference_torch.py` in each recipe, and for `paper` also `torch_pirn.py` where
@@ -12,14 +12,14 @@ Compilation is timed in processes of their own, twice with one cache folder: the
 second reads it. That time is tracing, and compiling or reading: what a training takes the first
 time beyond what it takes again in the same process.
 
-Then the default recipe with 5, 10 and 50 shots, and three categories together. Last, six categories
-of the size of ViT-Ti's features, each alone and all in one call, every time compiled anew.
+Then the default recipe with 5, 10 and 50 shots, and three categories together, on a GPU ten. Last, six
+categories of the size of ViT-Ti's features, each alone and all in one call, every time compiled
+anew. What is known is written after each part.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.measure import RESULTS, environment, interleaved, write
-from bench.peers import shared_reference
+from bench.peers import shared_reference, torch_device
 from pirn_jax.decoder import Tokens
 from pirn_jax.decoder.config import DecoderConfig
 from pirn_jax.methods.pirn import RECIPES
@@ -109,6 +109,8 @@ def more_work(quick: bool) -> dict[str, dict[str, float]]:
     categories together are to cost no more than three times one.
     """
     work = {"5 shots": (5, 1), "10 shots": (10, 1), "50 shots": (50, 1), "3 categories": (5, 3)}
+    if jax.default_backend() == "gpu":
+        work["10 categories"] = (5, 10)
     tasks = {name: ours("default", *size) for name, size in work.items()}
     times = interleaved(tasks, 2 if quick else 10, seconds=20 if quick else 300)
     one = times["5 shots"]["median_ms"]
@@ -178,23 +180,22 @@ def floor(config: DecoderConfig, batch_size: int) -> Callable[[], Any]:
 
 def peers(recipe: str) -> dict[str, Callable[[], Any]]:
     """Plain PyTorch loops over the same stretch; none where PyTorch is missing."""
-    try:
-        import torch
-        import torch.nn.functional as F
-    except ImportError:
+    found = torch_device()
+    if found is None:
         return {}
+    torch, device, wait = found
+    import torch.nn.functional as F
+
     from bench import reference_torch
 
-    torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     models: dict[str, Any] = {f"torch {recipe}": reference_torch.Decoder(recipe)}
     shared = shared_reference()
     if recipe == "paper" and shared is not None:
         models["torch_pirn.py (paper)"] = shared.Decoder()
     settings = RECIPES[recipe]
-    rgb, normals = (torch.from_numpy(np.asarray(x)) for x in features().values)
+    rgb, normals = (torch.from_numpy(np.asarray(x)).to(device) for x in features().values)
     parts = [p for e in range(PIECE) for p in epoch_order(0, e, SHOTS, settings.batch_size)]
-    batches = [torch.from_numpy(p.copy()) for p in parts]
+    batches = [torch.from_numpy(p.copy()).to(device) for p in parts]
 
     def loss(target: Any, rebuilt: Any) -> Any:
         if settings.decoder.distance == "squared":
@@ -219,15 +220,17 @@ def peers(recipe: str) -> dict[str, Callable[[], Any]]:
                 optimizer.zero_grad()
                 total.backward()
                 optimizer.step()
+            wait()
 
         return run
 
-    return {name: loop(model) for name, model in models.items()}
+    return {name: loop(model.to(device)) for name, model in models.items()}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
     parser.add_argument("--compile", nargs=2, metavar=("RECIPE", "FOLDER"), help=argparse.SUPPRESS)
@@ -237,7 +240,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
-    for recipe in RECIPES:
+    for recipe in arguments.recipes:
         settings = RECIPES[recipe]
         tasks = {
             "ours": ours(recipe),
@@ -247,7 +250,13 @@ def main() -> None:
         times = interleaved(tasks, 5 if arguments.quick else 30, seconds=120)
         seconds = {name: t["median_ms"] / 1e3 * EPOCHS / PIECE for name, t in times.items()}
         compiled = compile_times(recipe)
-        result["recipes"][recipe] = {"turns_ms": times, "seconds": seconds, "compile": compiled}
+        steps = len(epoch_order(0, 0, SHOTS, settings.batch_size)) * EPOCHS
+        result["recipes"][recipe] = {
+            "turns_ms": times,
+            "seconds": seconds,
+            "steps_per_second": {name: steps / value for name, value in seconds.items()},
+            "compile": compiled,
+        }
         print(f"{recipe}: {EPOCHS} epochs, from {times['ours']['runs']} turns of {PIECE}")
         for name, value in seconds.items():
             print(f"  {name:24} {value:8.2f} s")
@@ -259,6 +268,8 @@ def main() -> None:
             f"  compiling {compiled['first_run_s']:.1f} s, "
             f"{compiled['second_run_s']:.1f} s from the cache"
         )
+        result["ratio_to_torch"] = ratios
+        write(arguments.json, result)
     result["more"] = more_work(arguments.quick)
     for name, row in result["more"].items():
         print(f"{name:12} {row['seconds']:8.2f} s, {row['ratio_to_5_shots']:.2f} x 5 shots")
@@ -267,7 +278,6 @@ def main() -> None:
         f"six categories {six['together_s']:.1f} s together, {six['alone_s']:.1f} s one by one: "
         f"{six['ratio']:.2f}"
     )
-    result["ratio_to_torch"] = ratios
     write(arguments.json, result)
 
 

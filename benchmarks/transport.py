@@ -26,6 +26,8 @@ from pirn_jax.transport import balanced_plan, cosine_cost
 
 N, K, C = 256, 10, 64
 SOLVERS = ("ott", "scan", "kernel")
+if jax.default_backend() == "gpu":
+    SOLVERS += ("pallas",)  # elsewhere it is interpreted, which says nothing of its speed
 
 
 def clustered_costs(problems: int, seed: int = 0) -> jax.Array:

@@ -56,8 +56,9 @@ class Config:
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's
     geometry. A recipe that equals a named one is kept by its name."""
-    solver: Literal["auto", "ott", "scan", "kernel"] = "auto"
-    """Of the transport problems: ott, scan, kernel; auto: the fastest that equals ott to 1e-5."""
+    solver: Literal["auto", "ott", "scan", "kernel", "pallas"] = "auto"
+    """Of the transport problems: ott, scan, kernel, pallas (one launch on an NVIDIA GPU); auto: the
+    fastest measured that equals ott to 1e-5."""
     background: Literal["auto", "plane", "none"] = "auto"
     """plane: the plane the part lies on is found in the points and removed; none: all is kept.
     auto: decided by the shots: none where that plane goes on through the middle, as it does where

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,13 @@ class Pair(NamedTuple):
         encoder: its encoder.
         program: encoder's weights, parameters, statistics, pictures (2, B, h, w, 3), valid (B, N) →
             fused maps, maps, scores, usage.
-        given: the first three of these.
+        given: the first three of these, packed.
     """
 
     model: PIRN
     encoder: Encoder
     program: FromPictures
-    given: tuple[Params, Params, Params]
+    given: tuple[Any, Any, Any]
 
     def pictures(self, batch: int = 1) -> np.ndarray:
         """Random colours, (2, B, h, w, 3)."""
@@ -61,6 +61,8 @@ def build(
     dtype: Literal["float32", "bfloat16"] = "float32",
     runtime: Literal["jax", "openvino"] = "jax",
     *,
+    method: str = "pirn",
+    solver: str = "auto",
     image_size: int = 224,
     known: Encoder | None = None,
     change: Mapping[str, object] | None = None,
@@ -69,9 +71,11 @@ def build(
 
     Args:
         encoder: its name.
-        recipe: of the decoder.
+        recipe: of the method.
         dtype: of the encoder's products.
         runtime: of the encoder.
+        method: what judges the tokens.
+        solver: of transport problems.
         image_size: side of the pictures.
         known: the encoder, where another pair has loaded it.
         change: of the settings, by dotted name: {"decoder.prototypes": 50}.
@@ -79,9 +83,10 @@ def build(
     config = Config(
         encoder=encoder,
         weights="random",
-        method="pirn",
+        method=method,
         recipe=recipe,
         dtype=dtype,
+        solver=cast(Any, solver),
         runtime=runtime,
         image_size=image_size,
         geometry="grid",
@@ -89,10 +94,19 @@ def build(
     config = with_settings(config, change or {})
     model = PIRN(config, encoder=known or open_encoder(config))
     network = model.encoder
-    tokens, width = network.grid[0] * network.grid[1], network.config.width
-    model.parameters = random_decoder(decoder_of(model), tokens, width)
-    given = (network.parameters, *model.parameters)
+    if method == "pirn":
+        tokens, width = network.grid[0] * network.grid[1], network.config.width
+        model.parameters = random_decoder(decoder_of(model), tokens, width)
+    else:
+        model.parameters = random_arrays(model.method.abstract_params())
+    given = (network.packed, *model.placed)
     return Pair(model, network, model.inference.from_pictures, given)
+
+
+def random_arrays(abstract: tuple[Params, Params]) -> tuple[Params, Params]:
+    """Small positive numbers of these shapes: variances may be among them."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda x: random.uniform(0.01, 0.05, x.shape).astype(x.dtype), abstract)
 
 
 def decoder_of(model: PIRN) -> DecoderConfig:

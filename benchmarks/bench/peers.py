@@ -25,7 +25,7 @@ def shared_reference() -> Any:
     return module
 
 
-def _device() -> Any:
+def torch_device() -> Any:
     """PyTorch, ready; its device and a function that waits for it. None where it is missing."""
     try:
         import torch
@@ -38,7 +38,7 @@ def _device() -> Any:
 
 
 def _call(model: Any, given: tuple[Any, ...], half: bool) -> Callable[[], Any]:
-    torch, device, wait = _device()
+    torch, device, wait = torch_device()
 
     def run() -> None:
         cast = torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext()
@@ -51,7 +51,7 @@ def _call(model: Any, given: tuple[Any, ...], half: bool) -> Callable[[], Any]:
 
 def pair_peers(name: str, compiled: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """Pictures to heatmap and score, by row; and what does not run here, with the reason."""
-    found = _device()
+    found = torch_device()
     if found is None:
         return {}, {"torch": "not installed"}
     torch, device, _ = found
@@ -70,11 +70,15 @@ def pair_peers(name: str, compiled: bool) -> tuple[dict[str, Callable[[], Any]],
     for label, model in zip(("all", "needed"), models.values(), strict=True):
         rows[f"torch pair {label} eager float32"] = _call(model, pictures, False)
         rows[f"torch pair {label} eager bfloat16"] = _call(model, pictures, True)
-    for mode in ("default", "reduce-overhead") if compiled else ():
+    # On a GPU only what is fastest there, which records its launches as CUDA graphs.
+    kinds = [("default", False), ("reduce-overhead", False)]
+    if device == "cuda":
+        kinds = [("reduce-overhead", True)]
+    for mode, half in kinds if compiled else ():
         try:
-            run = _call(torch.compile(models[max(config.layers)], mode=mode), pictures, False)
+            run = _call(torch.compile(models[max(config.layers)], mode=mode), pictures, half)
             run()
-            rows[f"torch pair needed compile {mode} float32"] = run
+            rows[f"torch pair needed compile {mode} {'bfloat16' if half else 'float32'}"] = run
         except Exception as error:  # a compiler that is not there raises anything
             missing[f"torch.compile {mode}"] = str(error).splitlines()[0]
             print(f"left out, torch.compile {mode}: {error}")
@@ -88,7 +92,7 @@ def pair_peers(name: str, compiled: bool) -> tuple[dict[str, Callable[[], Any]],
 
 def decoder_peers(width: int, batch: int = 1) -> dict[str, Callable[[], Any]]:
     """Decoders alone, tokens on the device."""
-    found = _device()
+    found = torch_device()
     if found is None:
         return {}
     torch, device, _ = found

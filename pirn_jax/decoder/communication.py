@@ -44,9 +44,26 @@ def nearest_across(
     cosine = jnp.einsum(
         "bkc,bjc->bkj", directions[0], directions[1], precision=jax.lax.Precision.HIGHEST
     )
-    _, to_second = jax.lax.top_k(cosine, neighbours)
-    _, to_first = jax.lax.top_k(jnp.swapaxes(cosine, -1, -2), neighbours)
-    return jnp.concatenate([to_second + k, to_first], axis=1)
+    nearest = largest_places(
+        jnp.concatenate([cosine, jnp.swapaxes(cosine, -1, -2)], axis=1), neighbours
+    )
+    return nearest + jnp.where(jnp.arange(2 * k) < k, k, 0)[None, :, None]
+
+
+def largest_places(
+    values: Float[Array, "*batch K"], count: int
+) -> Int[Array, "*batch count"]:
+    """Places of the largest values, as `jax.lax.top_k` gives them, without sorting the others.
+
+    A few maxima, one after the other: on a GPU a general sort costs more than all of them.
+    """
+    each, found = jnp.arange(values.shape[-1]), []
+    for _ in range(count):
+        place = jnp.argmax(values, axis=-1)  # of equal values the first, as in top_k
+        found.append(place)
+        taken = each.reshape((1,) * place.ndim + (-1,)) == place[..., None]
+        values = jnp.where(taken, -jnp.inf, values)
+    return jnp.stack(found, axis=-1)
 
 
 def attend_jraph(

@@ -20,8 +20,9 @@ see `MethodSettings.foreground`.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -118,14 +119,15 @@ class PIRN(DetectorState):
                 left out. None: the error is raised.
         """
         look = functools.partial(view_scan, config=self.config, prepared=self.prepared)
-        waiting: list[tuple[Scan, Views]] = []
-        for pair in prefetch(scans, look, 2 * batch, failed):
-            waiting.append(pair)
-            if len(waiting) == batch:
-                yield from self._predict_batch(waiting, batch)
-                waiting = []
-        if waiting:
-            yield from self._predict_batch(waiting, batch)
+        pairs, running = prefetch(scans, look, 2 * batch, failed), None
+        while some := list(itertools.islice(pairs, batch)):
+            # On its way before the last one is waited for: the device works while the host does.
+            started = some, self._start(some, batch)
+            if running is not None:
+                yield from _results(*running)
+            running = started
+        if running is not None:
+            yield from _results(*running)
 
     def predict_tokens(self, tokens: Tokens, *, batch: int = BATCH) -> Iterator[Inferred]:
         """`predict_scans` from tokens at hand, in order.
@@ -137,7 +139,7 @@ class PIRN(DetectorState):
         count = tokens.values.shape[1]
         for start in range(0, count, batch):
             some = select_scans(tokens, np.minimum(np.arange(start, start + batch), count - 1))
-            found = self.inference.from_tokens(*self.parameters, some)
+            found = self.inference.from_tokens(*self.placed, some)
             yield from _each(found, min(batch, count - start))
 
     def predict(self, scan: object) -> Prediction:
@@ -214,20 +216,24 @@ class PIRN(DetectorState):
         model.parameters = (stored.parameters, stored.statistics)
         return model
 
-    def _predict_batch(self, pairs: list[tuple[Scan, Views]], size: int) -> Iterator[ScanResult]:
+    def _start(self, pairs: Sequence[tuple[Scan, Views]], size: int) -> Outputs:
+        """The program started on a batch, filled up to `size`; nothing waits for it."""
         padded = [views for _, views in pairs]
         padded += [padded[-1]] * (size - len(padded))
         names = self.config.modalities
         pictures = np.stack([[getattr(views, name) for views in padded] for name in names])
         valid = np.stack([token_validity(views.valid, self.encoder.grid) for views in padded])
-        weights = self.encoder.parameters
-        found = self.inference.from_pictures(weights, *self.parameters, pictures, valid)
-        for (scan, views), inferred in zip(pairs, _each(found, len(pairs)), strict=True):
-            if not np.isfinite(inferred.score):
-                raise PirnError(
-                    f"{scan.key}: the score is not finite", "train again with a lower rate"
-                )
-            yield ScanResult(scan, views, inferred)
+        return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
+
+
+def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[ScanResult]:
+    """What a program returned for each scan; waits for it."""
+    for (scan, views), inferred in zip(pairs, _each(found, len(pairs)), strict=True):
+        if not np.isfinite(inferred.score):
+            raise PirnError(
+                f"{scan.key}: the score is not finite", "train again with a lower rate"
+            )
+        yield ScanResult(scan, views, inferred)
 
 
 def _each(found: Outputs, count: int) -> Iterator[Inferred]:

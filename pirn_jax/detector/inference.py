@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
+from pirn_jax.encoder.packed import Packed, unpack
 from pirn_jax.methods.method import Method
 from pirn_jax.scoring import score_distances
 
@@ -45,13 +46,13 @@ class FromPictures(Protocol):
 
     def __call__(
         self,
-        weights: Params,
-        parameters: Params,
-        statistics: Params,
+        weights: Params | Packed,
+        parameters: Params | Packed,
+        statistics: Params | Packed,
         pictures: Float[Array | np.ndarray, "M B h w 3"],
         valid: Bool[Array | np.ndarray, "B N"],
     ) -> Outputs:
-        """What the device makes of pictures."""
+        """What the device makes of pictures; `weights` are the encoder's."""
         ...
 
 
@@ -59,13 +60,15 @@ class FromPictures(Protocol):
 class FromTokens(Protocol):
     """Method and scoring."""
 
-    def __call__(self, parameters: Params, statistics: Params, tokens: Tokens) -> Outputs:
+    def __call__(
+        self, parameters: Params | Packed, statistics: Params | Packed, tokens: Tokens
+    ) -> Outputs:
         """What the device makes of tokens."""
         ...
 
 
 class Inference(NamedTuple):
-    """The compiled programs of a method with an encoder."""
+    """The compiled programs of a method with an encoder; their parameters may be packed."""
 
     from_pictures: FromPictures
     from_tokens: FromTokens
@@ -82,8 +85,10 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
     """
     _log.info("compiling encoder, method and scoring into one program; the next run finds it kept")
 
-    def from_tokens(parameters: Params, statistics: Params, tokens: Tokens) -> Outputs:
-        distance, usage = method.distances(parameters, statistics, tokens)
+    def from_tokens(
+        parameters: Params | Packed, statistics: Params | Packed, tokens: Tokens
+    ) -> Outputs:
+        distance, usage = method.distances(unpack(parameters), unpack(statistics), tokens)
         if tokens.valid is not None:
             # What is no part of the object counts as perfectly rebuilt.
             distance = jnp.where(tokens.valid[None], distance, 0.0)
@@ -91,9 +96,9 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
         return Outputs(maps.fused, maps.modalities, maps.score, usage)
 
     def from_pictures(
-        weights: Params,
-        parameters: Params,
-        statistics: Params,
+        weights: Params | Packed,
+        parameters: Params | Packed,
+        statistics: Params | Packed,
         pictures: Float[Array, "M B h w 3"],
         valid: Bool[Array, "B N"],
     ) -> Outputs:
@@ -107,9 +112,9 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
         return Inference(jax.jit(from_pictures), compiled)
 
     def in_two(
-        weights: Params,
-        parameters: Params,
-        statistics: Params,
+        weights: Params | Packed,
+        parameters: Params | Packed,
+        statistics: Params | Packed,
         pictures: Float[Array | np.ndarray, "M B h w 3"],
         valid: Bool[Array | np.ndarray, "B N"],
     ) -> Outputs:

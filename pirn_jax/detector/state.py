@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 
 from pirn_jax.config import Config
@@ -16,6 +17,7 @@ from pirn_jax.detector.encoders import open_encoder
 from pirn_jax.detector.inference import Inference, build_inference
 from pirn_jax.detector.preprocessing import NOTHING_KEPT
 from pirn_jax.encoder import Encoder
+from pirn_jax.encoder.packed import Packed, pack
 from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.methods.method import Method
@@ -39,6 +41,7 @@ class DetectorState:
         self.shots: Tokens | None = None
         self._encoder = encoder
         self._learned: tuple[Params, Params] | None = None
+        self._placed: tuple[Params | Packed, Params | Packed] | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -86,7 +89,15 @@ class DetectorState:
 
     @parameters.setter
     def parameters(self, learned: tuple[Params, Params]) -> None:
-        self._learned = learned
+        self._learned, self._placed = learned, None
+
+    @property
+    def placed(self) -> tuple[Params | Packed, Params | Packed]:
+        """`parameters` on the device in few buffers: brought there once, not by every call."""
+        if self._placed is None:
+            parameters, statistics = jax.device_put(self.parameters)
+            self._placed = pack(parameters), pack(statistics)
+        return self._placed
 
     def set_fixed_threshold(self, threshold: float) -> None:
         """Call scores above a number defective; it promises nothing about false alarms.

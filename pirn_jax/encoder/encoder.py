@@ -23,6 +23,7 @@ from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
 from pirn_jax.encoder.embedded import NAME as EMBEDDED
 from pirn_jax.encoder.embedded import embedded_weights
 from pirn_jax.encoder.openvino import compile_encoder
+from pirn_jax.encoder.packed import Packed, pack, unpack
 from pirn_jax.encoder.positions import position_rule as resolve_rule
 from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.encoder.source import Source, sha256_of
@@ -52,6 +53,7 @@ class Encoder:
         dtype: of the matrix products.
         runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
         parameters: the pure dict that `tokens` takes.
+        packed: the same in few buffers, which it takes as well: what a compiled call is given.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
 
@@ -77,6 +79,7 @@ class Encoder:
             lambda path, leaf: jnp.asarray(parameters.pop(_path(path)), leaf.dtype),
             abstract,
         )
+        self.packed = pack(self.parameters)
         self._run = jax.jit(self.tokens) if runtime == "jax" else self._on_cpu()
         self._states = jax.jit(self._hidden_states, static_argnums=2)
 
@@ -90,7 +93,7 @@ class Encoder:
         Raises:
             BadInputError: another shape or type, or colours outside [0, 1].
         """
-        return self._run(self.parameters, self._checked(images))
+        return self._run(self.packed, self._checked(images))
 
     def _on_cpu(self) -> Callable[[dict[str, Any], Images], Array]:
         run = compile_encoder(
@@ -98,11 +101,11 @@ class Encoder:
         )
         return lambda _, images: jnp.asarray(run(np.asarray(images, np.float32)))
 
-    def tokens(self, parameters: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
-        """What a call computes, as a pure function of parameters and pictures."""
+    def tokens(self, parameters: dict[str, Any] | Packed, images: Images) -> Float[Array, "B N C"]:
+        """What a call computes, as a pure function of parameters, packed or not, and pictures."""
         self._check_shape(images)
         with self._precision():
-            model = nnx.merge(self._graph, parameters)
+            model = nnx.merge(self._graph, unpack(parameters))
             return model.mean_of(images, self.layers, self.groups)
 
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:

@@ -8,14 +8,16 @@ hands it on with its diagnostics, layer by layer, and `benchmarks/transport.py` 
 
 With S = −C/ε every solver ends in column potentials g, and the plan is T = a ⊙ softmax_k(S + g):
 the last half-step is on the rows, so they sum to their mass exactly, however few iterations.
-Three solvers find g:
+Four solvers find g:
 
 * `ott`: ott-jax, the reference.
 * `scan`: the same iterations in the log domain, a dozen lines; differentiable in every mode.
 * `kernel`: the same iterations by matrix scaling (`scaling.py`), products in place of exponentials.
+* `pallas`: the same iterations as one kernel for an NVIDIA GPU (`fused.py`); interpreted elsewhere.
 
-`auto` is `kernel`, on CPU and GPU alike: within 1e-5 of ott and the fastest of the three
-(`benchmarks/transport.py` measures both and records the device).
+`auto` is `kernel`, on CPU and GPU alike: within 1e-5 of ott and the fastest of the first three
+(`benchmarks/transport.py` measures both and records the device). `pallas` is not measured yet on
+the GPUs it is for.
 
 The gradient of the plan is taken through the iterations (`unroll`), by the implicit function
 theorem at the potentials reached (`implicit`: right when they have converged), or is zero (`stop`).
@@ -41,6 +43,7 @@ from jaxtyping import Float, Shaped
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.transport.cost import at_least_float32
+from pirn_jax.transport.fused import fused_potentials
 from pirn_jax.transport.plan import Plan, masses, measured
 from pirn_jax.transport.scaling import scaled_potentials
 
@@ -166,7 +169,12 @@ def _ott_backward(iterations: int, pull_back: Callable, g_bar: Array) -> tuple[A
 _by_ott.defvjp(_ott_forward, _ott_backward)
 
 
-SOLVERS = {"ott": _by_ott, "scan": _by_scan, "kernel": scaled_potentials}
+SOLVERS = {
+    "ott": _by_ott,
+    "scan": _by_scan,
+    "kernel": scaled_potentials,
+    "pallas": fused_potentials,
+}
 
 
 def _implicit(
@@ -218,7 +226,8 @@ def balanced_plan(
         epsilon: entropic regularisation in units of the cost, above 0; may be traced.
         iterations: Sinkhorn iterations, at least 1; 50 leave columns of clustered 256×10 cosine
             costs 0.04-2.4 % off at ε = 0.05 (`column_error` says how much).
-        solver: "ott", "scan", "kernel", or "auto" (the fastest that equals ott to 1e-5).
+        solver: "ott", "scan", "kernel", "pallas", or "auto" (the fastest measured that equals ott
+            to 1e-5).
         gradient: "unroll", "implicit" or "stop"; see the module's text.
         row_mass: (..., N), at least 0. Padding and background carry 0: their rows of the plan are
             zero, they move no other row, and their gradient is zero. None: 1 each.

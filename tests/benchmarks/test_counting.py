@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import all as everything
 from bench.measure import interleaved
 from flops import by_formula, xla_flops
+from lowered import counted
 from tables import BEGIN, END, rewritten, section
 
 N = 16
@@ -83,6 +85,42 @@ def test_tables_show_what_the_files_hold(tmp_path):
     assert "| first heatmap | 1.25 | 1.25 |" in text
     assert "2026-01-02; jax 1, torch missing" in text
     assert text.count("Not measured") == 8
+
+
+def test_what_a_gpu_is_handed_is_counted_by_call():
+    """A function called twice counts twice, a loop's body once, arrays that are not used never."""
+
+    @jax.jit
+    def product(x):
+        return x @ x
+
+    def program(x, unused):
+        y = product(product(x))
+        return jax.lax.fori_loop(0, 5, lambda _, z: jnp.sort(z @ z), y)
+
+    row = counted(program, jnp.ones((N, N)), jnp.ones(3))
+    assert {name: row[name] for name in ("arrays", "products", "loops", "sorts", "kernels")} == {
+        "arrays": 1,
+        "products": 3,
+        "loops": 1,
+        "sorts": 1,
+        "kernels": 0,
+    }
+
+
+def test_a_step_that_is_cut_off_leaves_what_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr(everything, "HERE", tmp_path)
+    write = "import sys, time; open(sys.argv[2], 'w').write('{}')"
+    (tmp_path / "slow.py").write_text(f"{write}; time.sleep(60)")
+    (tmp_path / "quick.py").write_text(write)
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    found = [
+        everything.run(everything.Step(name, ()), tmp_path / f"{name}.json", {}, seconds)
+        for name, seconds in (("slow", 2.0), ("quick", 20.0), ("broken", 20.0))
+    ]
+    assert [row["state"] for row in found] == ["cut off", "done", "failed (3)"]
+    assert [row["file"] for row in found] == ["slow.json", "quick.json", None]
+    assert found[0]["seconds"] < 30
 
 
 @pytest.mark.torch

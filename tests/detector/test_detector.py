@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens
-from pirn_jax.detector import PIRN, fit_models, open_encoder, view_scan
+from pirn_jax.detector import PIRN, detector, fit_models, open_encoder, view_scan
 from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
@@ -61,6 +61,24 @@ def test_batch_and_order_change_no_score(model, data, predictions):
             assert one.inferred.score == pytest.approx(alone.pred_score, abs=1e-5)
             fused = one.views.to_scan(one.inferred.fused)
             np.testing.assert_allclose(fused, alone.anomaly_map, atol=1e-5)
+
+
+def test_the_next_batch_starts_before_the_last_is_waited_for(model, data, monkeypatch):
+    order, start, results = [], PIRN._start, detector._results
+    monkeypatch.setattr(PIRN, "_start", lambda *given: order.append("start") or start(*given))
+    monkeypatch.setattr(detector, "_results", lambda *given: order.append("wait") or results(*given))
+    found = list(model.predict_scans(list(data.test), batch=2))
+    assert [one.scan.key for one in found] == list(data.test.keys)
+    assert order == ["start", "start", "wait", "start", "wait", "wait"]
+
+
+def test_what_was_learned_is_brought_to_the_device_once():
+    model = PIRN(Config())
+    for value in (1.0, 2.0):  # the second time anew
+        model.parameters = {"mean": np.full(3, value, np.float32)}, {}
+        assert isinstance(model.placed[0]["mean"], jax.Array)
+        assert model.placed[0]["mean"][0] == value
+        assert model.placed is model.placed
 
 
 def test_a_prediction_is_of_the_scans_size_and_does_not_contradict_itself(data, predictions):

@@ -1,0 +1,148 @@
+"""What is handed to an NVIDIA GPU: buffers, products, kernels, loops of each program; needs no GPU.
+
+    python benchmarks/lowered.py [--encoder NAME] [--quick] [--json FILE]
+
+Programs are lowered for CUDA as they would be there, cuDNN's attention included, and counted before
+XLA optimises them: what XLA fuses is not seen, what it cannot mend is. A function that is called
+twice counts twice; the body of a loop counts once. `arrays` are those a call hands over, with the
+parameters packed as a detector passes them, and `as_trees` without: what is not used is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from bench.measure import RESULTS, environment, write
+from bench.pair import Pair, build, decoder_config
+from pirn_jax.decoder import Tokens, abstract_params
+from pirn_jax.encoder import vit
+from pirn_jax.methods.pirn import RECIPES
+from pirn_jax.training.step import Batches, create_states, run_steps
+
+SHOWN = {
+    "products": ("stablehlo.dot_general",),
+    "kernels": ("stablehlo.custom_call",),
+    "loops": ("stablehlo.while",),
+    "sorts": ("stablehlo.sort", "chlo.top_k"),
+    "gathers": ("stablehlo.gather", "stablehlo.dynamic_gather"),
+    "scatters": ("stablehlo.scatter",),
+}
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Choices made while tracing fall as on a GPU of the Hopper generation with cuDNN 9.10."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(vit, "_has_fused_attention", lambda: True))
+        stack.enter_context(mock.patch.object(fused, "check_cudnn_version", lambda: 91000))
+        stack.enter_context(mock.patch.object(fused, "check_compute_capability", lambda _: True))
+        yield
+
+
+def counted(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+    """Operations of a function lowered for CUDA, by kind."""
+    with as_on_a_gpu():
+        lowered = jax.jit(function).trace(*given).lower(lowering_platforms=("cuda",))
+    functions = {
+        operation.attributes["sym_name"].value: operation
+        for operation in lowered.compiler_ir("stablehlo").body.operations
+    }
+    found: Counter[str] = Counter()
+    targets: Counter[str] = Counter()
+
+    def walk(operation: Any) -> None:
+        for region in operation.regions:
+            for block in region:
+                for inner in block:
+                    name = inner.operation.name
+                    found[name] += 1
+                    if name == "func.call":
+                        walk(functions[inner.attributes["callee"].value])
+                    elif name == "stablehlo.custom_call":
+                        targets[inner.attributes["call_target_name"].value] += 1
+                    walk(inner.operation)
+
+    walk(functions["main"])
+    row: dict[str, Any] = {"arrays": len(functions["main"].regions[0].blocks[0].arguments)}
+    row |= {what: sum(found[name] for name in names) for what, names in SHOWN.items()}
+    row["operations"] = sum(n for name, n in found.items() if name != "func.call")
+    return row | {"targets": dict(targets)}
+
+
+def pair_rows(encoder: str) -> dict[str, dict[str, Any]]:
+    """The pair, pictures to score, by what is changed."""
+    kinds: dict[str, dict[str, Any]] = {
+        "default": {},
+        "default, solver pallas": {"solver": "pallas"},
+        "default, dense graph": {"change": {"decoder.graph": "dense"}},
+        "paper": {"recipe": "paper"},
+        "paper, solver pallas": {"recipe": "paper", "solver": "pallas"},
+        "mixture": {"method": "mixture"},
+        "inp-former": {"method": "inp-former"},
+    }
+    rows, known = {}, None
+    for name, options in kinds.items():
+        pair = build(encoder, dtype="bfloat16", known=known, **options)
+        known = pair.encoder if name != "mixture" else None  # inp-former has layers of its own
+        trees = (pair.encoder.parameters, *pair.model.parameters)
+        rows[name] = counted(pair.program, *shapes_of(pair.given, pair))
+        rows[name]["as_trees"] = counted(pair.program, *shapes_of(trees, pair))["arrays"]
+    return rows
+
+
+def shapes_of(weights: tuple[Any, ...], pair: Pair) -> tuple[Any, ...]:
+    """What a call of the pair's program is given, as shapes."""
+    given = (*weights, pair.pictures(), pair.valid())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), given)
+
+
+def step_rows(channels: int) -> dict[str, dict[str, Any]]:
+    """A training step of the default recipe: one job, five shots."""
+    rows = {}
+    for solver in ("kernel", "pallas"):
+        recipe = RECIPES["default"].for_detector(("rgb", "normals"), solver)
+        size = min(recipe.batch_size, 5)
+        shots = Tokens(np.zeros((1, 2, 5, 256, channels), np.float32))
+        state = jax.eval_shape(
+            partial(create_states, recipe), shots, np.zeros((1,), np.uint32)
+        )
+        each = (1, 1, size)
+        batches = Batches(
+            np.zeros(each, np.int32), None, np.zeros(each, np.float32), np.zeros(each, np.uint32)
+        )
+        graph, _, _ = abstract_params(decoder_config("default", solver=solver), channels)
+        rows[f"training step, solver {solver}"] = counted(
+            partial(run_steps, graph, recipe), state, shots, batches
+        )
+    return rows
+
+
+def main() -> None:
+    """Count, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--encoder", default="dinov2-base")
+    parser.add_argument("--quick", action="store_true", help="encoder S")
+    parser.add_argument("--json", type=Path, default=RESULTS / "lowered.json")
+    arguments = parser.parse_args()
+    encoder = "dinov2-small" if arguments.quick else arguments.encoder
+    rows = pair_rows(encoder)
+    rows |= step_rows(384 if arguments.quick else 768)
+    for name, row in rows.items():
+        print(f"{name:32} " + " ".join(f"{k} {v}" for k, v in row.items()))
+    write(arguments.json, {"environment": environment(), "encoder": encoder, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
