@@ -37,8 +37,8 @@ from pirn_jax.training import FeatureCache, extract
 
 GENERATED_TESTS = 60
 REPLICATES = 400
-_COPIES = {"jitter": 4, "rotations": 0, "top": 0.01}
-_SCALED = {"scale": "standardise", "centre_image": True}
+_COPIES = {"jitter": 4, "rotations": 0}
+_SCALED = {"normalised": True, "scale": "standardise", "centre_image": True}
 
 
 class Set(NamedTuple):
@@ -71,6 +71,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
+    "blocks as they are": ("mixture", {"normalised": False, "top": 0.01}),
     "10 prototypes": ("mixture", {"prototypes": 10}),
     "1 prototype": ("mixture", {"prototypes": 1}),
     "balanced": ("mixture", {"balanced": True}),
@@ -175,9 +176,9 @@ def measure(
                 start = time.perf_counter()
                 fit_models([model], [data.train.select(keys)], [system], cache=cache)
                 seconds.append(time.perf_counter() - start)
-                looks = (model.config.background, model.config.part_side)
+                looks = (model.config.background, model.config.part_side, model.encoder.normalised)
                 if looks not in seen:
-                    seen[looks] = tests_of(data.test, model.config, encoder)
+                    seen[looks] = tests_of(data.test, model.config, model.encoder)
                 tokens, truths = seen[looks]
                 figure, evaluation = judged(model, tokens, truths)
                 figures.append(figure)

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from tyro.conf import Suppress, arg
 
 from pirn_jax.decoder.config import MODALITIES
+from pirn_jax.encoder import Blocks
 from pirn_jax.errors import ConfigError, check_choices, check_name
 from pirn_jax.methods import MethodSettings, find_recipe, method_of, recipes_of
-from pirn_jax.methods.settings import Layers
 from pirn_jax.scans.datasets.registry import DATASETS, find_layout
 from pirn_jax.scans.formats.options import Reading
 
@@ -153,10 +153,10 @@ class Config:
         """`geometry`, with auto decided."""
         return self.chosen_recipe.geometry if self.geometry == "auto" else self.geometry
 
-    def encoder_layers(self) -> tuple[Layers | None, int]:
-        """The encoder's blocks as `load_encoder` takes them, and in how many groups."""
-        layers, groups = self.chosen_recipe.encoder_layers()
-        return self.layers or layers, groups
+    def encoder_layers(self) -> Blocks:
+        """Which of the encoder's blocks are read, and how."""
+        blocks = self.chosen_recipe.encoder_layers()
+        return blocks._replace(layers=self.layers or blocks.layers)
 
     def for_shots(self, shots: int) -> Config:
         """The same, as its recipe is for so many shots; 0: all there are."""

@@ -160,6 +160,7 @@ def defined(config: Config) -> dict[str, Any]:
         "encoder": encoder.config.name,
         "weights": encoder.source.sha256,
         "layers": list(encoder.layers),
+        "normalised": encoder.normalised,
         "geometry": config.geometry_method,
         "recipe": settings,
     }

@@ -89,6 +89,7 @@ class TokenStore:
             "size": str(encoder.image_size),
             "layers": str(encoder.layers),
             "groups": str(encoder.groups),
+            "normalised": str(encoder.normalised),
             "dtype": encoder.dtype.name,
             "runtime": encoder.runtime,
             "modalities": str(self.config.modalities),

@@ -50,8 +50,8 @@ class PIRN(DetectorState):
 
     Args:
         config: see `Config`.
-        encoder: an encoder loaded for this config; loaded when needed otherwise. Models that share
-            one share its memory and its compiled program.
+        encoder: one that is loaded already, read as the config says; loaded when needed otherwise.
+            Models that share one share its memory and its compiled program.
         prepared: normals and object masks at hand (`pirn_jax.prepare`); without it they are
             computed.
 
@@ -230,9 +230,7 @@ def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[Sc
     """What a program returned for each scan; waits for it."""
     for (scan, views), inferred in zip(pairs, _each(found, len(pairs)), strict=True):
         if not np.isfinite(inferred.score):
-            raise PirnError(
-                f"{scan.key}: the score is not finite", "train again with a lower rate"
-            )
+            raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
 
 

@@ -17,7 +17,7 @@ def open_encoder(config: Config) -> Encoder:
     Raises:
         WeightsError: weights are required, and there are none.
     """
-    layers, groups = config.encoder_layers()
+    layers, groups, normalised = config.encoder_layers()
     preferred = config.chosen_recipe.encoder
     encoder = load_encoder(
         config.encoder,
@@ -27,6 +27,7 @@ def open_encoder(config: Config) -> Encoder:
         dtype=config.dtype,
         runtime=config.runtime,
         groups=groups,
+        normalised=normalised,
         preferred=None if preferred == "auto" else preferred,
     )
     fallen_back = config.encoder == "auto" and config.weights is None and encoder.source.about
@@ -44,7 +45,7 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str) -> bool:
         encoder.config.name == config.encoder
         and encoder.source.sha256 == digest
         and encoder.image_size == (config.image_size, config.image_size)
-        and (encoder.layers, encoder.groups) == config.encoder_layers()
+        and (encoder.layers, encoder.groups, encoder.normalised) == config.encoder_layers()
         and encoder.dtype.name == config.dtype
         and encoder.runtime == config.runtime
     )

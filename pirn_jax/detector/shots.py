@@ -46,6 +46,7 @@ def shot_tokens(
         "size": str(encoder.image_size),
         "layers": str(encoder.layers),
         "groups": str(encoder.groups),
+        "normalised": str(encoder.normalised),
         "dtype": encoder.dtype.name,
         "runtime": encoder.runtime,
         "modalities": str(config.modalities),

@@ -39,7 +39,7 @@ class DetectorState:
         self.calibration: Calibration | None = None
         self.origin: dict[str, object] = {}
         self.shots: Tokens | None = None
-        self._encoder = encoder
+        self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())
         self._learned: tuple[Params, Params] | None = None
         self._placed: tuple[Params | Packed, Params | Packed] | None = None
 
@@ -57,19 +57,8 @@ class DetectorState:
 
     @property
     def method(self) -> Method:
-        """The method of the config, for tokens of the encoder.
-
-        Raises:
-            ConfigError: the encoder's layers are grouped as another method needs them.
-        """
-        settings = self.config.settings
-        if self.encoder.groups != settings.encoder_layers()[1]:
-            raise ConfigError(
-                f"method {self.config.method} with an encoder of {self.encoder.groups} groups of "
-                "layers",
-                "load it with open_encoder(config)",
-            )
-        return settings.create(self.config.modalities, self.encoder)
+        """The method of the config, for tokens of the encoder."""
+        return self.config.settings.create(self.config.modalities, self.encoder)
 
     @property
     def inference(self) -> Inference:

@@ -15,6 +15,7 @@ from typing import Literal
 from pirn_jax.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NORMALISED = 4, 10  # of 12 blocks: experiments/RECIPE.md
 PositionRule = Literal["meta", "meta-registers", "timm", "hf", "hf-registers"]
 
 
@@ -29,6 +30,8 @@ class EncoderConfig:
         heads: attention heads.
         patch: side of a patch in pixels.
         layers: 1-based blocks whose raw outputs are averaged unless told otherwise.
+        normalised_layers: the same where each block's tokens are normalised first, so that late
+            blocks, whose tokens are longer, do not outweigh early ones.
         registers: register tokens between the class token and the patches.
         mlp: "gelu" (two matrices, exact erf GELU) or "swiglu".
         hidden: channels inside the MLP (after gating, for "swiglu").
@@ -49,6 +52,7 @@ class EncoderConfig:
     heads: int
     patch: int
     layers: tuple[int, ...]
+    normalised_layers: tuple[int, ...]
     hidden: int
     registers: int = 0
     mlp: Literal["gelu", "swiglu"] = "gelu"
@@ -60,6 +64,10 @@ class EncoderConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     hub: str = ""
     teacher: int = 0
+
+    def own_layers(self, normalised: bool) -> tuple[int, ...]:
+        """The blocks that are averaged unless told otherwise."""
+        return self.normalised_layers if normalised else self.layers
 
     def flops(self, image_size: tuple[int, int], last_layer: int | None = None) -> int:
         """Arithmetic of one picture's forward pass, 2 operations per multiply-add.
@@ -82,9 +90,9 @@ class EncoderConfig:
         return 2 * (embedding + last * block + head)
 
 
-def _layers(depth: int) -> tuple[int, ...]:
-    """Blocks 2-10 of 12, or the same shares of another depth."""
-    return tuple(round(layer * depth / 12) for layer in range(2, 11))
+def _layers(depth: int, first: int = 2, last: int = 10) -> tuple[int, ...]:
+    """Blocks 2-10 of 12, or others, or the same shares of another depth."""
+    return tuple(round(layer * depth / 12) for layer in range(first, last + 1))
 
 
 def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig]:
@@ -98,6 +106,7 @@ def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig
             heads=heads,
             patch=14,
             layers=_layers(depth),
+            normalised_layers=_layers(depth, *_NORMALISED),
             hidden=hidden,
             registers=registers,
             mlp="swiglu" if giant else "gelu",
@@ -118,6 +127,7 @@ def _dino(size: str, width: int, heads: int, patch: int) -> EncoderConfig:
         heads=heads,
         patch=patch,
         layers=_layers(12),
+        normalised_layers=_layers(12, *_NORMALISED),
         hidden=4 * width,
         hub=f"facebook/dino-vit{size}{patch}",
     )
@@ -136,6 +146,7 @@ _CONFIGS = [
         heads=3,
         patch=16,
         layers=_layers(12),
+        normalised_layers=_layers(12, *_NORMALISED),
         hidden=768,
         position_rule="timm",
         mean=(0.5, 0.5, 0.5),
@@ -149,6 +160,7 @@ _CONFIGS = [
         heads=3,
         patch=14,
         layers=(12,),
+        normalised_layers=_layers(12, 6, 12),
         hidden=768,
         layer_scale=True,
         teacher=384,

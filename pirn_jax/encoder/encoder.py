@@ -5,12 +5,13 @@ Dimension letters: B pictures, h w pixels, N patch tokens, C channels.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,30 @@ RUNTIMES = ("jax", "openvino")
 Images = Array | np.ndarray  # (B, h, w, 3); checked here, with better words than a type's
 
 
+Layers = Sequence[int] | Callable[[int], Sequence[int]]
+"""Blocks, counted from 1; or a function from how many there are to them."""
+
+
+class Blocks(NamedTuple):
+    """Which blocks' tokens an encoder gives, and how.
+
+    Attributes:
+        layers: 1-based blocks that are averaged; None for the network's own.
+        groups: of the layers, the first ones first, averaged apart; their means lie side by side on
+            the channel axis.
+        normalised: each block's tokens are normalised (mean 0, variance 1 over channels) first, so
+            that late blocks, whose tokens are longer, do not outweigh early ones.
+    """
+
+    layers: Layers | None = None
+    groups: int = 1
+    normalised: bool = False
+
+
+Decided = tuple[tuple[int, ...], int, bool]
+"""`Blocks` with their layers decided."""
+
+
 class Encoder:
     """A frozen Vision Transformer with its parameters; made by `load_encoder`.
 
@@ -47,8 +72,7 @@ class Encoder:
         config: which network it is.
         image_size: height and width of its pictures in pixels.
         grid: rows and columns of patches.
-        layers: 1-based blocks that are averaged.
-        groups: of the layers, averaged apart; their means lie side by side on the channel axis.
+        layers, groups, normalised: see `Blocks`.
         channels: C of the tokens, those of all groups.
         dtype: of the matrix products.
         runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
@@ -62,14 +86,12 @@ class Encoder:
         config: EncoderConfig,
         parameters: dict[str, np.ndarray],
         image_size: tuple[int, int],
-        layers: tuple[int, ...],
+        blocks: Decided,
         dtype: jnp.dtype,
         source: Source,
-        groups: int = 1,
         runtime: str = "jax",
     ):
-        self.config, self.image_size, self.layers = config, image_size, layers
-        self.groups, self.channels = groups, groups * config.width
+        self.config, self.image_size = config, image_size
         self.dtype, self.source, self.runtime = dtype, source, runtime
         self.grid = grid_of(config, image_size)
         self.blocks = _blocks(parameters)
@@ -80,8 +102,32 @@ class Encoder:
             abstract,
         )
         self.packed = pack(self.parameters)
-        self._run = jax.jit(self.tokens) if runtime == "jax" else self._on_cpu()
         self._states = jax.jit(self._hidden_states, static_argnums=2)
+        self._read: dict[Decided, Encoder] = {}  # shared by all of them
+        self._set(blocks)
+
+    def _set(self, blocks: Decided) -> None:
+        self.layers, self.groups, self.normalised = blocks
+        self.channels = self.groups * self.config.width
+        self._run = jax.jit(self.tokens) if self.runtime == "jax" else self._on_cpu()
+        self._read[blocks] = self
+
+    def read(self, blocks: Blocks) -> Encoder:
+        """The same network read otherwise; parameters are shared.
+
+        Args:
+            blocks: without layers, these stay, if they are not the network's own.
+
+        Raises:
+            ConfigError: what the network or the runtime does not have.
+        """
+        if blocks.layers is None and self.layers != self.config.own_layers(self.normalised):
+            blocks = blocks._replace(layers=self.layers)
+        decided = _checked_blocks(self.config, blocks, self.runtime)
+        self._check_blocks(max(decided[0]))
+        if decided not in self._read:
+            copy.copy(self)._set(decided)
+        return self._read[decided]
 
     def __call__(self, images: Images) -> Float[Array, "B N C"]:
         """The mean patch tokens of `layers`, float32.
@@ -97,7 +143,12 @@ class Encoder:
 
     def _on_cpu(self) -> Callable[[dict[str, Any], Images], Array]:
         run = compile_encoder(
-            self.config, self.parameters, self.image_size, self.layers, self.dtype.name
+            self.config,
+            self.parameters,
+            self.image_size,
+            self.layers,
+            self.dtype.name,
+            self.normalised,
         )
         return lambda _, images: jnp.asarray(run(np.asarray(images, np.float32)))
 
@@ -106,7 +157,7 @@ class Encoder:
         self._check_shape(images)
         with self._precision():
             model = nnx.merge(self._graph, unpack(parameters))
-            return model.mean_of(images, self.layers, self.groups)
+            return model.mean_of(images, self.layers, self.groups, self.normalised)
 
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
         """Raw outputs of single blocks, patch tokens only, in the order asked for.
@@ -120,11 +171,7 @@ class Encoder:
             ConfigError: a layer that does not exist.
         """
         wanted = _checked_layers(self.config, layers)
-        if max(wanted) > self.blocks:
-            raise ConfigError(
-                f"layer {max(wanted)} was asked for, but these weights end after {self.blocks}",
-                f"ask for layers 1 to {self.blocks}, or load the whole network",
-            )
+        self._check_blocks(max(wanted))
         return self._states(self.parameters, self._checked(images), wanted)
 
     def _hidden_states(
@@ -164,6 +211,13 @@ class Encoder:
                 )
         return images
 
+    def _check_blocks(self, last: int) -> None:
+        if last > self.blocks:
+            raise ConfigError(
+                f"layer {last} was asked for, but these weights end after {self.blocks}",
+                f"ask for layers 1 to {self.blocks}, or load the whole network",
+            )
+
     def _check_shape(self, images: Images) -> None:
         shape, expected = images.shape, (*self.image_size, 3)
         if len(shape) != 4 or shape[1:] != expected:
@@ -185,11 +239,12 @@ def load_encoder(
     name: str,
     weights: str | Path | None = None,
     image_size: int | tuple[int, int] = 224,
-    layers: Sequence[int] | Callable[[int], Sequence[int]] | None = None,
+    layers: Layers | None = None,
     position_rule: str | None = None,
     *,
     dtype: str = "float32",
     groups: int = 1,
+    normalised: bool = False,
     runtime: str = "jax",
     preferred: str | None = None,
 ) -> Encoder:
@@ -204,16 +259,16 @@ def load_encoder(
             then a download; "random" for seeded weights of the named shape.
         image_size: of the pictures in pixels, multiples of the patch: a side or (height, width).
         layers: 1-based blocks to average, or a function from the number of blocks to them; None for
-            the network's own (2-10 of 12 blocks). Of pirn-tiny, other layers than its own are raw
-            block outputs, as of any network.
+            the network's own (2-10 of 12 blocks, 4-10 where they are normalised). Of pirn-tiny,
+            other layers than its own are raw block outputs, as of any network.
         position_rule: how the position embedding is resized: None as the network's original does,
             "hf" as transformers, "meta" as Meta's code.
         dtype: of the matrix products, "float32" or "bfloat16"; everything between them stays in
             float32, and so does the first block. Against float32, on real weights (vit-tiny-16)
             and real pictures, bfloat16 tokens have a cosine of 0.99998 in the median and 0.9997 at
             worst.
-        groups: the layers fall into so many groups of equal size, the first ones first, which are
-            averaged apart and lie side by side on the channel axis.
+        groups: the layers fall into so many groups of equal size; see `Blocks`.
+        normalised: each block's tokens are normalised before they are averaged; see `Blocks`.
         runtime: what calls run on: "jax", or "openvino", faster on a CPU and nearly equal (see
             `openvino.py`).
         preferred: the network that "auto" looks for in the cache and the hub; None as said there.
@@ -229,32 +284,18 @@ def load_encoder(
         name, weights, source = _choose(weights, preferred)
     config = encoder_config(name)
     size = _checked_size(config, image_size)
-    if callable(layers):
-        layers = layers(config.depth)
-    wanted = _checked_layers(config, config.layers if layers is None else layers)
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"layers must differ from one another, got {wanted}")
-    if groups < 1 or len(wanted) % groups:
-        raise ConfigError(
-            f"{len(wanted)} layers {wanted} do not make {groups} groups of equal size",
-            f"give a multiple of {groups} layers",
-        )
     rule = resolve_rule(config, position_rule)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
-    if runtime != "jax" and groups > 1:
-        raise ConfigError(
-            f"runtime {runtime} averages all layers together, and {groups} groups were asked for",
-            "use runtime jax",
-        )
+    blocks = _checked_blocks(config, Blocks(layers, groups, normalised), runtime)
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
     if weights == "random":
         _log.warning("%s with RANDOM WEIGHTS, which know nothing; results mean little", config.name)
         parameters = _seeded(config, grid, rule, compute)
-        return Encoder(config, parameters, size, wanted, compute, Source("", ""), groups, runtime)
+        return Encoder(config, parameters, size, blocks, compute, Source("", ""), runtime)
 
     if config.teacher and size != (config.native_size, config.native_size):
         _say_trained_size(config, size)
@@ -269,10 +310,10 @@ def load_encoder(
     else:
         path = _file_of(weights)
     config = read_configuration(path, config)
-    least = config.depth if layers is None else max(wanted)
+    least = config.depth if layers is None else max(blocks[0])
     parameters = read_weights(path, config, grid, rule, least)
     source = source or Source(str(path), sha256_of(path))
-    return Encoder(config, parameters, size, wanted, compute, source, groups, runtime)
+    return Encoder(config, parameters, size, blocks, compute, source, runtime)
 
 
 def grid_of(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -355,6 +396,26 @@ def _checked_size(config: EncoderConfig, image_size: int | tuple[int, int]) -> t
             f"nearest: {' × '.join(map(str, near))}",
         )
     return size[0], size[1]
+
+
+def _checked_blocks(config: EncoderConfig, blocks: Blocks, runtime: str) -> Decided:
+    layers, groups, normalised = blocks
+    if layers is None:
+        layers = config.own_layers(normalised)
+    wanted = _checked_layers(config, layers(config.depth) if callable(layers) else layers)
+    if len(set(wanted)) < len(wanted):
+        raise ConfigError(f"layers must differ from one another, got {wanted}")
+    if groups < 1 or len(wanted) % groups:
+        raise ConfigError(
+            f"{len(wanted)} layers {wanted} do not make {groups} groups of equal size",
+            f"give a multiple of {groups} layers",
+        )
+    if runtime != "jax" and groups > 1:
+        raise ConfigError(
+            f"runtime {runtime} averages all layers together, and {groups} groups were asked for",
+            "use runtime jax",
+        )
+    return wanted, groups, normalised
 
 
 def _checked_layers(config: EncoderConfig, layers: Sequence[int]) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ def compile_encoder(
     image_size: tuple[int, int],
     layers: tuple[int, ...],
     dtype: str,
+    normalised: bool = False,
 ) -> Run:
     """The mean patch tokens of `layers`, compiled once for any number of pictures.
 
@@ -49,6 +50,7 @@ def compile_encoder(
         image_size: height and width of the pictures in pixels.
         layers: 1-based blocks that are averaged; nothing after the last of them is computed.
         dtype: "float32" or "bfloat16"; float32 where the processor has no bfloat16, with a warning.
+        normalised: each block's tokens are normalised before they are averaged.
 
     Returns:
         A function of colours in [0, 1], for one thread at a time.
@@ -62,7 +64,7 @@ def compile_encoder(
         _log.warning("this processor has no bfloat16 arithmetic; the encoder runs in float32")
         dtype = "float32"
     exact = last if dtype == "float32" else min(EXACT_BLOCKS, last)
-    graph = _Graph(openvino, ops, config, image_size, parameters, layers)
+    graph = _Graph(openvino, ops, config, image_size, parameters, layers, normalised)
     requests = []
     for start, end, precision in ((0, exact, "f32"), (exact, last, "bf16")):
         if start < end:
@@ -103,6 +105,7 @@ class _Graph:
         image_size: height and width in pixels.
         parameters: of `vit.ViT`.
         layers: 1-based blocks that are averaged.
+        normalised: each block's tokens are normalised first.
     """
 
     def __init__(
@@ -113,9 +116,11 @@ class _Graph:
         image_size: tuple[int, int],
         parameters: Mapping[str, Any],
         layers: tuple[int, ...],
+        normalised: bool,
     ):
         self.openvino, self.ops, self.config = openvino, ops, config
         self.image_size, self.parameters, self.layers = image_size, parameters, layers
+        self.normalised = normalised
         self.grid = image_size[0] // config.patch, image_size[1] // config.patch
         self.front = 1 + config.registers
 
@@ -133,13 +138,14 @@ class _Graph:
         for number in range(start + 1, end + 1):
             tokens = self.block(tokens, self.parameters["blocks"][number - 1])
             if number in self.layers:
-                kept.append(tokens)
+                kept.append(self.normal(tokens) if self.normalised else tokens)
         outputs = [tokens]
         if kept:
             bounds = (self.whole([value]) for value in (self.front, rows, 1, 1))
             patches = ops.slice(functools.reduce(ops.add, kept), *bounds)
             mean = ops.multiply(patches, self.real([[[1 / len(self.layers)]]]))
-            if self.config.teacher and self.layers == self.config.layers:  # a single one
+            own = self.config.teacher and self.layers == self.config.layers  # a single one
+            if own and not self.normalised:
                 mean = self.after(self.parameters["norm"], mean, self.parameters["head"])
             outputs.append(mean)
         return self.openvino.Model(outputs, [given], self.config.name)
@@ -193,11 +199,15 @@ class _Graph:
         factors[:width] = (width // self.config.heads) ** -0.5
         return factors
 
+    def normal(self, x: Any) -> Any:
+        """Each token with mean 0 and variance 1."""
+        return self.ops.mvn(x, self.whole([2]), True, self.config.epsilon, "inside_sqrt")
+
     def after(
         self, norm: Mapping[str, Any], x: Any, weights: Mapping[str, Any], factors: Any = 1.0
     ) -> Any:
         """Projection of the normalised tokens, LayerNorm's own scale and bias folded into it."""
-        plain = self.ops.mvn(x, self.whole([2]), True, self.config.epsilon, "inside_sqrt")
+        plain = self.normal(x)
         kernel, bias = (np.asarray(weights[name], np.float64) for name in ("kernel", "bias"))
         scale, shift = (np.asarray(norm[name], np.float64) for name in ("scale", "bias"))
         return self.product(

@@ -182,7 +182,11 @@ class ViT(nnx.Module):
             yield tokens[:, 1 + self.config.registers :]
 
     def mean_of(
-        self, images: Float[Array, "B h w 3"], layers: tuple[int, ...], groups: int = 1
+        self,
+        images: Float[Array, "B h w 3"],
+        layers: tuple[int, ...],
+        groups: int = 1,
+        normalised: bool = False,
     ) -> Float[Array, "B N GC"]:
         """The mean of some blocks' patch tokens, kept as a running sum.
 
@@ -193,13 +197,24 @@ class ViT(nnx.Module):
             layers: 1-based blocks; nothing after the last of them is computed.
             groups: the layers fall into so many groups of equal size, in order; their means lie
                 side by side on the channel axis.
+            normalised: each block's tokens are brought to mean 0 and variance 1 over their channels
+                first (LayerNorm without scale and bias).
         """
         outputs = self.outputs(images, max(layers))
         wanted = (tokens for number, tokens in enumerate(outputs, 1) if number in layers)
+        if normalised:
+            wanted = (normalise(tokens, self.config.epsilon) for tokens in wanted)
         each = len(layers) // groups
         means = [
             functools.reduce(jnp.add, itertools.islice(wanted, each)) / each for _ in range(groups)
         ]
-        if self.config.teacher and layers == self.config.layers and groups == 1:
+        if self.config.teacher and layers == self.config.layers and groups == 1 and not normalised:
             return self.head(self.norm(means[0]))
         return means[0] if groups == 1 else jnp.concatenate(means, axis=-1)
+
+
+def normalise(tokens: Float[Array, "*B C"], epsilon: float) -> Float[Array, "*B C"]:
+    """Each token with mean 0 and variance 1 over its channels."""
+    centred = tokens - tokens.mean(-1, keepdims=True)
+    variance = (centred * centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + epsilon)

@@ -52,12 +52,12 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.config import LossConfig
 from pirn_jax.decoder.distance import cosine_distance
 from pirn_jax.decoder.loss import stream_loss
-from pirn_jax.encoder import Encoder
+from pirn_jax.encoder import Blocks, Encoder
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.geometry.augmentation import Augmentation, Augmentations
 from pirn_jax.methods.inp_former_network import GROUPS, Size, create_streams, forward
 from pirn_jax.methods.method import LearnOptions
-from pirn_jax.methods.settings import Layers, MethodSettings
+from pirn_jax.methods.settings import MethodSettings
 from pirn_jax.training import HistoryLine, Trained, TrainingJob
 from pirn_jax.training.batches import stretches
 
@@ -102,9 +102,9 @@ class InpFormerSettings(MethodSettings):
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate: expected above 0, got {self.learning_rate}")
 
-    def encoder_layers(self) -> tuple[Layers, int]:
+    def encoder_layers(self) -> Blocks:
         """Eight blocks in two groups."""
-        return layers_of, GROUPS
+        return Blocks(layers_of, GROUPS)
 
     def augmentations(self) -> Augmentations:
         """The 21 copies beside each shot, or none."""

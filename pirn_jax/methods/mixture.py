@@ -65,13 +65,14 @@ class MixtureSettings(TokenSettings):
     """Positions each shot is turned to, in equal steps; 1: its own, 8: every 45 degrees; 0: 8 in
     place of the jittered copies where the shots' silhouettes say that parts lie at any angle, else
     1."""
+    normalised: bool = True
+    """Each encoder block's tokens are normalised before the blocks are averaged, so that late
+    blocks, whose tokens are longer, do not outweigh early ones."""
     centre_image: bool = True
     """Each image's tokens are taken from their own mean."""
     scale: Literal["none", "centre", "standardise", "whiten"] = "standardise"
     """Then, by statistics of all the shots' tokens: none, centre, standardise (per channel),
     whiten."""
-    top: float = 0.01
-    """Image score: mean of this share of the map's largest values; 0: the largest."""
     prototypes: int = 50
     """K, Gaussians per modality."""
     rank: int = 32

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
+from pirn_jax.encoder import Blocks
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric, rotations
 from pirn_jax.methods.settings import MethodSettings
 
@@ -32,6 +33,9 @@ class TokenSettings(MethodSettings):
     """Positions each shot is turned to, in equal steps; 1: its own, 8: every 45 degrees; 0: 8 in
     place of the jittered copies where the shots' silhouettes say that parts lie at any angle, else
     1."""
+    normalised: bool = False
+    """Each encoder block's tokens are normalised before the blocks are averaged, so that late
+    blocks, whose tokens are longer, do not outweigh early ones."""
     pool: bool = False
     """Each token becomes the mean of the valid ones among it and its 8 neighbours."""
     centre_image: bool = False
@@ -47,6 +51,10 @@ class TokenSettings(MethodSettings):
     def augmentations(self) -> Augmentations:
         """Copies under another light, then jittered and turned ones."""
         return photometric(self.photometric) + jitter(self.jitter) + rotations(self.rotations or 1)
+
+    def encoder_layers(self) -> Blocks:
+        """The network's own blocks, normalised or not."""
+        return Blocks(normalised=self.normalised)
 
     def for_poses(self, any_angle: bool) -> dict[str, object]:
         """How often each shot is turned, where the shots were to decide."""

@@ -6,19 +6,15 @@ A method's file has a subclass with its own fields, and `RECIPES`, named sets of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from pirn_jax.encoder import Encoder
+from pirn_jax.encoder import Blocks, Encoder
 from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.geometry.augmentation import Augmentations
 from pirn_jax.methods.method import Method
-
-Layers = tuple[int, ...] | Callable[[int], Sequence[int]]
-"""Encoder blocks, counted from 1; or a function from how many there are to them."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +68,9 @@ class MethodSettings(ABC):
         del shots
         return {}
 
-    def encoder_layers(self) -> tuple[Layers | None, int]:
-        """The encoder's blocks to average, None for its own, and in how many groups."""
-        return None, 1
+    def encoder_layers(self) -> Blocks:
+        """Which of the encoder's blocks are read, and how."""
+        return Blocks()
 
     def augmentations(self) -> Augmentations:
         """What is learned from beside each shot itself."""

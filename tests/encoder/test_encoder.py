@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirn_jax.encoder import CATALOG, encoder_config, load_encoder
+from pirn_jax.encoder import CATALOG, Blocks, encoder_config, load_encoder
 from pirn_jax.errors import BadInputError, ConfigError
 
 RANDOM_DIGITS = [-0.73589429, -0.05146915, -0.26180408]
@@ -46,6 +46,32 @@ def test_a_pictures_tokens_do_not_depend_on_the_batch(tiny):
     together = tiny(pictures(3))
     alone = [tiny(pictures(3)[i : i + 1])[0] for i in range(3)]
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_blocks_may_be_normalised_before_they_are_averaged(tiny):
+    images = np.random.default_rng(0).random((2, *tiny.image_size, 3), np.float32)
+    even = tiny.read(Blocks((2, 5), normalised=True))
+    states = [np.asarray(x, np.float64) for x in tiny.hidden_states(images, (2, 5))]
+    expected = [
+        (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + tiny.config.epsilon)
+        for x in states
+    ]
+    np.testing.assert_allclose(even(images), np.mean(expected, 0), atol=1e-5)
+
+
+def test_a_network_read_otherwise_shares_parameters_and_itself():
+    network = load_encoder("vit-tiny-16", "random", 32)
+    even = network.read(Blocks(normalised=True))
+    assert even.layers == network.config.normalised_layers == (4, 5, 6, 7, 8, 9, 10)
+    assert even.parameters is network.parameters
+    assert even.read(Blocks()) is network  # the network's own blocks again
+    assert network.read(Blocks(normalised=True)) is even
+    chosen = network.read(Blocks((3, 1)))
+    assert chosen.read(Blocks(normalised=True)).layers == (3, 1)  # these were asked for, and stay
+    cut = load_encoder("vit-tiny-16", "random", 32, (1,))
+    cut.blocks = 2  # as of a file that ends there
+    with pytest.raises(ConfigError, match="these weights end after 2"):
+        cut.read(Blocks((3,)))
 
 
 def test_it_compiles_into_a_larger_program(tiny):

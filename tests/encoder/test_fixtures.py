@@ -17,7 +17,9 @@ def test_tokens_equal_the_stored_answers(name):
     config, path = small(name), FOLDER / f"{name}.safetensors"
     parameters = read_weights(path, config, grid_of(config, SIZE), position_rule(config, "hf"))
     layers = tuple(range(1, BLOCKS + 1))
-    encoder = Encoder(config, parameters, SIZE, layers, jnp.dtype("float32"), Source("", ""))
+    encoder = Encoder(
+        config, parameters, SIZE, (layers, 1, False), jnp.dtype("float32"), Source("", "")
+    )
     found = np.stack(encoder.hidden_states(images(), layers))
     np.testing.assert_allclose(found, np.load(FOLDER / f"{name}.npy"), atol=5e-6)
 

@@ -27,24 +27,25 @@ def cosines(tokens, reference):
     return (tokens * reference).sum(-1) / lengths
 
 
-def pair(name, size, dtype, layers=None, weights="random"):
-    ours = load_encoder(name, weights, size, layers)
-    return ours, load_encoder(name, weights, size, layers, dtype=dtype, runtime="openvino")
+def pair(name, size, dtype, layers=None, weights="random", **blocks):
+    ours = load_encoder(name, weights, size, layers, **blocks)
+    fast = load_encoder(name, weights, size, layers, dtype=dtype, runtime="openvino", **blocks)
+    return ours, fast
 
 
 @pytest.mark.usefixtures("openvino")
 @pytest.mark.parametrize(
-    ("name", "size", "layers"),
+    ("name", "size", "layers", "normalised"),
     [
-        ("dinov2-small", (56, 42), (2, 4)),
-        ("vit-tiny-16", (64, 96), (1, 2, 5)),
-        ("dinov2-small-reg", (42, 42), (1, 3)),  # registers; blocks on both sides of the seam
+        ("dinov2-small", (56, 42), (2, 4), False),
+        ("vit-tiny-16", (64, 96), (1, 2, 5), True),
+        ("dinov2-small-reg", (42, 42), (1, 3), True),  # registers; blocks on both sides of the seam
         # SwiGLU; ends at the seam
-        pytest.param("dinov2-giant", (28, 28), (1,), marks=pytest.mark.slow),
+        pytest.param("dinov2-giant", (28, 28), (1,), False, marks=pytest.mark.slow),
     ],
 )
-def test_tokens_are_jaxs_at_every_batch_size(name, size, layers):
-    ours, fast = pair(name, size, "float32", layers)
+def test_tokens_are_jaxs_at_every_batch_size(name, size, layers, normalised):
+    ours, fast = pair(name, size, "float32", layers, normalised=normalised)
     for batch in (2, 1, 3):  # one graph takes them all, and keeps nothing of the call before
         images = pictures(batch, *size)
         reference, tokens = np.asarray(ours(images)), np.asarray(fast(images))

@@ -84,8 +84,10 @@ def test_inp_former_asks_for_layers_in_two_groups(data):
     states = encoder.hidden_states(pictures, encoder.layers)
     expected = np.concatenate([np.mean(states[:4], 0), np.mean(states[4:], 0)], -1)
     np.testing.assert_allclose(encoder(pictures), expected, atol=1e-4)
-    with pytest.raises(ConfigError, match="2 groups of layers"):
-        PIRN(Config(**SMALL, method="memory"), encoder=encoder).fit(data.train)
+    plain = PIRN(Config(**SMALL, method="memory"), encoder=encoder).encoder
+    assert (plain.layers, plain.groups, plain.channels) == (tuple(range(3, 11)), 1, 192)
+    assert plain.parameters is encoder.parameters
+    assert PIRN(Config(**SMALL, method="inp-former"), encoder=plain).encoder is encoder
     with pytest.raises(ConfigError, match="do not make 2 groups"):
         open_encoder(Config(**SMALL, method="inp-former", layers=(1, 2, 3)))
     jax.clear_caches()

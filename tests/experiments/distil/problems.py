@@ -28,6 +28,7 @@ TEACHER = EncoderConfig(
     layers=(2, 3),
     hidden=128,
     layer_scale=True,
+    normalised_layers=(2, 3),
     native_size=SIDE,
 )
 
@@ -41,7 +42,12 @@ def teacher(config: EncoderConfig = TEACHER) -> Encoder:
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves
     }
     return Encoder(
-        config, seeded_weights(shapes), (SIDE, SIDE), config.layers, dtype, Source("", "")
+        config,
+        seeded_weights(shapes),
+        (SIDE, SIDE),
+        (config.layers, 1, False),
+        dtype,
+        Source("", ""),
     )
 
 

@@ -91,7 +91,7 @@ def test_the_file_gives_the_same_tokens_through_the_projects_loader(tmp_path):
     grid = (SIDE // 14,) * 2
     read = read_weights(tmp_path / "backbone.safetensors", network.config, grid, "meta")
     exact = jnp.dtype("float32")
-    encoder = Encoder(network.config, read, (SIDE, SIDE), (3,), exact, Source("", ""))
+    encoder = Encoder(network.config, read, (SIDE, SIDE), ((3,), 1, False), exact, Source("", ""))
     images = np.asarray(some_pictures(3), np.float32) / 255
     x = np.asarray(encoder(images), np.float64)
     x = x - x.mean(-1, keepdims=True)
