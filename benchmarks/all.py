@@ -117,7 +117,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         environ = environment_of(arguments.device, cache)
         check = f"import jax; jax.devices('{arguments.device}')"
-        if subprocess.run([sys.executable, "-c", check], env=environ, capture_output=True).returncode:
+        found = subprocess.run([sys.executable, "-c", check], env=environ, capture_output=True)
+        if found.returncode:
             raise SystemExit(f"JAX finds no {arguments.device} here; --device cpu runs everywhere")
         for step in steps:
             left = end - time.monotonic()

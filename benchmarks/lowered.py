@@ -5,7 +5,7 @@
 Programs are lowered for CUDA as they would be there, cuDNN's attention included, and counted before
 XLA optimises them: what XLA fuses is not seen, what it cannot mend is. A function that is called
 twice counts twice; the body of a loop counts once. `arrays` are those a call hands over, with the
-parameters packed as a detector passes them, and `as_trees` without: what is not used is not counted.
+parameters packed as a detector passes them, and `as_trees` without; those not used do not count.
 """
 
 from __future__ import annotations

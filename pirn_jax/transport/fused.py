@@ -98,7 +98,9 @@ def _backward(iterations: int, kept: tuple, g_bar: Array) -> tuple[Array, None, 
 _potentials.defvjp(_forward, _backward)
 
 
-def _launch(kernel: Any, iterations: int, outputs: tuple[str, ...], *given: Array) -> tuple[Array, ...]:
+def _launch(
+    kernel: Any, iterations: int, outputs: tuple[str, ...], *given: Array
+) -> tuple[Array, ...]:
     """The kernel on every problem: by Triton for an NVIDIA GPU, interpreted elsewhere.
 
     Args:
