@@ -230,9 +230,7 @@ def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[Sc
     """What a program returned for each scan; waits for it."""
     for (scan, views), inferred in zip(pairs, _each(found, len(pairs)), strict=True):
         if not np.isfinite(inferred.score):
-            raise PirnError(
-                f"{scan.key}: the score is not finite", "train again with a lower rate"
-            )
+            raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
 
 
