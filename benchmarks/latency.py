@@ -284,7 +284,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=None)
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="main one first")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="main first")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the pictures in pixels")
     parser.add_argument("--quick", action="store_true", help="encoder B, few runs, no compile")
     parser.add_argument("--seconds", type=float, default=600, help="most for an encoder's rows")

@@ -5,7 +5,7 @@
 Programs are lowered for CUDA as they would be there, cuDNN's attention included, and counted before
 XLA optimises them: what XLA fuses is not seen, what it cannot mend is. A function that is called
 twice counts twice; the body of a loop counts once. `arrays` are those a call hands over, with the
-parameters packed as a detector passes them, and `as_trees` without: what is not used is not counted.
+parameters packed as a detector passes them, and `as_trees` without; those not used do not count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ def as_on_a_gpu() -> Iterator[None]:
     """Choices made while tracing fall as on a GPU of the Hopper generation with cuDNN 9.10."""
     from jax._src.cudnn import fused_attention_stablehlo as fused
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(vit, "_has_fused_attention", lambda: True))
-        stack.enter_context(mock.patch.object(fused, "check_cudnn_version", lambda: 91000))
-        stack.enter_context(mock.patch.object(fused, "check_compute_capability", lambda _: True))
+    patched = partial(mock.patch.object, fused)
+    with (
+        mock.patch.object(vit, "_has_fused_attention", return_value=True),
+        patched("check_cudnn_version", return_value=91000),
+        patched("check_compute_capability", return_value=True),
+    ):
         yield
 
 
@@ -115,9 +117,7 @@ def step_rows(channels: int) -> dict[str, dict[str, Any]]:
         recipe = RECIPES["default"].for_detector(("rgb", "normals"), solver)
         size = min(recipe.batch_size, 5)
         shots = Tokens(np.zeros((1, 2, 5, 256, channels), np.float32))
-        state = jax.eval_shape(
-            partial(create_states, recipe), shots, np.zeros((1,), np.uint32)
-        )
+        state = jax.eval_shape(partial(create_states, recipe), shots, np.zeros((1,), np.uint32))
         each = (1, 1, size)
         batches = Batches(
             np.zeros(each, np.int32), None, np.zeros(each, np.float32), np.zeros(each, np.uint32)

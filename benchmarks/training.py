@@ -12,9 +12,9 @@ Compilation is timed in processes of their own, twice with one cache folder: the
 second reads it. That time is tracing, and compiling or reading: what a training takes the first
 time beyond what it takes again in the same process.
 
-Then the default recipe with 5, 10 and 50 shots, and three categories together, on a GPU ten. Last, six
-categories of the size of ViT-Ti's features, each alone and all in one call, every time compiled
-anew. What is known is written after each part.
+Then the default recipe with 5, 10 and 50 shots, and three categories together, on a GPU ten. Last,
+six categories of the size of ViT-Ti's features, each alone and all in one call, every time compiled
+anew. What is known is written after each recipe.
 """
 
 from __future__ import annotations

@@ -50,9 +50,7 @@ def nearest_across(
     return nearest + jnp.where(jnp.arange(2 * k) < k, k, 0)[None, :, None]
 
 
-def largest_places(
-    values: Float[Array, "*batch K"], count: int
-) -> Int[Array, "*batch count"]:
+def largest_places(values: Float[Array, "*batch K"], count: int) -> Int[Array, "*batch count"]:
     """Places of the largest values, as `jax.lax.top_k` gives them, without sorting the others.
 
     A few maxima, one after the other: on a GPU a general sort costs more than all of them.

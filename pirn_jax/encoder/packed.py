@@ -9,6 +9,7 @@ stack would be copied first, every weight in every call.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,21 @@ SMALL = 2**16
 """Numbers of the largest array that is joined with others."""
 
 
+class Layout:
+    """What lies where in a `Packed`; one object for all trees of a kind, as every call compares it.
+
+    Attributes:
+        tree: its leaves are the others and the parts of the joined.
+        shapes: of each leaf that is joined, None of each that is not.
+    """
+
+    def __init__(self, tree: Any, shapes: tuple[tuple[int, ...] | None, ...]):
+        self.tree, self.shapes = tree, shapes
+
+
+_layout_of = functools.cache(Layout)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
@@ -28,14 +44,12 @@ class Packed:
     Attributes:
         joined: the small float32 arrays, one behind the other, on one axis.
         others: the other arrays, in the order of the tree's leaves.
-        tree: what `others` and the parts of `joined` are leaves of.
-        shapes: of every leaf that is part of `joined`, None for each of `others`.
+        layout: of the tree.
     """
 
     joined: Any
     others: list[Any]
-    tree: Any = field(metadata={"static": True})
-    shapes: tuple[tuple[int, ...] | None, ...] = field(metadata={"static": True})
+    layout: Layout = field(metadata={"static": True})
 
 
 def pack(parameters: Any) -> Any:
@@ -46,7 +60,7 @@ def pack(parameters: Any) -> Any:
     if len(small) < 2:
         return parameters
     others = [leaf for leaf, shape in zip(leaves, shapes, strict=True) if not shape]
-    return Packed(jnp.concatenate(small), others, tree, shapes)
+    return Packed(jnp.concatenate(small), others, _layout_of(tree, shapes))
 
 
 def unpack(parameters: Any) -> Any:
@@ -54,14 +68,14 @@ def unpack(parameters: Any) -> Any:
     if not isinstance(parameters, Packed):
         return parameters
     others, start, leaves = iter(parameters.others), 0, []
-    for shape in parameters.shapes:
+    for shape in parameters.layout.shapes:
         if shape:
             end = start + math.prod(shape)
             leaves.append(parameters.joined[start:end].reshape(shape))
             start = end
         else:
             leaves.append(next(others))
-    return jax.tree.unflatten(parameters.tree, leaves)
+    return jax.tree.unflatten(parameters.layout.tree, leaves)
 
 
 def _is_small(leaf: Any) -> bool:

@@ -26,7 +26,6 @@ Dimension letters: N tokens, K prototypes, T iterations, P problems.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -98,7 +97,9 @@ def _backward(iterations: int, kept: tuple, g_bar: Array) -> tuple[Array, None, 
 _potentials.defvjp(_forward, _backward)
 
 
-def _launch(kernel: Any, iterations: int, outputs: tuple[str, ...], *given: Array) -> tuple[Array, ...]:
+def _launch(
+    kernel: Any, iterations: int, outputs: tuple[str, ...], *given: Array
+) -> tuple[Array, ...]:
     """The kernel on every problem: by Triton for an NVIDIA GPU, interpreted elsewhere.
 
     Args:
@@ -185,15 +186,15 @@ def _pull_back(
 
 
 def _first(
-    scaled: Float[Array, "N K"], rows: Float[Array, "N"]
-) -> tuple[Float[Array, "N K"], Float[Array, "K"]]:
-    """a exp(S − m) and its exponent m: the largest S of each column over rows with mass."""
+    scaled: Float[Array, "N K"], rows: Float[Array, " N"]
+) -> tuple[Float[Array, "N K"], Float[Array, " K"]]:
+    """Weights a exp(S − m), and their exponent m: the largest S of each column over rows with mass."""
     counted = jnp.where(rows[:, None] > 0, scaled, _NOTHING)
     largest = counted.max(0)
     return rows[:, None] * jnp.exp(counted - largest[None, :]), largest
 
 
-def _conditional(scaled: Float[Array, "N K"], g: Float[Array, "K"]) -> Float[Array, "N K"]:
+def _conditional(scaled: Float[Array, "N K"], g: Float[Array, " K"]) -> Float[Array, "N K"]:
     """Q = softmax_k(S + g)."""
     logits = scaled + g[None, :]
     weights = jnp.exp(logits - logits.max(1)[:, None])

@@ -66,7 +66,7 @@ def test_batch_and_order_change_no_score(model, data, predictions):
 def test_the_next_batch_starts_before_the_last_is_waited_for(model, data, monkeypatch):
     order, start, results = [], PIRN._start, detector._results
     monkeypatch.setattr(PIRN, "_start", lambda *given: order.append("start") or start(*given))
-    monkeypatch.setattr(detector, "_results", lambda *given: order.append("wait") or results(*given))
+    monkeypatch.setattr(detector, "_results", lambda *some: order.append("wait") or results(*some))
     found = list(model.predict_scans(list(data.test), batch=2))
     assert [one.scan.key for one in found] == list(data.test.keys)
     assert order == ["start", "start", "wait", "start", "wait", "wait"]

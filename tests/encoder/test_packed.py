@@ -29,6 +29,20 @@ def test_unpacked_is_what_was_packed():
         jax.tree.map(np.testing.assert_array_equal, again, tree)
 
 
+def test_models_of_a_kind_share_a_program():
+    traced = []
+
+    @jax.jit
+    def program(packed):
+        traced.append(packed)
+        return unpack(packed)["a"]
+
+    for value in (1.0, 2.0):
+        tree = {"a": jnp.full(3, value), "b": jnp.ones((2, 2))}
+        np.testing.assert_array_equal(program(pack(tree)), value)
+    assert len(traced) == 1
+
+
 def test_what_has_no_small_arrays_stays_as_it_is():
     tree = {"one": jnp.ones(3), "large": jnp.ones(SMALL + 1)}
     assert pack(tree) is tree

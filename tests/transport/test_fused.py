@@ -61,9 +61,7 @@ def test_equals_ott_in_float32_at_the_decoders_size():
     np.testing.assert_array_equal(np.asarray(gradient)[1, 200:], 0.0)
 
 
-@pytest.mark.parametrize(
-    "iterations", [pytest.param(1, marks=pytest.mark.slow), 50]
-)
+@pytest.mark.parametrize("iterations", [pytest.param(1, marks=pytest.mark.slow), 50])
 def test_gradient_is_that_of_the_iterations(iterations):
     """Reverse mode against central differences along a direction, masses ragged."""
     rng = np.random.default_rng(0)
