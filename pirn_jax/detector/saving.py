@@ -18,7 +18,7 @@ from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.source import remember
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.manifest import MANIFEST, digest_of, read_whole, write_manifest
 from pirn_jax.scoring import Calibration, read_calibration
 from pirn_jax.storage import (
@@ -113,11 +113,13 @@ def load_model(
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)
         origin = dict(document.get("origin") or {})
+        config = replace(config, encoder=name, layers=layers, weights=weights)
     except BadInputError as error:
         raise BadInputError(error.problem, "train again", path) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except ConfigError as error:
+        raise ConfigError(error.problem, error.remedy or "train again", path) from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadInputError(f"not what was written: {error}", "train again", path) from error
-    config = replace(config, encoder=name, layers=layers, weights=weights)
     if runtime is not None:
         config = replace(config, runtime=runtime)
     if encoder is None or not is_encoder_of(encoder, config, digest):
