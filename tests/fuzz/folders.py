@@ -183,8 +183,18 @@ def _caches() -> list[Kind]:
             return tokens
 
         found = FeatureCache(folder).get({"a": "b"}, make)
-        assert _digest(found) == _digest(tokens)
         return None if anew else _digest(found)
+
+    def reseal_features(folder: Path) -> None:
+        for path in folder.glob("*/entry.json"):
+            try:
+                entry = read_object(path)
+                for name in entry["sha256"]:
+                    content = (path.parent / f"{name}.npy").read_bytes()
+                    entry["sha256"][name] = hashlib.sha256(content).hexdigest()
+            except (BadInputError, AttributeError, KeyError, TypeError, OSError, ValueError):
+                return  # too far gone
+            write_json(path, entry)
 
     return [
         Kind(
@@ -199,6 +209,7 @@ def _caches() -> list[Kind]:
             read_features,
             sealed=True,
             share=0.3,
+            reseal=reseal_features,
         ),
     ]
 

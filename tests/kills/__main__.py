@@ -1,4 +1,7 @@
-"""Every work killed at every operation: `python -m tests.kills`; prints how many kills each took."""
+"""Every work killed at every operation, with counts: `python -m tests.kills`.
+
+The names of works may follow, to do these alone.
+"""
 
 from __future__ import annotations
 

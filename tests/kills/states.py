@@ -119,13 +119,11 @@ def every_state(root: Path, kept: Path) -> Iterator[States]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """What lies in a folder, without locks and beginnings of files, which are hidden."""
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
-        name.as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(
-            part.startswith(".") for part in (name := path.relative_to(folder)).parts
-        )
+        name.as_posix(): (folder / name).read_bytes()
+        for name in names
+        if not any(part.startswith(".") for part in name.parts)
     }
 
 

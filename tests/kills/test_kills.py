@@ -1,6 +1,6 @@
-"""Killed at any operation on the file system: nothing half-written is read, and the end is the same.
+"""Killed at any operation on the file system: nothing half-written is read, the end is the same.
 
-`python -m tests.kills` does it at every operation; here each work is killed at a few of them.
+`python -m tests.kills` does it at every operation; of the longer works a few are taken here.
 """
 
 import os

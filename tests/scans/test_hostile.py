@@ -5,8 +5,8 @@ The kinds (the modules of `hostile/` make 500 files of them):
 * PNG, JPEG, BMP, TIFF pictures cut short at many places; single bytes flipped; headers of 0 pixels,
   2^31 and more, 100000×100000, unknown depths, colours, methods; more rows announced than there
   are; decompression bombs (8000×8000, 60000×60000, text chunks); a JPEG of two thousand scans;
-  several pictures in one file, animations; hidden transparency, CMYK, 16 bits; EXIF orientations;
-  something behind the picture's end (zip, script).
+  a million chunks, comments, pages, values; several pictures in one file, animations; hidden
+  transparency, CMYK, 16 bits; EXIF orientations; something behind the picture's end (zip, script).
 * Ten foreign kinds (nothing, HTML, a program, GIF, a pickle, a script, noise, zeros, a git-lfs
   pointer, WebP) under each of eight extensions; JPEG named PNG and the reverse.
 * Point-map TIFF: cut; header lies about size, bits, channels, number type, planes, tiles, volumes,

@@ -23,6 +23,7 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats.files import Archive, File, Limits, Stream, decoding, read_bytes
+from pirn_jax.scans.formats.headers import check_tiff
 
 _BAD_TIFF = 'write float32 points (H, W, 3) with tifffile.imwrite(…, photometric="rgb")'
 _BAD_NPY = "write it again with numpy.save(path, array) from a float32 array (H, W, 3)"
@@ -50,6 +51,7 @@ def read_array(file: File, limits: Limits, key: str = "xyz") -> np.ndarray:
     data = read_bytes(file, limits)
     if file.suffix in (".tif", ".tiff"):
         with decoding(file, "TIFF point map", _BAD_TIFF):
+            check_tiff(io.BytesIO(data))
             return _tiff(file, data, limits)
     if file.suffix == ".npz":
         name, data = _npz_member(file, data, limits, key)

@@ -16,6 +16,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats.arrays import read_npy_header
 from pirn_jax.scans.formats.clouds import read_header
 from pirn_jax.scans.formats.files import File, Limits, Stream, check_inside, decoding
+from pirn_jax.scans.formats.headers import check_tiff
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS, bombs_refused
 from pirn_jax.storage import open_regular
 
@@ -72,6 +73,7 @@ def _check_picture(file: File, stream: Stream, size: int, kind: str, limits: Lim
 
 
 def _check_tiff(file: File, stream: Stream, size: int, limits: Limits) -> None:
+    check_tiff(stream)
     with tifffile.TiffFile(stream, name=file.name) as tiff:
         page = tiff.pages.first
         limits.check_size(file, page.imagelength, page.imagewidth)
