@@ -91,6 +91,11 @@ def test_killed_while_predicting(tmp_path, encoder, over):
 
 
 @pytest.mark.slow
+def test_killed_while_preparing(tmp_path):
+    assert kill_at_every_operation(works.preparing(), tmp_path, step=3) >= 10
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over an older run"])
 def test_killed_while_training(tmp_path, over):
     work = works.training(tmp_path / "older", over=over)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -21,13 +23,13 @@ from pirn_jax.errors import BadInputError, PirnError
 from pirn_jax.geometry import PreparedCache, Settings
 from pirn_jax.report import layout
 from pirn_jax.report.contents import read_run
-from pirn_jax.runs import evaluate_run, train_run
+from pirn_jax.runs import evaluate_run, preparation, train_run
 from pirn_jax.runs.predictions import find_scans, predict_scans
-from pirn_jax.runs.preparation import prepare_dataset
 from pirn_jax.scans import Options, open_dataset
 from pirn_jax.storage import read_object
 from pirn_jax.training import FeatureCache
 from tests.kills.states import contents
+from tests.runs.in_this_process import InThisProcess
 from tests.scans import layouts
 
 TIMED = ("environment.json", "report.html")
@@ -121,7 +123,10 @@ def preparing() -> Work:
         layouts.mvtec3d(root / "data")
 
     def prepare(root: Path) -> None:
-        prepare_dataset("mvtec3d", root / "data", root / "cache", background="none", workers=1)
+        with mock.patch.object(preparation, "ProcessPoolExecutor", InThisProcess):
+            preparation.prepare_dataset(
+                "mvtec3d", root / "data", root / "cache", background="none", workers=1
+            )
 
     def check(root: Path) -> None:
         data, settings = open_dataset("mvtec3d", root / "data", "bagel"), Settings("grid", "none")
@@ -180,7 +185,7 @@ def training(folder: Path, *, over: bool) -> Work:
         check_run(root / "run")
         if over and (root / "run").exists():  # the old one or the new one, and all of it
             assert read_object(root / "run" / layout.METRICS)
-            assert PIRN.load(root / "run/flange/seed0/model")
+            assert PIRN.load(root / "run/flange/seed0/model", encoder=_debug_encoder())
 
     def train(root: Path) -> None:
         train_run(config(root, overwrite=over))
@@ -207,6 +212,11 @@ def evaluating(folder: Path) -> Work:
     return Work(before, evaluate, lambda root: evaluate(root, overwrite=True), check)
 
 
+@functools.cache
+def _debug_encoder() -> Encoder:
+    return open_encoder(preset("debug").model_config)
+
+
 def check_run(run: Path) -> None:
     """Every file of a run is whole, and every model is, or is refused by name."""
     try:
@@ -216,4 +226,4 @@ def check_run(run: Path) -> None:
     assert found.notes == []
     for place in layout.list_models(run):
         if contents(place.path / layout.MODEL):
-            assert PIRN.load(place.path / layout.MODEL)
+            assert PIRN.load(place.path / layout.MODEL, encoder=_debug_encoder())
