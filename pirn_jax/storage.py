@@ -27,6 +27,8 @@ from pirn_jax.errors import BadInputError, ConfigError, MachineError
 LARGEST_JSON = 16 * 2**20  # Python's objects are up to thirty times larger than the text
 LARGEST_FILE = 8 * 2**30
 LARGEST_HEADER = 8 * 2**20  # of a safetensors file; the largest networks have one of a few 100 KiB
+_DEEPEST = 50  # levels of a JSON document
+_PLAIN = (str, int, float, bool, type(None))
 
 Tree = Mapping[Any, Any]  # not an alias of itself: run-time type checkers follow it one step only
 """Arrays in dictionaries in dictionaries; keys are text or whole numbers."""
@@ -246,7 +248,21 @@ def parse_object(content: bytes, path: Path) -> dict[str, Any]:
         raise BadInputError(
             f"expected a JSON object, got {type(document).__name__}", "check the path", path=path
         )
+    _check_depth(document, path)
     return document
+
+
+def _check_depth(document: dict[str, Any], path: Path) -> None:
+    """Refuse what is nested too deep: what is compared and printed later is so recursively."""
+    level: list[object] = [document]
+    for _ in range(_DEEPEST):
+        inner = [
+            i.values() if isinstance(i, dict) else i for i in level if isinstance(i, dict | list)
+        ]
+        level = [value for values in inner for value in values if not isinstance(value, _PLAIN)]
+        if not level:
+            return
+    raise BadInputError(f"nested more than {_DEEPEST} levels deep", "write it again", path)
 
 
 def _refuse(constant: str) -> float:
@@ -310,7 +326,7 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load
 
     if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
-        raise BadInputError("no header of a safetensors file", "train again", path=path)
+        raise BadInputError("cannot be read: no header", "train again", path=path)
     try:
         return load(content)
     # The last three, by version, where the file holds a type of number that numpy has not.

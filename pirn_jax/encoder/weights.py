@@ -111,7 +111,9 @@ def _refuse_other_formats(path: Path) -> None:
     ):
         if start.startswith(magic):
             raise WeightsError(f"{problem}; it was not opened", remedy, path)
-    raise WeightsError("is no safetensors file: no header", "download or convert it again", path)
+    raise WeightsError(
+        "is not a whole safetensors file (no header)", "download or convert it again", path
+    )
 
 
 def read_configuration(path: Path, config: EncoderConfig) -> EncoderConfig:

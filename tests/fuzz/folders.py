@@ -24,7 +24,6 @@ from pirn_jax.detector import open_encoder
 from pirn_jax.detector.saving import Stored, load_model, save_model
 from pirn_jax.encoder.catalog import EncoderConfig
 from pirn_jax.encoder.weights import read_weights
-from pirn_jax.errors import BadInputError
 from pirn_jax.geometry.prepared import Prepared, PreparedCache, Settings
 from pirn_jax.manifest import MANIFEST, digest_of
 from pirn_jax.metrics.files import open_pair, read_map, read_scores
@@ -99,9 +98,9 @@ def _models() -> list[Kind]:
             manifest["about"]["config"] = digest_of(document["config"])
             manifest["about"]["calibration"] = document["calibration"]
             manifest["about"]["weights"] = document["encoder"]["sha256"]
-        except (BadInputError, AttributeError, KeyError, TypeError, OSError):
+            write_json(folder / MANIFEST, manifest)
+        except (ValueError, AttributeError, KeyError, TypeError, OSError):
             return  # too far gone
-        write_json(folder / MANIFEST, manifest)
 
     run = dataclasses.replace(TrainConfig(), detector=config)
 
@@ -192,9 +191,9 @@ def _caches() -> list[Kind]:
                 for name in entry["sha256"]:
                     content = (path.parent / f"{name}.npy").read_bytes()
                     entry["sha256"][name] = hashlib.sha256(content).hexdigest()
-            except (BadInputError, AttributeError, KeyError, TypeError, OSError, ValueError):
+                write_json(path, entry)
+            except (ValueError, AttributeError, KeyError, TypeError, OSError):
                 return  # too far gone
-            write_json(path, entry)
 
     return [
         Kind(

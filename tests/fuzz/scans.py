@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tempfile
@@ -12,6 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from pirn_jax.errors import BadInputError
 from pirn_jax.scans import Intrinsics, Limits, Options, Scan, open_dataset, read_scan
 from pirn_jax.scans.formats import File, read_camera_calibration, read_intrinsics, read_mask
 from pirn_jax.scans.formats.glance import check_file
@@ -52,9 +54,10 @@ def _frames() -> bytes:
     return stream.getvalue()
 
 
-def _glanced(path: Path) -> None:
-    """What is done with every file before a run."""
-    check_file(File(path), LIMITS)
+def _glance(path: Path) -> None:
+    """What is done with every file before a run; a file refused there is read all the same."""
+    with contextlib.suppress(BadInputError):
+        check_file(File(path), LIMITS)
 
 
 def _keeps_its_promises(scan: Scan) -> None:
@@ -70,9 +73,9 @@ def _as(role: str, **more: object) -> Callable[[Path], None]:
 
     def read(folder: Path) -> None:
         (path,) = folder.iterdir()
+        _glance(path)
         scan = read_scan({role: path}, Options("auto", intrinsics=CAMERA, limits=LIMITS, **more))
         _keeps_its_promises(scan)
-        _glanced(path)
 
     return read
 

@@ -104,8 +104,30 @@ def check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> set[byt
     return names
 
 
-def check_jpeg(data: bytes) -> None:
-    """Walk the segments before the pixels; Pillow takes a turn for each, and each byte between."""
+def check_pieces(kind: str, data: bytes) -> None:
+    """Refuse what keeps Pillow busy before it has seen a pixel.
+
+    Args:
+        kind: Pillow's name of it.
+        data: the file, or its beginning.
+    """
+    walk = {"PNG": _walk_png, "JPEG": _walk_jpeg, "GIF": _walk_gif}.get(kind)
+    if walk is not None:
+        walk(data)
+
+
+def _walk_png(data: bytes) -> None:
+    """The chunks before the pixels."""
+    at = 8
+    for _ in range(_MOST_PIECES):
+        if len(data) < at + 8 or data[at + 4 : at + 8] == b"IDAT":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise ValueError(f"more than {_MOST_PIECES} chunks before its pixels")
+
+
+def _walk_jpeg(data: bytes) -> None:
+    """The segments before the pixels, and the bytes between them."""
     at, between = 2, 0
     for _ in range(_MOST_PIECES):
         begin = at
@@ -125,8 +147,8 @@ def _is_marker(two: bytes) -> bool:
     return two[0] == 0xFF and two[1] not in (0, 0xFF)
 
 
-def check_gif(data: bytes) -> None:
-    """Walk the blocks before the first picture, and the pieces of each, as `check_jpeg` does."""
+def _walk_gif(data: bytes) -> None:
+    """The blocks before the first picture, and the pieces of each."""
     if len(data) < 13:
         raise ValueError("cut short")
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)

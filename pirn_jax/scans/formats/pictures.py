@@ -33,8 +33,7 @@ from pirn_jax.scans.formats.files import File, Limits, decoding, read_bytes
 from pirn_jax.scans.formats.headers import (
     WHITE,
     check_cost,
-    check_gif,
-    check_jpeg,
+    check_pieces,
     check_png,
     check_tiff,
     webp_size,
@@ -179,12 +178,9 @@ def open_picture(
     data = read_bytes(file, limits)
     with decoding(file, f"{kind} picture", _BAD):
         chunks = check_png(file, data, limits, deep=deep) if kind == "PNG" else set()
-        if kind == "JPEG":
-            check_jpeg(data)
-            if data.count(b"\xff\xda") > _MOST_SCANS:
-                raise ValueError(f"more than {_MOST_SCANS} scans, each a pass over the picture")
-        if kind == "GIF":
-            check_gif(data)
+        check_pieces(kind, data)
+        if kind == "JPEG" and data.count(b"\xff\xda") > _MOST_SCANS:
+            raise ValueError(f"more than {_MOST_SCANS} scans, each a pass over the picture")
         if kind == "TIFF":
             check_tiff(io.BytesIO(data))
         if kind == "WEBP":  # Pillow makes room for the pixels when it looks at the header
