@@ -19,7 +19,7 @@ from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.source import remember
-from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.manifest import MANIFEST, digest_of, read_whole, write_manifest
 from pirn_jax.scoring import Calibration, read_calibration
 from pirn_jax.storage import (
@@ -128,8 +128,9 @@ def load_model(
             encoder = find_encoder(config, digest, lay)
     except BadInputError as error:
         raise BadInputError(error.problem, "train again", path) from error
-    except ConfigError as error:
-        raise ConfigError(error.problem, error.remedy or "train again", path) from error
+    except (ConfigError, WeightsError) as error:
+        remedy, where = error.remedy or "train again", error.path or path
+        raise type(error)(error.problem, remedy, where) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"not what was written: {error}", "train again", path) from error
     method = config.settings.create(config.modalities, encoder)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tests.fuzz.judging import FINDINGS, OUTCOMES, Judge, Kind
 
-PATIENCE = 60.0  # seconds by the clock, on a busy machine, until an input is called a hang
+PATIENCE = 600.0  # seconds by the clock, on a busy machine, until an input is called a hang
 
 
 def all_kinds() -> list[Kind]:
