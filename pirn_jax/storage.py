@@ -24,8 +24,11 @@ from numpy.typing import ArrayLike
 
 from pirn_jax.errors import BadInputError, ConfigError, MachineError
 
-LARGEST_JSON = 64 * 2**20
+LARGEST_JSON = 16 * 2**20  # Python's objects are up to thirty times larger than the text
 LARGEST_FILE = 8 * 2**30
+LARGEST_HEADER = 8 * 2**20  # of a safetensors file; the largest networks have one of a few 100 KiB
+_DEEPEST = 50  # levels of a JSON document
+_PLAIN = (str, int, float, bool, type(None))
 
 Tree = Mapping[Any, Any]  # not an alias of itself: run-time type checkers follow it one step only
 """Arrays in dictionaries in dictionaries; keys are text or whole numbers."""
@@ -106,24 +109,41 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """One process at a time writes into a folder; the lock falls with the process that holds it.
+    """One process at a time writes into a folder.
 
     Raises:
         MachineError: another process holds it.
     """
-    with (folder / ".lock").open("ab") as lock:
+    with try_lock(folder / ".lock") as ours:
+        if not ours:
+            raise MachineError(
+                "another run is writing into this folder",
+                "wait for it, or name another with --out",
+                folder,
+            )
+        yield
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock while the block runs; it falls with the process that holds it.
+
+    Args:
+        path: of an empty file, which stays; its folder is there.
+
+    Yields:
+        Whether it is held, and not by another process.
+    """
+    with path.open("ab") as lock:
+        ours = True
         if sys.platform != "win32":
             import fcntl
 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise MachineError(
-                    "another run is writing into this folder",
-                    "wait for it, or name another with --out",
-                    folder,
-                ) from error
-        yield
+            except BlockingIOError:
+                ours = False
+        yield ours
 
 
 def _beside(path: Path) -> Path:
@@ -228,7 +248,21 @@ def parse_object(content: bytes, path: Path) -> dict[str, Any]:
         raise BadInputError(
             f"expected a JSON object, got {type(document).__name__}", "check the path", path=path
         )
+    _check_depth(document, path)
     return document
+
+
+def _check_depth(document: dict[str, Any], path: Path) -> None:
+    """Refuse what is nested too deep: what is compared and printed later is so recursively."""
+    level: list[object] = [document]
+    for _ in range(_DEEPEST):
+        inner = [
+            i.values() if isinstance(i, dict) else i for i in level if isinstance(i, dict | list)
+        ]
+        level = [value for values in inner for value in values if not isinstance(value, _PLAIN)]
+        if not level:
+            return
+    raise BadInputError(f"nested more than {_DEEPEST} levels deep", "write it again", path)
 
 
 def _refuse(constant: str) -> float:
@@ -291,6 +325,8 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
+        raise BadInputError("cannot be read: no header", "train again", path=path)
     try:
         return load(content)
     # The last three, by version, where the file holds a type of number that numpy has not.

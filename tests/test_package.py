@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
     "command": set(),
     "transport": set(),
     "scans": {"manifest", "storage"},
-    "metrics": {"command", "storage"},
+    "metrics": {"command", "scans", "storage"},
     "geometry": {"scans", "storage"},
     "encoder": {"command", "storage"},
     "decoder": {"transport"},

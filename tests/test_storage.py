@@ -248,7 +248,7 @@ def test_documents_that_are_missing_or_huge(tmp_path):
         read_object(tmp_path / "a.json")
     (tmp_path / "b.json").touch()
     os.truncate(tmp_path / "b.json", LARGEST_JSON + 1)
-    with pytest.raises(BadInputError, match="larger than 64 MiB"):
+    with pytest.raises(BadInputError, match="larger than 16 MiB"):
         read_object(tmp_path / "b.json")
 
 

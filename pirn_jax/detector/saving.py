@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.source import remember
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.manifest import MANIFEST, digest_of, read_whole, write_manifest
 from pirn_jax.scoring import Calibration, read_calibration
 from pirn_jax.storage import (
@@ -26,6 +27,7 @@ from pirn_jax.storage import (
     parse_object,
     parse_tensors,
     unflatten,
+    whole_folder,
     write_json,
     write_tensors,
 )
@@ -46,7 +48,10 @@ class Stored(NamedTuple):
 
 
 def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
-    """Write a trained detector; returns the folder."""
+    """Write a trained detector, whole or not at all; returns the folder.
+
+    An older model there stays until the new one is whole. Files that are no model's stay beside it.
+    """
     target, source = Path(folder), stored.encoder.source
     calibration = stored.calibration
     document = {
@@ -63,9 +68,12 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     }
     tensors = flatten("parameters", stored.parameters)
     tensors |= flatten("statistics", stored.statistics)
-    write_tensors(target / _TENSORS, tensors)
-    write_json(target / _CONFIG, document)
-    write_manifest(target, MODEL_FORMAT, (_CONFIG, _TENSORS), _facts(document))
+    target.mkdir(parents=True, exist_ok=True)
+    alone = {path.name for path in target.iterdir()} <= {_CONFIG, _TENSORS, MANIFEST}
+    with whole_folder(target.resolve()) if alone else nullcontext(target) as place:
+        write_tensors(place / _TENSORS, tensors)
+        write_json(place / _CONFIG, document)
+        write_manifest(place, MODEL_FORMAT, (_CONFIG, _TENSORS), _facts(document))
     remember(source)
     return target
 
@@ -113,15 +121,18 @@ def load_model(
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)
         origin = dict(document.get("origin") or {})
+        config = replace(config, encoder=name, layers=layers, weights=weights)
+        if runtime is not None:
+            config = replace(config, runtime=runtime)
+        if encoder is None or not is_encoder_of(encoder, config, digest):
+            encoder = find_encoder(config, digest, lay)
     except BadInputError as error:
         raise BadInputError(error.problem, "train again", path) from error
+    except (ConfigError, WeightsError) as error:
+        remedy, where = error.remedy or "train again", error.path or path
+        raise type(error)(error.problem, remedy, where) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"not what was written: {error}", "train again", path) from error
-    config = replace(config, encoder=name, layers=layers, weights=weights)
-    if runtime is not None:
-        config = replace(config, runtime=runtime)
-    if encoder is None or not is_encoder_of(encoder, config, digest):
-        encoder = find_encoder(config, digest, lay)
     method = config.settings.create(config.modalities, encoder)
     parameters, statistics = method.abstract_params()
     file = Path(folder) / _TENSORS

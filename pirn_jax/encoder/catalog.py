@@ -41,6 +41,9 @@ class EncoderConfig:
         epsilon: of LayerNorm; a config.json beside the weights that says another one wins.
         mean, std: of the colours the network was trained with, for pictures in [0, 1].
         hub: repository id of the published weights, or "" where none are.
+        revision: the commit there whose weights these are; "" where it is not known, and the newest
+            is taken.
+        sha256: of the weights of that commit, where it is known.
         teacher: channels of the network this one was distilled from, by a linear head on its last
             block; its tokens then are that block's, normalised, in a basis where distances are the
             teacher's (`embedded.py`). 0: tokens are raw block outputs.
@@ -63,6 +66,8 @@ class EncoderConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     hub: str = ""
+    revision: str = ""
+    sha256: str = ""
     teacher: int = 0
 
     def own_layers(self, normalised: bool) -> tuple[int, ...]:
@@ -90,6 +95,24 @@ class EncoderConfig:
         return 2 * (embedding + last * block + head)
 
 
+# Commits of the hub, as two registries of models pin them: without registers mteb's, with them Geti
+# Prompt's. The hashes are those under which others keep these commits' files.
+_REVISIONS = {
+    "small": "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+    "base": "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+    "large": "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+    "giant": "611a9d42f2335e0f921f1e313ad3c1b7178d206d",
+    "small-reg": "0d9846e56b43a21fa46d7f3f5070f0506a5795a9",
+    "base-reg": "a1d738ccfa7ae170945f210395d99dde8adb1805",
+    "large-reg": "e4c89a4e05589de9b3e188688a303d0f3c04d0f3",
+    "giant-reg": "8d0d49f77fb8b5dd78842496ff14afe7dd4d85cb",
+}
+_SHA256 = {
+    "small": "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+    "large": "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
+}
+
+
 def _layers(depth: int, first: int = 2, last: int = 10) -> tuple[int, ...]:
     """Blocks 2-10 of 12, or others, or the same shares of another depth."""
     return tuple(round(layer * depth / 12) for layer in range(first, last + 1))
@@ -100,7 +123,7 @@ def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig
     hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8 if giant else 4 * width
     return [
         EncoderConfig(
-            name=f"dinov2-{size}{'-reg' if registers else ''}",
+            name=f"dinov2-{size}{suffix}",
             width=width,
             depth=depth,
             heads=heads,
@@ -114,8 +137,10 @@ def _dinov2(size: str, width: int, depth: int, heads: int) -> list[EncoderConfig
             position_rule="meta-registers" if registers else "meta",
             native_size=518,
             hub=f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
+            revision=_REVISIONS[f"{size}{suffix}"],
+            sha256=_SHA256.get(f"{size}{suffix}", ""),
         )
-        for registers in (0, 4)
+        for registers, suffix in ((0, ""), (4, "-reg"))
     ]
 
 

@@ -1,6 +1,7 @@
 """Published weights: from the local Hugging Face cache, or downloaded once, with their SHA-256.
 
-Downloads show a progress bar and resume where they broke off. Without a network the answer comes
+What is downloaded is the commit that the catalog names, where it names one. Downloads show a
+progress bar and resume where they broke off. Without a network the answer comes
 within `DEADLINE` seconds, whatever the name servers do.
 """
 
@@ -25,11 +26,17 @@ class Unavailable(WeightsError):
 
 
 def cached_weights(config: EncoderConfig) -> Source | None:
-    """The network's weights from the local cache, or None; never touches the network."""
+    """The network's weights from the local cache, or None; never touches the network.
+
+    Where the commit of the catalog is not there, the one that others brought there is taken.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(config.hub, _WEIGHTS)
-    return _source(config, Path(found)) if isinstance(found, str) else None
+    for revision in dict.fromkeys((config.revision or None, None)):
+        found = try_to_load_from_cache(config.hub, _WEIGHTS, revision=revision)
+        if isinstance(found, str):
+            return _source(config, Path(found))
+    return None
 
 
 def download_weights(config: EncoderConfig) -> Source:
@@ -37,14 +44,14 @@ def download_weights(config: EncoderConfig) -> Source:
 
     Raises:
         Unavailable: no network, no such file, or no access.
-        WeightsError: the file does not have the SHA-256 that the hub states for it.
+        WeightsError: the file does not have the SHA-256 that the hub, or the catalog, states for
+            it.
     """
     from huggingface_hub import hf_hub_download
 
     _ask(config)
     try:
-        # By no revision, so that the cache remembers it as the newest and finds it offline.
-        path = Path(hf_hub_download(config.hub, _WEIGHTS))
+        path = Path(hf_hub_download(config.hub, _WEIGHTS, revision=config.revision or None))
     except Exception as error:  # the hub's client changes its HTTP library, and so their kinds
         raise Unavailable(
             f"the download of {config.hub} broke off ({_in_a_line(error)})",
@@ -70,7 +77,7 @@ def _ask(config: EncoderConfig) -> None:
         try:
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-            url = hf_hub_url(config.hub, _WEIGHTS)
+            url = hf_hub_url(config.hub, _WEIGHTS, revision=config.revision or None)
             answer.append(get_hf_file_metadata(url, timeout=_PATIENCE - 1))
         except Exception as error:  # each kind of failure is told apart below
             answer.append(error)
@@ -106,15 +113,19 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _source(config: EncoderConfig, path: Path) -> Source:
-    """The cached file, if it is what its name in the cache, the hub's checksum, says."""
+    """The cached file, if it is what the hub says, by its name in the cache, and the catalog."""
     digest, blob = sha256_of(path), path.resolve()
-    if len(blob.name) == 64 and blob.name != digest:
-        blob.unlink()
-        path.unlink(missing_ok=True)
-        raise WeightsError(
-            f"SHA-256 {digest} is not the {blob.name} that {config.hub} states; deleted",
-            "run the same command again to download it anew",
-            path,
-        )
-    # …/snapshots/<revision>/model.safetensors
-    return Source(str(path), digest, config.hub, path.parent.name)
+    revision = path.parent.name  # …/snapshots/<revision>/model.safetensors
+    stated = {config.hub: blob.name} if len(blob.name) == 64 else {}
+    if config.sha256 and revision == config.revision:
+        stated["the catalog"] = config.sha256
+    for who, expected in stated.items():
+        if digest != expected:
+            blob.unlink()
+            path.unlink(missing_ok=True)
+            raise WeightsError(
+                f"SHA-256 {digest} is not the {expected} that {who} states; deleted",
+                "run the same command again to download it anew",
+                path,
+            )
+    return Source(str(path), digest, config.hub, revision)

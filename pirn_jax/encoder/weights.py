@@ -24,6 +24,7 @@ from pirn_jax.encoder.catalog import CATALOG, EncoderConfig, PositionRule
 from pirn_jax.encoder.naming import Names, Rule, Shape, mapping, recognise
 from pirn_jax.encoder.positions import resize_positions
 from pirn_jax.errors import WeightsError
+from pirn_jax.storage import LARGEST_HEADER, LARGEST_JSON, open_regular, read_regular
 
 
 def read_weights(
@@ -97,9 +98,9 @@ def _refuse_other_formats(path: Path) -> None:
     """Name the common things that are not safetensors, without opening them as what they are."""
     if not path.is_file():
         raise WeightsError("no such file", "give the path of a .safetensors file", path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(64)
-    if int.from_bytes(start[:8], "little") <= 100_000_000:  # safetensors' own limit for a header
+    if int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
         return
     converter = f"convert it: python -m pirn_jax.encoder.convert {path.name} OUT.safetensors"
     for magic, problem, remedy in (
@@ -110,6 +111,9 @@ def _refuse_other_formats(path: Path) -> None:
     ):
         if start.startswith(magic):
             raise WeightsError(f"{problem}; it was not opened", remedy, path)
+    raise WeightsError(
+        "is not a whole safetensors file (no header)", "download or convert it again", path
+    )
 
 
 def read_configuration(path: Path, config: EncoderConfig) -> EncoderConfig:
@@ -133,7 +137,7 @@ def read_configuration(path: Path, config: EncoderConfig) -> EncoderConfig:
         return config
     remedy = "mend config.json, or take it away"
     try:
-        stated = json.loads(beside.read_bytes())
+        stated = json.loads(read_regular(beside, LARGEST_JSON))
     except (ValueError, OSError, RecursionError) as error:
         raise WeightsError(f"is no readable JSON ({error})", remedy, beside) from error
     if not isinstance(stated, dict):

@@ -10,8 +10,9 @@ What is read is what was computed, bit for bit: scores do not depend on whether 
 Another kind of device, or another release of JAX, may round the last bit of a normal differently.
 
 An entry is an archive of plain arrays: `normals` (float32 (H, W, 3), unless the scan brings its
-own), `object` (uint8 (H, W), 0 or 1) and `about` (JSON in UTF-8). It is read as any untrusted file
-is, with the scan saying how large its arrays may be; a damaged one counts as missing.
+own), `object` (uint8 (H, W), 0 or 1) and `about` (JSON in UTF-8, with the SHA-256 of all the rest).
+It is read as any untrusted file is, with the scan saying how large its arrays may be; a damaged one
+counts as missing.
 
 Dimension letters: H, W the pixels of the scan.
 """
@@ -22,6 +23,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -35,7 +37,7 @@ from pirn_jax.scans.formats import File, Limits, read_array
 from pirn_jax.scans.scan import Scan
 from pirn_jax.storage import write_arrays
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same scan and settings would give another entry."""
 
 _log = logging.getLogger("pirn_jax")
@@ -158,15 +160,13 @@ class PreparedCache:
             "format": FORMAT,
             "fingerprint": name,
             "stands": prepared.stands,
-            "notes": prepared.notes,
+            "notes": list(prepared.notes),
         }
-        text = json.dumps(about).encode()
-        arrays = {
-            "about": np.frombuffer(text, np.uint8)[None],
-            "object": prepared.object.astype(np.uint8),
-        }
+        arrays = {"object": prepared.object.astype(np.uint8)}
         if scan.normals is None and prepared.normals is not None:
             arrays["normals"] = prepared.normals
+        text = json.dumps({**about, "sha256": _seal(about, arrays.values())}).encode()
+        arrays = {"about": np.frombuffer(text, np.uint8)[None], **arrays}
         try:
             write_arrays(_entry(self.folder, name), arrays)
         except IsADirectoryError as error:
@@ -175,6 +175,13 @@ class PreparedCache:
 
 def _entry(folder: Path, name: str) -> Path:
     return folder / name[:2] / f"{name}.npz"
+
+
+def _seal(about: Mapping[str, object], arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read(path: Path, name: str, scan: Scan) -> Prepared:
@@ -209,18 +216,18 @@ def _read(path: Path, name: str, scan: Scan) -> Prepared:
     about = read_array(File(path, "about.npy", root=path.parent), little)
     try:
         document = json.loads(about.tobytes())
+        sealed = document.pop("sha256")
         stands, notes = document["stands"], list(document["notes"])
         whole = document["format"] == FORMAT and document["fingerprint"] == name
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInputError(f"not a prepared scan: {error!r}", "remove the file", path) from error
     if not whole or not isinstance(stands, bool) or not all(isinstance(n, str) for n in notes):
         raise BadInputError("the entry of another scan or format", "remove the file", path)
     kept = read("object", np.uint8, shape)
-    normals = scan.normals
+    arrays, normals = [kept], scan.normals
     if normals is None and scan.xyz is not None:
         normals = read("normals", np.float32, (*shape, 3))
-        if not np.isfinite(normals).all():
-            raise BadInputError("normals that are not finite", "remove the file", path)
-    if kept.max(initial=0) > 1:
-        raise BadInputError("object pixels that are neither 0 nor 1", "remove the file", path)
+        arrays.append(normals)
+    if _seal(document, arrays) != sealed:
+        raise BadInputError("not what was written", "remove the file", path)
     return Prepared(normals, kept.astype(bool), stands, tuple(notes))

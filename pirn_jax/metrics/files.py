@@ -1,31 +1,33 @@
 """Maps and masks in files, read one at a time and never trusted.
 
 A set is a folder (paired by the path below it, without the ending), an .npz, or one .npy of shape
-(n, H, W). Sizes are read from the header before any pixel is, pickles are refused, and only one
-channel is accepted: a coloured heatmap holds no scores.
+(n, H, W). They are read as scans are, by `pirn_jax.scans.formats`: header first, within caps, never
+unpickled. A map has one channel: a coloured heatmap holds no scores. Pictures of masks mean what
+they mean everywhere (`pirn_jax.scans.formats.masks`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from jaxtyping import Shaped
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.storage import LARGEST_JSON, open_regular, read_regular
+from pirn_jax.scans.formats import File, Limits, open_archive, read_array, read_bytes, read_mask
+from pirn_jax.scans.formats.arrays import read_npy_header
+from pirn_jax.scans.formats.files import Stream, decoding
+from pirn_jax.scans.formats.pictures import converted, decode, open_picture
+from pirn_jax.storage import LARGEST_FILE, LARGEST_JSON, open_regular, read_regular
 
 MAP_ENDINGS = (".npy", ".tif", ".tiff", ".png")
 MASK_ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp")
-LARGEST = 1 << 28  # pixels of one map: 268 Mpx, 1 GiB of float32
-LARGEST_SET = 1 << 31  # pixels of one array inside an .npz
-
+LIMITS = Limits(pixels=1 << 28, memory=LARGEST_FILE)  # 268 Mpx: 1 GiB of float32
+_ARRAYS = (".npy", ".tif", ".tiff")
+_SAVE = "save the scores themselves, one channel, as float32 .npy"
 
 _Readers = dict[str, Callable[[], np.ndarray]]
 
@@ -138,7 +140,7 @@ def read_scores(path: Path, names: list[str]) -> np.ndarray:
         BadInputError: for another header, a score that is no number, or keys that do not fit.
     """
     scores: dict[str, float] = {}
-    with _readable("table of scores", path):
+    with decoding(path, "table of scores", "write one row per map: its name, and its score"):
         rows = csv.DictReader(io.StringIO(read_regular(path, LARGEST_JSON).decode(), newline=""))
         if not {"key", "score"} <= set(rows.fieldnames or ()):
             raise BadInputError(
@@ -148,158 +150,121 @@ def read_scores(path: Path, names: list[str]) -> np.ndarray:
             )
         for row in rows:
             if row["key"] in scores:
-                raise BadInputError(f"key {row['key']!r} is given twice", path=path)
+                raise BadInputError(f"key {row['key']!r} is given twice", "keep one", path=path)
             scores[row["key"]] = float(row["score"])
     missing = [name for name in names if name not in scores]
     if missing:
-        raise BadInputError(f"no score for {len(missing)} maps: {_some(missing)}", path=path)
+        raise BadInputError(
+            f"no score for {len(missing)} maps: {_some(missing)}", "add their rows", path=path
+        )
     return np.array([scores[name] for name in names])
 
 
 def _readers(path: Path, endings: tuple[str, ...], what: str) -> _Readers:
     if not path.exists():
         raise BadInputError(f"{what} not found", "check the path", path=path)
+    read = read_map if what == "maps" else _read_truth
     if path.is_dir():
         readers: _Readers = {}
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in endings):
             name = file.relative_to(path).with_suffix("").as_posix()
             if name in readers:
                 raise BadInputError(f"two {what} are called {name!r}", "keep one of them", path)
-            readers[name] = lambda file=file: read_map(file)
+            readers[name] = lambda file=file: read(File(file))
     elif path.suffix.lower() == ".npz":
         readers = _npz(path)
     elif path.suffix.lower() == ".npy":
-        readers = _stack(lambda: _npy(path), _npy(path))
+        readers = _stack(File(path), lambda: open_regular(path))
     else:
-        raise BadInputError(f"{what} must be a folder, an .npz or an .npy", path=path)
+        raise BadInputError(
+            f"{what} must be a folder, an .npz or an .npy", "check the path", path=path
+        )
     if not readers:
         raise BadInputError(f"no {what} here ({', '.join(endings)})", "check the path", path=path)
     return readers
 
 
-def _stack(read: Callable[[], np.ndarray], array: np.ndarray) -> _Readers:
-    """Readers of a (n, H, W) array's parts, numbered."""
-    if array.ndim != 3:
-        raise BadInputError(f"an .npy set has shape (n, H, W), got {array.shape}")
-    width = len(str(max(1, len(array) - 1)))
-    return {f"{i:0{width}d}": lambda i=i: read()[i] for i in range(len(array))}
-
-
 def _npz(path: Path) -> _Readers:
     """Every array by its name; one (n, H, W) array alone is n maps, held in memory."""
-    with _readable(".npz", path), open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-        members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
-        shapes = {}
-        for member in members:
-            with archive.open(member) as file:
-                shapes[member] = _header(file, path)
-
-    def read(member: str) -> np.ndarray:
-        with _readable(f".npz: {member}", path), np.load(path, allow_pickle=False) as archive:
-            return archive[member.removesuffix(".npy")]
-
-    if len(members) == 1 and len(shapes[members[0]]) == 3:
-        if math.prod(shapes[members[0]]) > LARGEST_SET:
-            raise BadInputError(
-                f"an array of shape {shapes[members[0]]} would have to be held in memory",
-                "save it as an .npy, which is read part by part",
-                path=path,
-            )
-        array = read(members[0])
-        return _stack(lambda: array, array)
-    return {member.removesuffix(".npy"): lambda member=member: read(member) for member in members}
+    with open_archive(path, LIMITS) as archive:
+        members = [File(path, name) for name in archive.members if name.endswith(".npy")]
+    if len(members) == 1:
+        (file,) = members
+        data = read_bytes(file, LIMITS)
+        with decoding(file, "NPY array", _SAVE):
+            shape, _, _ = read_npy_header(file, io.BytesIO(data))
+        if len(shape) == 3:
+            return _stack(file, lambda: io.BytesIO(data))
+    return {
+        str(file.member).removesuffix(".npy"): lambda file=file: read_map(file) for file in members
+    }
 
 
-def _header(file: IO[bytes] | io.BufferedIOBase, path: Path) -> tuple[int, ...]:
-    """Shape from an .npy header; refuses what is not plain numbers or is too large."""
-    with _readable(".npy", path):
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise BadInputError(f".npy version {version} holds no plain numbers", path=path)
-    if dtype.hasobject:
-        raise BadInputError("holds Python objects, which are never unpickled", path=path)
-    if dtype.kind not in "biuf":
-        raise BadInputError(f"holds {dtype}, which are no plain numbers", path=path)
-    _check_size(shape[-2:], path)
-    return shape
+def _stack(file: File, opened: Callable[[], Stream]) -> _Readers:
+    """Readers of a (n, H, W) array's parts, numbered; none is read before its turn.
 
-
-def _check_size(shape: tuple[int, ...], path: Path) -> None:
-    if math.prod(shape) > LARGEST:
+    Args:
+        file: for messages.
+        opened: a stream of its bytes, anew with each call.
+    """
+    with decoding(file, "NPY array", _SAVE), opened() as stream:
+        shape, fortran, dtype = read_npy_header(file, stream)
+        begin, size = stream.tell(), stream.seek(0, io.SEEK_END)
+    if len(shape) != 3 or fortran or dtype.kind not in "biuf":
         raise BadInputError(
-            f"a map of {' x '.join(map(str, shape))} pixels is larger than {LARGEST} in all",
-            "the header may be damaged; evaluate a larger map in parts",
-            path=path,
+            f"expected maps as real numbers (n, H, W) in C order, got {dtype} {shape}",
+            "save them as numpy.ascontiguousarray(maps, numpy.float32)",
+            path=str(file),
+        )
+    LIMITS.check_size(file, *shape[1:])
+    each = shape[1] * shape[2] * dtype.itemsize
+    if size - begin != shape[0] * each:
+        raise BadInputError(
+            f"shape {shape} of {dtype} needs {shape[0] * each:,} bytes, the file holds "
+            f"{size - begin:,}",
+            "write it again",
+            path=str(file),
         )
 
+    def read(place: int) -> np.ndarray:
+        with decoding(file, "NPY array", _SAVE), opened() as stream:
+            stream.seek(begin + place * each)
+            return np.frombuffer(stream.read(each), dtype).reshape(shape[1:])
 
-def read_map(path: Path) -> np.ndarray:
-    """One map or mask from an .npy, .png, .bmp or .tiff file: (H, W), as stored.
+    width = len(str(max(1, shape[0] - 1)))
+    return {f"{i:0{width}d}": lambda i=i: read(i) for i in range(shape[0])}
+
+
+def read_map(file: File, limits: Limits = LIMITS) -> Shaped[np.ndarray, "H W"]:
+    """One map from an .npy, .png, .bmp or .tiff file, as stored.
 
     Raises:
-        BadInputError: for a file that cannot be read, is too large, or has more than one channel.
+        BadInputError: it cannot be read, is too large, or has more than one channel.
     """
-    open_regular(path).close()  # a pipe or a device would hang the decoders
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        array = _npy(path)
-    elif suffix in (".tif", ".tiff"):
-        array = _tiff(path)
-    else:
-        array = _picture(path)
+    array = read_array(file, limits) if file.suffix in _ARRAYS else _grey(file, limits)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
     if array.ndim != 2:
         raise BadInputError(
             f"one channel (H, W) expected, got shape {array.shape}",
-            "a coloured heatmap holds no scores: save the scores themselves",
-            path=path,
+            f"a coloured heatmap holds no scores: {_SAVE}",
+            path=str(file),
         )
     return array
 
 
-def _npy(path: Path) -> np.ndarray:
-    """The array, mapped: its pixels are read when they are used."""
-    with _readable(".npy", path):
-        with open_regular(path) as file:
-            _header(file, path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+def _grey(file: File, limits: Limits) -> Shaped[np.ndarray, "H W *c"]:
+    """A picture's values; one channel where a grey picture was saved in colour."""
+    picture = open_picture(file, limits, deep=True)
+    if picture.mode in ("1", "L") or picture.mode.startswith("I;16"):
+        return decode(file, picture)
+    channels = decode(file, converted(file, picture, "RGB"))
+    return channels[..., 0] if (channels == channels[..., :1]).all() else channels
 
 
-def _tiff(path: Path) -> np.ndarray:
-    import tifffile
-
-    with _readable("TIFF", path), tifffile.TiffFile(path) as file:
-        if len(file.pages) != 1:
-            raise BadInputError(f"one page expected, got {len(file.pages)}", path=path)
-        page = file.pages[0]
-        _check_size(page.shape, path)
-        return page.asarray()
-
-
-def _picture(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with _readable("picture", path), Image.open(path) as image:
-        _check_size(image.size, path)
-        if image.mode == "RGB":  # a grey mask saved in colour
-            channels = np.asarray(image)
-            if (channels == channels[..., :1]).all():
-                return channels[..., 0]
-        return np.asarray(image)
-
-
-@contextmanager
-def _readable(kind: str, path: Path) -> Iterator[None]:
-    """Whatever a decoder raises on damaged bytes, and no list of that stays whole, as our error."""
-    try:
-        yield
-    except BadInputError:
-        raise
-    except Exception as error:
-        raise BadInputError(f"not a readable {kind}: {error}", path=path) from error
+def _read_truth(file: File) -> Shaped[np.ndarray, "H W"]:
+    """One mask: an array as it is, a picture by the rule of masks."""
+    return read_map(file) if file.suffix in _ARRAYS else read_mask(file, LIMITS)
 
 
 def _zeros_like(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:

@@ -39,8 +39,6 @@ from pirn_jax.report.tables import ScoreRow, parse_history, parse_scores
 from pirn_jax.scans.formats.files import File, Limits, read_bytes
 from pirn_jax.storage import LARGEST_JSON, read_object
 
-_DEEPEST = 50  # levels of a JSON document
-_PLAIN = (str, int, float, bool, type(None))
 _LIMITS = Limits(memory=LARGEST_JSON)  # of a file of lines
 
 
@@ -206,24 +204,10 @@ def _object(path: Path, notes: list[str]) -> Document:
         return {}
     try:
         document = read_object(path)
-        _check_depth(document, path)
     except BadInputError as error:
         notes.append(f"{_short(path)}: {error.problem}")
         return {}
     return document
-
-
-def _check_depth(document: Document, path: Path) -> None:
-    """Refuse what is nested too deep: what is printed later is printed recursively."""
-    level: list[object] = [document]
-    for _ in range(_DEEPEST):
-        inner = [
-            i.values() if isinstance(i, dict) else i for i in level if isinstance(i, dict | list)
-        ]
-        level = [value for values in inner for value in values if not isinstance(value, _PLAIN)]
-        if not level:
-            return
-    raise BadInputError(f"nested more than {_DEEPEST} levels deep", "write it again", path)
 
 
 def _text(path: Path, notes: list[str]) -> str:

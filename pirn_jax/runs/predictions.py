@@ -38,6 +38,7 @@ from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scans.formats.registration import Intrinsics, parse_intrinsics
 from pirn_jax.scoring import Calibration, normalise
+from pirn_jax.storage import whole_file
 
 
 def find_scans(
@@ -189,7 +190,8 @@ def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PI
         pictures["mask"] = prediction.pred_mask.astype(np.uint8) * np.uint8(255)
     files = {}
     for kind, picture in pictures.items():
-        Image.fromarray(picture).save(place / f"{name}_{kind}.png")
+        with whole_file(place / f"{name}_{kind}.png") as file:
+            Image.fromarray(picture).save(file, "PNG")
         files[kind] = str(out / f"{name}_{kind}.png")
     return {
         "key": scan.key,

@@ -20,7 +20,7 @@ from pirn_jax.decoder import Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
-from pirn_jax.storage import open_regular, read_object, whole_folder
+from pirn_jax.storage import open_regular, read_object, try_lock, whole_folder
 
 _log = logging.getLogger("pirn_jax")
 # Files larger than this stay on disk and are read page by page as they are used.
@@ -107,8 +107,8 @@ def _picture(view: Views, name: str) -> np.ndarray:
 class FeatureCache:
     """Features on disk, each entry a folder of .npy files named by what it was made from.
 
-    An entry appears whole or not at all: it is written beside its place and renamed. One that does
-    not match its own checksums is made again.
+    An entry appears whole or not at all: it is written beside its place and renamed, by one process
+    at a time. One that does not match its own checksums is made again.
 
     Args:
         folder: where entries are kept; made when needed. None: nothing is kept.
@@ -136,7 +136,10 @@ class FeatureCache:
                 _log.warning("cached features are damaged and will be made again: %s", error)
         tokens = make()
         try:
-            _write(entry, tokens, dict(key_parts))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with try_lock(self.folder / f".{entry.name}.lock") as ours:
+                if ours:  # who else holds it writes the same
+                    _write(entry, tokens, dict(key_parts))
         except OSError as error:
             _log.warning("features could not be cached in %s: %s", self.folder, error)
         return tokens
@@ -150,8 +153,8 @@ def _read(entry: Path) -> Tokens:
         path = entry / f"{name}.npy"
         if name not in Tokens._fields or _sha256(path) != expected:
             raise ValueError(f"{path} is not what was written")
-        mapped = "r" if path.stat().st_size > MAPPED_BYTES else None
-        arrays[name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # fails where bytes are missing
+        arrays[name] = mapped if path.stat().st_size > MAPPED_BYTES else np.array(mapped)
     return Tokens(arrays["values"], arrays.get("valid"))
 
 

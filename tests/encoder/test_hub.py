@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 from pirn_jax.encoder import hub, load_encoder
+from pirn_jax.encoder.catalog import CATALOG, encoder_config
 from pirn_jax.encoder.embedded import SHA256
 from pirn_jax.errors import WeightsError
 from tests.encoder.test_weights import timm_tensors
@@ -140,6 +143,40 @@ def test_a_download_records_repository_revision_and_checksum_and_is_cached(
     again = load_from("http://127.0.0.1:9", offline=True)
     assert again.sha256 == digest
     assert again.path == source.path
+
+
+def test_the_commit_of_the_catalog_is_asked_for_and_its_checksum_checked(
+    weights, serve, load_from, monkeypatch
+):
+    digest, asked = hashlib.sha256(weights).hexdigest(), []
+    monkeypatch.setattr(Hub, "handle_error", lambda *_: None)
+    answer = Handler.answer
+
+    def noted(self, body):
+        asked.append(self.path)
+        answer(self, body)
+
+    monkeypatch.setattr(Handler, "answer", noted)
+    endpoint = serve(weights, digest)
+    load_from(endpoint)  # sets the endpoint
+    asked.clear()
+    pinned = replace(encoder_config("vit-tiny-16"), revision=REVISION, sha256=digest)
+    assert hub.download_weights(pinned).revision == REVISION
+    assert hub.cached_weights(pinned).sha256 == digest
+    assert asked
+    assert all(f"/resolve/{REVISION}/" in path for path in asked)
+    other = replace(pinned, sha256="0" * 64)
+    with pytest.raises(WeightsError, match=f"{digest} is not the {'0' * 64} that the catalog"):
+        hub.cached_weights(other)
+    assert hub.cached_weights(pinned) is None  # it was deleted
+
+
+def test_every_commit_of_the_catalog_is_one():
+    pinned = {c.name: c.revision for c in CATALOG.values() if c.revision}
+    assert {name for name in CATALOG if name.startswith("dinov2-")} == set(pinned)
+    assert len(set(pinned.values())) == len(pinned)
+    assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in pinned.values())
+    assert all(re.fullmatch("([0-9a-f]{64})?", c.sha256) for c in CATALOG.values())
 
 
 def test_a_file_that_is_not_what_the_hub_states_is_refused_and_not_kept(weights, serve, load_from):

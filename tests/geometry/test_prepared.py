@@ -210,6 +210,8 @@ DAMAGES = {
     "deep": lambda path: rewritten(path, about=np.full((1, 60_000), ord("["), np.uint8)),
     "oversized": lambda path: claiming(path, (1 << 20, 1 << 20, 3)),
     "larger": lambda path: rewritten(path, normals=np.zeros((4000, 4000, 3), np.float32)),
+    "other values": lambda path: rewritten(path, normals=SOME),
+    "other verdict": lambda path: rewritten(path, about=about(path, stands=False)),
     "members": lambda path: rewritten(path, more=SOME),
 }
 

@@ -30,6 +30,7 @@ from pirn_jax.runs.preparation import prepare_dataset
 from pirn_jax.scans import open_dataset
 from pirn_jax.storage import cache_folder
 from tests.geometry import surfaces
+from tests.runs.in_this_process import InThisProcess
 
 ROOT = Path(prepare.__file__).parents[1]
 PLANE, NONE = Settings("grid", "plane"), Settings("grid", "none")
@@ -173,25 +174,6 @@ def test_the_background_is_as_given(tmp_path):
         assert cache.read(scan, PLANE) is None
 
 
-class Here:
-    """A pool that does its work at once, in this process."""
-
-    def __init__(self, workers, initializer, initargs, **_):
-        self._initialize = lambda: initializer(*initargs)
-
-    def submit(self, work, *arguments):
-        self._initialize()
-        job = preparation.Future()
-        try:
-            job.set_result(work(*arguments))
-        except Exception as error:
-            job.set_exception(error)
-        return job
-
-    def shutdown(self, **_):
-        pass
-
-
 @pytest.fixture
 def fits(monkeypatch):
     """The work is done in this process; which scans are fitted to a plane is listed."""
@@ -202,7 +184,7 @@ def fits(monkeypatch):
         fitted.append((float(xyz.sum()), settings[0]))
         return background.choose_object(xyz, valid, *settings)
 
-    monkeypatch.setattr(preparation, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(preparation, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(preparation, "choose_object", choose_object)
     monkeypatch.setattr(prepared, "choose_object", choose_object)
     return fitted

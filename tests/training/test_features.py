@@ -11,6 +11,7 @@ from pirn_jax.encoder import load_encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import fit_frame
+from pirn_jax.storage import try_lock
 from pirn_jax.training import FeatureCache, extract, token_validity
 from pirn_jax.training import features as module
 
@@ -80,6 +81,11 @@ def test_kept_by_key_and_read_again(tmp_path):
     assert FeatureCache(None).get({}, made(calls)).values[0, 0, 0, 0] == 3
 
 
+def entries(folder):
+    """All but locks, which are hidden."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -109,12 +115,26 @@ def empty_record(entry):
 def test_a_damaged_entry_is_made_again(tmp_path, damage, caplog):
     calls, cache = count(), FeatureCache(tmp_path)
     cache.get({"a": "b"}, made(calls))
-    (entry,) = tmp_path.iterdir()
+    (entry,) = entries(tmp_path)
     damage(entry)
     assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
     assert "damaged" in caplog.text
     assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
-    assert [path.name for path in tmp_path.iterdir()] == [entry.name]
+    assert entries(tmp_path) == [entry]
+
+
+def test_an_entry_that_another_process_writes_is_left_to_it(tmp_path):
+    calls, cache = count(), FeatureCache(tmp_path)
+    cache.get({"a": "b"}, made(calls))
+    (entry,) = entries(tmp_path)
+    flip(entry / "values.npy")
+    damaged = (entry / "values.npy").read_bytes()
+    with try_lock(tmp_path / f".{entry.name}.lock") as ours:
+        assert ours
+        assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
+    assert (entry / "values.npy").read_bytes() == damaged
+    assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 2
+    assert (entry / "values.npy").read_bytes() != damaged
 
 
 def test_an_entry_of_another_format_is_not_met(tmp_path, monkeypatch, caplog):
@@ -123,7 +143,7 @@ def test_an_entry_of_another_format_is_not_met(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
     assert cache.get({"a": "b"}, made(calls)).values[0, 0, 0, 0] == 1
     assert not caplog.text
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(entries(tmp_path)) == 2
 
 
 def test_tokens_that_all_count_are_kept_as_such(tmp_path):

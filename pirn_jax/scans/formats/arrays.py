@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.scans.formats.files import Archive, File, Limits, decoding, read_bytes
+from pirn_jax.scans.formats.files import Archive, File, Limits, Stream, decoding, read_bytes
+from pirn_jax.scans.formats.headers import check_tiff
 
 _BAD_TIFF = 'write float32 points (H, W, 3) with tifffile.imwrite(…, photometric="rgb")'
 _BAD_NPY = "write it again with numpy.save(path, array) from a float32 array (H, W, 3)"
@@ -40,7 +41,8 @@ def read_array(file: File, limits: Limits, key: str = "xyz") -> np.ndarray:
         key: which array of an .npz with several.
 
     Returns:
-        Array (H, W) or (H, W, C) of a real number type; read-only where it lies in the file.
+        Array (H, W) or (H, W, C) of real numbers or truth values; read-only where it lies in the
+        file.
 
     Raises:
         BadInputError: another kind of file, objects or text in it, a header that does not fit its
@@ -49,6 +51,7 @@ def read_array(file: File, limits: Limits, key: str = "xyz") -> np.ndarray:
     data = read_bytes(file, limits)
     if file.suffix in (".tif", ".tiff"):
         with decoding(file, "TIFF point map", _BAD_TIFF):
+            check_tiff(io.BytesIO(data))
             return _tiff(file, data, limits)
     if file.suffix == ".npz":
         name, data = _npz_member(file, data, limits, key)
@@ -61,7 +64,7 @@ def _check_grid(
     file: File, shape: tuple[int, ...], dtype: np.dtype, stored: int, limits: Limits
 ) -> None:
     """Refuse what is no (H, W) or (H, W, C≤4) grid of real numbers within the caps."""
-    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise BadInputError(
             f"expected real numbers, got {dtype}", "save it as float32", path=str(file)
         )
@@ -76,8 +79,13 @@ def _check_grid(
     limits.check_memory(file, stored + math.prod(shape) * (dtype.itemsize + 9))
 
 
-def _npy(file: File, data: bytes, limits: Limits) -> np.ndarray:
-    stream = io.BytesIO(data)
+def read_npy_header(file: File, stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order (True: Fortran's) and type of an NPY file, whose values begin where it ends.
+
+    Raises:
+        ValueError: no header, or one of another version.
+        BadInputError: it announces Python objects.
+    """
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -89,6 +97,12 @@ def _npy(file: File, data: bytes, limits: Limits) -> np.ndarray:
         raise BadInputError(
             "it holds Python objects, which are never unpickled", _BAD_NPY, str(file)
         )
+    return shape, fortran, dtype
+
+
+def _npy(file: File, data: bytes, limits: Limits) -> np.ndarray:
+    stream = io.BytesIO(data)
+    shape, fortran, dtype = read_npy_header(file, stream)
     _check_grid(file, shape, dtype, len(data), limits)
     begin = stream.tell()
     if len(data) - begin != math.prod(shape) * dtype.itemsize:

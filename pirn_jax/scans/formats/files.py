@@ -26,7 +26,8 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.storage import open_regular
 
 _MORE_MEMORY = "for larger scans pass limits=Limits(memory=…) (--limits.memory)"
-_Stream = io.BufferedReader | io.BytesIO
+Stream = io.BufferedReader | io.BytesIO
+"""An open file, on disk or in memory."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Archive:
             symbolic link, is encrypted, appears twice, or uses a method other than stored/deflate.
     """
 
-    def __init__(self, stream: _Stream, name: File | Path, limits: Limits):
+    def __init__(self, stream: Stream, name: File | Path, limits: Limits):
         self._name, self._limits = name, limits
         remedy = "download the archive again and compare its checksum"
         with decoding(name, "zip archive", remedy):
@@ -287,7 +288,7 @@ def _member_problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _check_directory(stream: _Stream, name: File | Path, limits: Limits) -> None:
+def _check_directory(stream: Stream, name: File | Path, limits: Limits) -> None:
     """Refuse a list of members too long to hold, before zipfile builds it."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)

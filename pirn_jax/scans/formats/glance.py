@@ -6,19 +6,22 @@ is damaged inside is still found when the file is read.
 
 from __future__ import annotations
 
+import io
+import math
 import os
-from typing import BinaryIO
 
-import numpy as np
 import tifffile
 from PIL import Image
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.scans.formats.arrays import read_npy_header
 from pirn_jax.scans.formats.clouds import read_header
-from pirn_jax.scans.formats.files import File, Limits, check_inside, decoding
+from pirn_jax.scans.formats.files import File, Limits, Stream, check_inside, decoding
+from pirn_jax.scans.formats.headers import check_cost, check_pieces, check_tiff, webp_size
 from pirn_jax.scans.formats.pictures import PICTURE_FORMATS, bombs_refused
 from pirn_jax.storage import open_regular
 
+_BEGINNING = 1 << 18  # bytes in which nearly all pictures say how large they are
 _ENDS = {  # what the last bytes of a whole picture hold, and among how many of them
     "PNG": (b"\0\0\0\0IEND\xaeB`\x82", 12),
     "JPEG": (b"\xff\xd9", 1 << 16),
@@ -60,9 +63,16 @@ def _check_length(size: int, needed: int) -> None:
         raise ValueError(f"cut short: {size:,} bytes where its header announces {needed:,}")
 
 
-def _check_picture(file: File, stream: BinaryIO, size: int, kind: str, limits: Limits) -> None:
-    with bombs_refused():
-        picture = Image.open(stream, formats=[kind])
+def _check_picture(file: File, stream: Stream, size: int, kind: str, limits: Limits) -> None:
+    beginning = stream.read(size if kind == "WEBP" else _BEGINNING)  # Pillow reads a WebP whole
+    if kind == "WEBP":
+        check_cost(file, size, *webp_size(beginning), 8, limits)
+    try:
+        picture = _opened(kind, beginning)
+    except Exception:  # as for decoders, of which kind is not known
+        if size <= len(beginning):
+            raise
+        picture = _opened(kind, beginning + stream.read())  # a long comment, or colour profile
     limits.check_size(file, picture.height, picture.width)
     if kind in _ENDS:
         end, among = _ENDS[kind]
@@ -71,7 +81,14 @@ def _check_picture(file: File, stream: BinaryIO, size: int, kind: str, limits: L
             raise ValueError("cut short: its end is missing")
 
 
-def _check_tiff(file: File, stream: BinaryIO, size: int, limits: Limits) -> None:
+def _opened(kind: str, data: bytes) -> Image.Image:
+    check_pieces(kind, data)
+    with bombs_refused():
+        return Image.open(io.BytesIO(data), formats=[kind])
+
+
+def _check_tiff(file: File, stream: Stream, size: int, limits: Limits) -> None:
+    check_tiff(stream)
     with tifffile.TiffFile(stream, name=file.name) as tiff:
         page = tiff.pages.first
         limits.check_size(file, page.imagelength, page.imagewidth)
@@ -79,8 +96,6 @@ def _check_tiff(file: File, stream: BinaryIO, size: int, limits: Limits) -> None
         _check_length(size, max((offset + count for offset, count in parts), default=size + 1))
 
 
-def _check_npy(file: File, stream: BinaryIO, size: int, limits: Limits) -> None:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0
-    shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
-    _check_length(size, stream.tell() + int(np.prod(shape)) * dtype.itemsize)
+def _check_npy(file: File, stream: Stream, size: int, limits: Limits) -> None:
+    shape, _, dtype = read_npy_header(file, stream)
+    _check_length(size, stream.tell() + math.prod(shape) * dtype.itemsize)

@@ -25,12 +25,19 @@ from contextlib import contextmanager
 import numpy as np
 import tifffile
 from jaxtyping import Float32, UInt8, UInt16
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans.formats.arrays import read_array
 from pirn_jax.scans.formats.files import File, Limits, decoding, read_bytes
-from pirn_jax.scans.formats.headers import WHITE, check_cost, check_png, webp_size
+from pirn_jax.scans.formats.headers import (
+    WHITE,
+    check_cost,
+    check_pieces,
+    check_png,
+    check_tiff,
+    webp_size,
+)
 
 PICTURE_FORMATS = {
     ".png": "PNG",
@@ -171,8 +178,11 @@ def open_picture(
     data = read_bytes(file, limits)
     with decoding(file, f"{kind} picture", _BAD):
         chunks = check_png(file, data, limits, deep=deep) if kind == "PNG" else set()
+        check_pieces(kind, data)
         if kind == "JPEG" and data.count(b"\xff\xda") > _MOST_SCANS:
             raise ValueError(f"more than {_MOST_SCANS} scans, each a pass over the picture")
+        if kind == "TIFF":
+            check_tiff(io.BytesIO(data))
         if kind == "WEBP":  # Pillow makes room for the pixels when it looks at the header
             check_cost(file, len(data), *webp_size(data), 8, limits)
         with bombs_refused():
@@ -182,9 +192,9 @@ def open_picture(
             # Pillow decodes a PNG whole to look for orientation, so it is asked only if need be.
             look = kind != "PNG" or b"eXIf" in chunks
             orientation = picture.getexif().get(_ORIENTATION, 1) if look else 1
-            pages = 1 if kind == "GIF" else getattr(picture, "n_frames", 1)
-    if pages != 1:
-        raise BadInputError(f"expected one picture, got {pages}", _BAD, path=str(file))
+            several = kind != "GIF" and _has_second(picture)
+    if several:
+        raise BadInputError("expected one picture, got several", _BAD, path=str(file))
     if orientation != 1 and not upright:
         raise BadInputError(
             f"EXIF orientation {orientation}: the picture is stored turned or mirrored, and what "
@@ -207,6 +217,17 @@ def open_picture(
         with decoding(file, f"{kind} picture", _BAD):
             ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def _has_second(picture: Image.Image) -> bool:
+    """Whether there is another picture in the file; counting them all may take for ever."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return getattr(picture, "n_frames", 1) > 1
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """The corpus itself: `CASES[name](folder)` makes hostile files and returns what reads them."""
 
+import contextlib
 import io
 import os
 
 import numpy as np
 from PIL import Image
 
+from pirn_jax.errors import BadInputError
 from pirn_jax.scans import Intrinsics, Limits, Options, read_scan
+from pirn_jax.scans.formats import File
+from pirn_jax.scans.formats.glance import check_file
 from tests.scans import layouts
 
 CASES = {}
@@ -36,7 +40,13 @@ def one_file(name, role, filename, content):
         path = folder / filename
         path.write_bytes(content() if callable(content) else content)
         options = Options(limits=limits(), intrinsics=CAMERA)
-        return lambda: read_scan({role: path}, options)
+
+        def attempt():
+            with contextlib.suppress(BadInputError):
+                check_file(File(path), options.limits)  # as before every run
+            return read_scan({role: path}, options)
+
+        return attempt
 
 
 def with_photograph(name, role, filename, content):

@@ -161,6 +161,14 @@ def many_scans():
 one_file("jpeg of two thousand scans", "rgb", "a.jpg", many_scans)
 
 
+def many_comments():
+    """A JPEG of a million comments of no letters."""
+    return SOUND_JPEG[:2] + b"\xff\xfe\0\2" * 1_000_000 + SOUND_JPEG[2:]
+
+
+one_file("jpeg of a million comments", "rgb", "a.jpg", many_comments)
+
+
 def two_pictures():
     stream = io.BytesIO()
     first = Image.fromarray(layouts.photograph())
@@ -215,4 +223,56 @@ beside_points(
     "tiff picture turned",
     "a.tiff",
     lambda: encoded(layouts.photograph(), "TIFF", tiffinfo={274: 3}),
+)
+
+
+def tiff_of_pages(count):
+    """A TIFF of many pages of one tag each, after a sound one."""
+    data = bytearray(SOUND_TIFF_PICTURE)
+    (at,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, at)
+    data += bytes(len(data) % 2)
+    begin = len(data)
+    struct.pack_into("<I", data, at + 2 + 12 * tags, begin)
+    page = struct.pack("<HHHII", 1, 256, 4, 1, 16)
+    for number in range(count):
+        following = begin + 18 * (number + 1) if number + 1 < count else 0
+        data += page + struct.pack("<I", following)
+    return bytes(data)
+
+
+one_file("tiff of 300000 pages", "rgb", "a.tiff", lambda: tiff_of_pages(300_000))
+one_file(
+    "png of a million chunks",
+    "rgb",
+    "a.png",
+    lambda: png(before=[chunk(b"aBcD", b"")] * 1_000_000),
+)
+one_file(
+    "jpeg with ten megabytes of junk",
+    "rgb",
+    "a.jpg",
+    lambda: SOUND_JPEG[:2] + b"\xff\0" * 5_000_000 + SOUND_JPEG[2:],
+)
+SOUND_GIF = encoded(layouts.photograph(), "GIF")
+_AFTER_COLOURS = 13 + (3 << (SOUND_GIF[10] & 7) + 1)
+for label, blocks in {
+    "a million comments": b"!\xfe\0" * 1_000_000,
+    "a comment in a million pieces": b"!\xfe" + b"\1a" * 1_000_000 + b"\0",
+    "ten megabytes of junk": b"\0" * 10_000_000,
+}.items():
+    one_file(
+        f"gif with {label}",
+        "rgb",
+        "a.gif",
+        SOUND_GIF[:_AFTER_COLOURS] + blocks + SOUND_GIF[_AFTER_COLOURS:],
+    )
+one_file(
+    "tiff picture of ten million strips",
+    "rgb",
+    "a.tiff",
+    lambda: layouts.tiff_bytes(
+        np.zeros((12, 16, 3), np.uint8),
+        extra=[(273, 4, [8] * 10_000_000), (279, 4, [0] * 10_000_000)],
+    ),
 )
