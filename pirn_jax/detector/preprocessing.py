@@ -72,7 +72,8 @@ def view_scan(
         known = prepare_scan(scan, settings, found, normals=wanted)
     for note in known.notes:
         _log.warning("%s: %s", scan.key, note)
-    shown = scan._replace(normals=known.normals if wanted else None)
+    photograph = scan.rgb if "rgb" in config.modalities else None
+    shown = scan._replace(rgb=photograph, normals=known.normals if wanted else None)
     for name in config.modalities:
         if getattr(shown, name) is None:
             needed = "photograph" if name == "rgb" else "points or normals"
@@ -250,7 +251,7 @@ def prefetch(
                 waiting.append((key, pool.submit(read, task)))
                 while len(waiting) > most:
                     if pair := result(*waiting.popleft()):
-                        most = max(1, min(ahead, PIXELS_AT_HAND // pair[0].valid.size))
+                        most = max(1, min(ahead, PIXELS_AT_HAND // max(1, pair[0].valid.size)))
                         yield pair
             while waiting:
                 if pair := result(*waiting.popleft()):

@@ -155,7 +155,7 @@ def _is_large(xyz: np.ndarray) -> bool:
 def _normals_by_strips(
     xyz: Float[np.ndarray, "H W 3"], valid: Bool[np.ndarray, "H W"], window: int
 ) -> Float32[np.ndarray, "H W 3"]:
-    """`grid_normals` of a large scan, some rows at a time: a fit holds some forty planes of them."""
+    """`grid_normals` of a large scan, some rows at a time: a fit holds dozens of planes of them."""
     (height, width), reach = valid.shape, window // 2
     stride = _stride(valid.shape)
     some, there = xyz[::stride, ::stride], valid[::stride, ::stride]

@@ -18,7 +18,7 @@ Dimension letters: H, W the pixels of the scan; h, w the view's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,33 +151,32 @@ def learn_sight(sights: Sequence[Sight], keys: Sequence[str]) -> SightLimits:
     Raises:
         NotJudgedError: one of them is a single colour, or far from what the others show.
     """
-    for place, (key, sight) in enumerate(zip(keys, sights, strict=True)):
+    for key, sight in zip(keys, sights, strict=True):
         if sight.contrast == 0:
             raise NotJudgedError(
                 f"{key or 'a shot'}: the photograph is a single colour", "leave that scan out"
             )
-        others = [other for other in range(len(sights)) if other != place]
-        usual = _limits([_median([sights[other] for other in others])]) if others else SightLimits()
-        if problem := usual.problem(sight):
+    for place, (key, sight) in enumerate(zip(keys, sights, strict=True)):
+        others = [*sights[:place], *sights[place + 1 :]]
+        if problem := _limits(others, np.median, np.median).problem(sight):
             raise NotJudgedError(
                 f"{key or 'a shot'} is unlike the other shots: {problem}", "leave that scan out"
             )
     return _limits(sights)
 
 
-def _limits(sights: Sequence[Sight]) -> SightLimits:
-    return SightLimits(*(_over(column, lambda known: (min(known), max(known)))
-                         for column in zip(*sights, strict=True)))  # fmt: skip
-
-
-def _median(sights: Sequence[Sight]) -> Sight:
-    return Sight(*(_over(column, lambda known: float(np.median(known)))
-                   for column in zip(*sights, strict=True)))  # fmt: skip
-
-
-def _over(column: Sequence[float | None], summary: Any) -> Any:
-    known = [value for value in column if value is not None]
-    return summary(known) if known else None
+def _limits(
+    sights: Sequence[Sight],
+    least: Callable[[list[float]], Any] = min,
+    most: Callable[[list[float]], Any] = max,
+) -> SightLimits:
+    """The least and the most of every number that is known of some."""
+    limits = {}
+    for name in Sight._fields:
+        known = [value for sight in sights if (value := getattr(sight, name)) is not None]
+        if known:
+            limits[name] = (float(least(known)), float(most(known)))
+    return SightLimits(**limits)
 
 
 def read_sight(document: Any) -> SightLimits | None:

@@ -107,11 +107,11 @@ def find_regions(
         inside = labels[window] == label
         region = _in_pixels(window, inside, anomaly_map[window])
         excess = {
-            name: float(array[window][inside].mean()) - everywhere[name]
+            name: float(np.mean(array[window], where=inside, dtype=np.float64)) - everywhere[name]
             for name, array in (modalities or {}).items()
         }
         region = region._replace(
-            shares=_parts(excess), measured_share=float(measured[window][inside].mean())
+            shares=_parts(excess), measured_share=float(np.mean(measured[window], where=inside))
         )
         if xyz is not None and areas is not None and region.measured_share > 0:
             region = region._replace(area_mm2=float(areas[window][inside].sum()))
