@@ -106,7 +106,8 @@ def _files(
         else:
             left_out.append(LeftOut(str(path), "there is no such file"))
         return
-    avoided = {os.path.realpath(place) for place in (path, skip) if place is not None}
+    avoided = None if skip is None else os.path.realpath(skip)
+    seen = {os.path.realpath(path)}
 
     def unseen(error: OSError) -> None:
         name = _below(Path(str(error.filename)), path)
@@ -117,16 +118,16 @@ def _files(
         kept = []
         for name in sorted(folders):
             real = os.path.realpath(place / name)
-            if is_junk(name) or name.lower() in _TRUTH or real in avoided:
+            if is_junk(name) or name.lower() in _TRUTH or real == avoided:
                 continue
             if name.startswith("."):
                 left_out.append(LeftOut(_below(place / name, path) + "/", "hidden"))
             elif (place / name).is_symlink() and not follow_links:
                 reason = "a link to a folder; predict --follow-links goes there"
                 left_out.append(LeftOut(_below(place / name, path) + "/", reason))
-            else:
+            elif real not in seen:
                 kept.append(name)
-                avoided.add(real)
+                seen.add(real)
         folders[:] = kept
         ours = _OURS if PREDICTIONS in names else ()
         for name in sorted(names):
