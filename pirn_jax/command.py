@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import rich.console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +27,19 @@ from pirn_jax.errors import (
     PirnError,
     printable,
 )
+from pirn_jax.progress import Console, escaping, progress_bars
 
+__all__ = [
+    "DEFECT_FOUND",
+    "UNJUDGED",
+    "Console",
+    "exit_code",
+    "exits",
+    "parse",
+    "progress_bars",
+    "results_table",
+    "run",
+]
 DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 _COLUMNS = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc", "AUPRO@30 %": "aupro_0.3"}
 _COLUMNS |= {"F1max": "i_f1max"}
@@ -88,7 +99,7 @@ def exits(arguments: Sequence[str] | None = None) -> Iterator[list[str]]:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in words
     log = logging.getLogger("pirn_jax")
-    before, log.handlers = log.handlers, [_handler(logging.StreamHandler())]
+    before, log.handlers = log.handlers, [escaping(logging.StreamHandler())]
     code = 0
     try:
         yield [word for word in words if word != _DEBUG]
@@ -137,75 +148,6 @@ def _finish(stream: Any) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
-
-
-# --- words on a terminal --------------------------------------------------------------------------
-
-
-class Console(rich.console.Console):
-    """rich's, which shows what names hold rather than obeying it, and leaves exit codes alone."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """As rich does."""
-        return super().render_str(printable(text), **options)
-
-    def on_broken_pipe(self) -> None:
-        """Left to `exits`; rich would end the process with the code of a defect."""
-        raise BrokenPipeError
-
-
-def _handler(handler: logging.Handler) -> logging.Handler:
-    class Formatter(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return printable(super().format(record))
-
-    handler.setFormatter(Formatter())
-    return handler
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Bars on stderr, one per stage; yields what `pirn_jax.runs.Progress` describes.
-
-    Messages of the package's log are printed above them.
-    """
-    from rich.logging import RichHandler
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    log = logging.getLogger("pirn_jax")
-    rich_handler = RichHandler(console=console, show_time=False, show_path=False)
-    before, log.handlers = log.handlers, [_handler(rich_handler)]
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        TextColumn("{task.description:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=console,
-    ) as progress:
-
-        def tell(stage: str, done: int, total: int, note: str) -> None:
-            note = printable(note)
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total, note=note)
-            progress.update(bars[stage], completed=done, total=total, note=note)
-
-        try:
-            yield tell
-        finally:
-            log.handlers = before
 
 
 def results_table(metrics: Mapping[str, Any]) -> Table:

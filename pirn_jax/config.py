@@ -244,7 +244,7 @@ class TrainConfig(Reading):
     overwrite: bool = False
     """Replace a run that is there already, once the new one is whole."""
     resume: bool = False
-    """Go on with an interrupted run; ends at the same parameters."""
+    """Go on with an interrupted run; on the same machine it ends at the same parameters."""
     parallel: Literal["auto", "none", "pmap", "sharding"] = "auto"
     """Over devices: pmap (the local ones), sharding (also those of several processes), none; auto:
     pmap where there is more than one, sharding with a coordinator."""

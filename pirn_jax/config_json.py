@@ -16,13 +16,16 @@ from typing import Any, TypeVar, get_type_hints
 from pirn_jax.config import Config, TrainConfig, leaves
 from pirn_jax.errors import ConfigError, check_name
 from pirn_jax.methods import find_recipe, method_of
-from pirn_jax.scans.formats.files import Limits
 
 _log = logging.getLogger("pirn_jax")
 _Kind = TypeVar("_Kind", Config, TrainConfig)
-# Which of several processes this is says nothing of a run; and where things are written, or where
-# programs lie, is for whoever starts a run to say, never for a file.
-_CALLERS_OWN = ("coordinator", "processes", "process", "out", "overwrite", "resume", "cache")
+# Which of several processes this is says nothing of a run; and where things are written, where
+# programs lie, or what a file may cost this machine is for whoever starts a run to say, never for a
+# file.
+_CALLERS_OWN = (
+    *("coordinator", "processes", "process"),
+    *("out", "overwrite", "resume", "cache", "limits"),
+)
 
 
 def to_json(config: Config | TrainConfig) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def to_json(config: Config | TrainConfig) -> dict[str, Any]:
     """
     if isinstance(config, TrainConfig):
         document = {
-            f.name: asdict(value) if isinstance(value := getattr(config, f.name), Limits) else value
+            f.name: getattr(config, f.name)
             for f in fields(config)
             if f.name not in ("detector", *_CALLERS_OWN)
         }

@@ -39,6 +39,10 @@ class BadInputError(PirnError, ValueError):
     """A file or array given as data cannot be used: unreadable, oversized, mislabelled or lying."""
 
 
+class NotJudgedError(BadInputError):
+    """A scan shows nothing that could be judged: a sensor that saw nothing, or something else."""
+
+
 class WeightsError(PirnError, ValueError):
     """Encoder weights are missing, damaged, or belong to another network."""
 

@@ -39,6 +39,8 @@ class Arguments(Reading):
     given again. Without it a run that names code is refused."""
     out: Path | None = None
     """Folder for the results; without it RUN-evaluated."""
+    false_alarm_rate: float | None = None
+    """Set the threshold anew for this share of good scans, by the validation scans."""
     overwrite: bool = False
     """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
@@ -73,6 +75,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
             weights=arguments.weights,
             runtime=arguments.runtime,
             allow_code=arguments.allow_code,
+            false_alarm_rate=arguments.false_alarm_rate,
             overwrite=arguments.overwrite,
             cache=arguments.cache,
             progress=progress,

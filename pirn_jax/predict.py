@@ -5,8 +5,10 @@ looked through to the bottom, and its files are paired by name (`a.png a.tiff`),
 `rgb/ xyz/ depth/ normals/`, or as one folder per part (`part_17/rgb.png part_17/depth.png`); a
 scan's key is its path. Or one scan's files are named with --rgb, --xyz, --depth and --normals.
 
-stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. What
-cannot be read or belongs to no scan is named on stderr and skipped.
+stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. A scan
+that cannot be read, or shows what no working sensor would show of such a part (a black photograph,
+few points), has a line without score and label that says why (`not_judged`). What belongs to no
+scan is named on stderr.
 
 Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if a scan could not be read
 or judged; 3 for wrong usage, 4 where the machine is at fault (see `pirn_jax.command`).
@@ -57,8 +59,10 @@ class Arguments(Reading):
     given again. Without it a model that names code is refused."""
     threshold: float | None = None
     """Scores above it are called defective, instead of the model's own threshold."""
+    follow_links: bool = False
+    """Go where links in folders lead, also out of them."""
     batch: int = 4
-    """Scans a call of the device; changes no score."""
+    """Scans a call of the device; changes a score by rounding alone."""
     out: Path = Path("predictions")
     """Folder for predictions.jsonl, heatmaps and masks; holds nothing yet, or predictions."""
     overwrite: bool = False
@@ -114,7 +118,13 @@ def predict(arguments: Arguments) -> int:
         model.set_fixed_threshold(arguments.threshold)
     options, camera = options_of(model.origin, arguments)
     scans, left_out = find_scans(
-        arguments.files, roles, model.config.modalities, options, arguments.out, camera
+        arguments.files,
+        roles,
+        model.config.modalities,
+        options,
+        arguments.out,
+        camera,
+        follow_links=arguments.follow_links,
     )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad, defective = len(left_out), 0

@@ -12,6 +12,7 @@ from pirn_jax.errors import ConfigError
 from pirn_jax.methods import METHODS, find_recipe, recipes_of
 from pirn_jax.methods.memory import MemorySettings
 from pirn_jax.methods.pirn import RECIPES
+from pirn_jax.scans import Limits
 
 # Recipes
 
@@ -277,9 +278,10 @@ def test_whatever_a_file_names_with_a_colon_is_refused(name):
 
 def test_where_things_are_written_is_never_taken_from_a_file(caplog):
     own = {"out": "theirs", "overwrite": True, "resume": True, "cache": "evil", "processes": 3}
+    own |= {"limits": {"pixels": 10**12}}  # what a file may cost this machine
     assert from_json(TrainConfig, {"shots": 7, **own}, "file") == TrainConfig(shots=7)
-    assert "out, overwrite, resume, cache" in caplog.text
-    assert not set(own) & set(to_json(TrainConfig(shots=7, out="a", cache="b")))
+    assert "out, overwrite, resume, cache, limits" in caplog.text
+    assert not set(own) & set(to_json(TrainConfig(shots=7, out="a", limits=Limits(pixels=9))))
     caplog.clear()
     from_json(TrainConfig, {"out": None, "overwrite": False}, "file")
     assert not caplog.records

@@ -78,7 +78,8 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"command"},
     "storage": set(),
     "manifest": {"storage"},
-    "command": set(),
+    "progress": set(),
+    "command": {"progress"},
     "transport": set(),
     "scans": {"manifest", "storage"},
     "metrics": {"command", "scans", "storage"},
@@ -90,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"decoder", "encoder", "geometry", "training", "transport"},
     "config": {"decoder", "methods", "scans"},
     "config_json": {"config", "methods", "scans"},
-    "detector": _MODEL | {"config_json"},
+    "detector": _MODEL | {"config_json", "progress"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
     "train": {

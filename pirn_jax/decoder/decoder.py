@@ -2,7 +2,7 @@
 
 Both modalities are stacked on a leading axis, parameters too, so that a layer is one computation
 for both, every transport problem of a stage in one loop. Nothing passes from one image of a batch
-to another, and nothing is kept: a score does not depend on the batch or the order.
+to another, and nothing is kept: batch and order change a score by rounding alone.
 
     decoder = create_decoder(config, shots, jax.random.key(0))
     graph, parameters, statistics = split(decoder)          # plain dicts of arrays

@@ -8,7 +8,7 @@ same weights on the distances themselves; `mean` uses none.
 Dimension letters: M modalities, B batch, N tokens, C channels.
 Source: Luo et al. 2025 (INP-Former), its released loss; paper, "Training and Inference".
 Differs from INP-Former: its mean is taken on each device by itself; with `axis_name` ours is taken
-over all of them, so that the number of devices changes nothing.
+over all of them, so that the number of devices changes nothing but rounding.
 """
 
 from __future__ import annotations

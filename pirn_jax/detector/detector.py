@@ -9,7 +9,8 @@
     print(model.predict(data.test[0]).pred_score)
 
 From pictures to maps and score is one compiled call: encoder, method and scoring together. Nothing
-in it passes from one scan of a batch to another, so neither batch size nor order changes a score.
+in it passes from one scan of a batch to another, so batch size and order change a score by rounding
+alone: see docs/decisions.md, 33, for how much that is.
 
 Dimension letters: M modalities, B batch, N tokens, C channels, K prototypes.
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 
 import jax
@@ -34,15 +35,23 @@ from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
-from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
+from pirn_jax.detector.preprocessing import (
+    BATCH,
+    NOTHING_KEPT,
+    PIXELS_AT_HAND,
+    check_good,
+    prefetch,
+    view_scan,
+)
 from pirn_jax.detector.saving import Stored, load_model, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
-from pirn_jax.scans import Scan
-from pirn_jax.training import token_validity
+from pirn_jax.progress import Tell, shown_progress
+from pirn_jax.scans import Scan, Split
+from pirn_jax.training import HistoryLine, token_validity
 
 
 class PIRN(DetectorState):
@@ -58,17 +67,21 @@ class PIRN(DetectorState):
     Attributes:
         config: as given; `fit` decides what background "auto" is.
         calibration: the threshold and its promise; None before `calibrate`.
+        sight: what its shots show, by which a sensor that saw nothing is told; None without scans.
         origin: where the shots came from, kept with the model: plain JSON values.
         shots: tokens of what it learned from, each shot followed by its copies; None for a model
             that was loaded.
     """
 
-    def fit(self, scans: Iterable[Scan], *, parallel: str = "none") -> PIRN:
+    def fit(
+        self, scans: Iterable[Scan], *, parallel: str = "none", progress: bool | None = None
+    ) -> PIRN:
         """Train on good scans.
 
         Args:
             scans: the shots, all of them good.
             parallel: over local devices, as in `TrainConfig`.
+            progress: show how far it is, on stderr; None: in notebooks.
 
         Returns:
             Itself.
@@ -76,7 +89,10 @@ class PIRN(DetectorState):
         Raises:
             BadInputError: a defective scan, none at all, or one without a modality of the model.
         """
-        fit_models([self], [scans], ["model"], parallel=parallel)
+        with shown_progress(progress) as tell:
+            told = functools.partial(_tell_epochs, tell)
+            shots = [_counted(scans, tell)]
+            fit_models([self], shots, ["model"], parallel=parallel, progress=told)
         return self
 
     def calibrate(self, scans: Iterable[Scan] | None = None, *, parallel: str = "none") -> PIRN:
@@ -114,18 +130,23 @@ class PIRN(DetectorState):
 
         Args:
             scans: of any sizes.
-            batch: scans a call of the device; changes no score.
+            batch: scans a call of the device; changes a score by rounding alone.
             failed: called with the key and the error of a scan that cannot be used, which is then
                 left out. None: the error is raised.
+
+        Raises:
+            NotJudgedError: see `predict`; without `failed`.
         """
-        look = functools.partial(view_scan, config=self.config, prepared=self.prepared)
-        pairs, running = prefetch(scans, look, 2 * batch, failed), None
-        while some := list(itertools.islice(pairs, batch)):
+        pairs, running = prefetch(scans, self._look, 2 * batch, failed), None
+        while some := _gathered(pairs, batch):
             # On its way before the last one is waited for: the device works while the host does.
             started = some, self._start(some, batch)
             if running is not None:
                 yield from _results(*running)
             running = started
+            if _pixels(some) > PIXELS_AT_HAND:  # no other scan is read beside large ones
+                yield from _results(*running)
+                running = None
         if running is not None:
             yield from _results(*running)
 
@@ -134,7 +155,7 @@ class PIRN(DetectorState):
 
         Args:
             tokens: of this detector's encoder.
-            batch: scans a call of the device; changes no score.
+            batch: scans a call of the device; changes a score by rounding alone.
         """
         count = tokens.values.shape[1]
         for start in range(0, count, batch):
@@ -151,6 +172,8 @@ class PIRN(DetectorState):
 
         Raises:
             BadInputError: a modality of the model is missing in the scan, or nothing was measured.
+            NotJudgedError: it is far from all shots in brightness, contrast, share measured or
+                size, as a black photograph is: no score would mean anything.
         """
         given = scan_of(scan, self.config.modalities)
         (result,) = self.predict_scans([given], batch=1)
@@ -178,8 +201,8 @@ class PIRN(DetectorState):
         Returns:
             The folder.
         """
-        stored = Stored(self.config, self.encoder, self.calibration, self.origin, *self.parameters)
-        return save_model(stored, folder)
+        about = (self.calibration, self.sight, self.origin)
+        return save_model(Stored(self.config, self.encoder, *about, *self.parameters), folder)
 
     @classmethod
     def load(
@@ -212,9 +235,16 @@ class PIRN(DetectorState):
             folder, weights=weights, encoder=encoder, runtime=runtime, allow_code=allow_code
         )
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
-        model.calibration, model.origin = stored.calibration, stored.origin
+        model.calibration, model.sight = stored.calibration, stored.sight
+        model.origin = stored.origin
         model.parameters = (stored.parameters, stored.statistics)
         return model
+
+    def _look(self, scan: Scan) -> Views:
+        views = view_scan(scan, self.config, self.prepared)
+        if self.sight is not None:
+            self.sight.check(scan.key, views.sight)
+        return views
 
     def _start(self, pairs: Sequence[tuple[Scan, Views]], size: int) -> Outputs:
         """The program started on a batch, filled up to `size`; nothing waits for it."""
@@ -226,12 +256,45 @@ class PIRN(DetectorState):
         return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
 
 
+def _gathered(pairs: Iterator[tuple[Scan, Views]], batch: int) -> list[tuple[Scan, Views]]:
+    """The next scans: so many, or as many as are not too large to be held at once."""
+    some: list[tuple[Scan, Views]] = []
+    for pair in pairs:
+        some.append(pair)
+        if len(some) == batch or _pixels(some) > PIXELS_AT_HAND:
+            break
+    return some
+
+
+def _pixels(pairs: Sequence[tuple[Scan, Views]]) -> int:
+    return sum(scan.valid.size for scan, _ in pairs)
+
+
 def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[ScanResult]:
     """What a program returned for each scan; waits for it."""
     for (scan, views), inferred in zip(pairs, _each(found, len(pairs)), strict=True):
         if not np.isfinite(inferred.score):
             raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
+
+
+def _counted(scans: Iterable[Scan], tell: Tell) -> Iterable[Scan]:
+    """The same scans; it is told how many of them were read."""
+    total = len(scans) if isinstance(scans, Sized) else 0
+    numbers = itertools.count(1)
+
+    def done() -> None:
+        number = next(numbers)
+        tell("shots", number, max(total, number), "")
+
+    if isinstance(scans, Split):
+        return scans.watched(done)
+    return ((scan, done())[0] for scan in scans)
+
+
+def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLine]) -> None:
+    losses = [line["loss"] for line in last.values()]
+    tell("training", done, total, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 
 
 def _each(found: Outputs, count: int) -> Iterator[Inferred]:

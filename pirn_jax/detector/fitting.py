@@ -34,7 +34,7 @@ def fit_models(
     encoded: Callable[[int], None] | None = None,
     **options: Unpack[LearnOptions],
 ) -> list[Trained]:
-    """Train models of one method together; what one becomes does not depend on the others.
+    """Train models of one method together; the others change what one becomes by rounding alone.
 
     Args:
         models: detectors whose configs differ in seed and background at most.
@@ -90,11 +90,11 @@ def leave_one_out_scores(model: DetectorState, **options: Unpack[LearnOptions]) 
 def _tokens_of(
     model: DetectorState, scans: Iterable[Scan] | Tokens, name: str, cache: FeatureCache
 ) -> Tokens:
-    """Tokens of the shots and their copies; decides the model's background."""
+    """Tokens of the shots and their copies; decides the model's background and limits."""
     if isinstance(scans, Tokens):
         return scans
     asked = model.config.background
-    model.config, views = view_shots(scans, model.config, model.prepared)
+    model.config, views, model.sight = view_shots(scans, model.config, model.prepared)
     if asked == "auto" and model.config.background == "none":
         _log.warning(
             "%s: the plane at the border goes on through the middle, so it is taken for the part "

@@ -41,7 +41,8 @@ def postprocess(
     """Maps at the scan's size, and with a threshold label, mask and regions."""
     scan, views, inferred = result
     fused = views.to_scan(inferred.fused)
-    each = (views.to_scan(array) for array in inferred.maps)
+    alone = len(modalities) == 1  # its map is the whole, and large ones fill memory
+    each = (fused if alone else views.to_scan(array) for array in inferred.maps)
     maps = dict(zip(modalities, each, strict=True))
     if calibration is None:
         return Prediction(inferred.score, None, fused, None, maps, [])

@@ -30,12 +30,15 @@ from pirn_jax.geometry import (
 )
 from pirn_jax.geometry.part import find_part, lie_at_any_angle, part_frame, square_side
 from pirn_jax.geometry.prepared import Prepared, PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.sight import SightLimits, learn_sight
 from pirn_jax.geometry.views import Frame
 from pirn_jax.scans import Scan, Split
 
 _log = logging.getLogger("pirn_jax")
 BATCH = 8
 """Scans a call, where there are many; the last batch is padded, never compiled anew."""
+PIXELS_AT_HAND = 32_000_000
+"""Of scans that are read before they are asked for, or wait to be judged together."""
 NOTHING_KEPT = PreparedCache(None)
 
 _Result = TypeVar("_Result")
@@ -69,7 +72,8 @@ def view_scan(
         known = prepare_scan(scan, settings, found, normals=wanted)
     for note in known.notes:
         _log.warning("%s: %s", scan.key, note)
-    shown = scan._replace(normals=known.normals if wanted else None)
+    photograph = scan.rgb if "rgb" in config.modalities else None
+    shown = scan._replace(rgb=photograph, normals=known.normals if wanted else None)
     for name in config.modalities:
         if getattr(shown, name) is None:
             needed = "photograph" if name == "rgb" else "points or normals"
@@ -114,13 +118,13 @@ def _window(scan: Scan, known: Prepared, config: Config) -> Frame | None:
 
 def view_shots(
     scans: Iterable[Scan], config: Config, prepared: PreparedCache = NOTHING_KEPT
-) -> tuple[Config, list[Views]]:
-    """The shots as the encoder sees them, and the config with what they decide.
+) -> tuple[Config, list[Views], SightLimits]:
+    """The config as the shots decide it, the shots as the encoder sees them, and their limits.
 
     The first `WITNESSES` shots decide: background auto is what most of those with points say,
     "none" where the part itself is the plane at the border; the square around the part is the
     largest part's; and whether parts lie at any angle is told by their silhouettes. Each scan is
-    read once, and fitted to a plane once.
+    read once, and fitted to a plane once. All of them say what a sensor that works shows.
 
     Args:
         scans: good ones.
@@ -128,7 +132,8 @@ def view_shots(
         prepared: normals and object masks at hand.
 
     Raises:
-        BadInputError: a defective scan, none at all, or one without a modality of the model.
+        BadInputError: a defective scan, none at all, one without a modality of the model, or one
+            that is unlike the others.
     """
     decided: Config | None = None
     waiting: list[tuple[Scan, Background]] = []
@@ -139,8 +144,10 @@ def view_shots(
             return view_scan(scan, decided, prepared)
         return _look_for_object(scan, config, prepared)
 
+    keys = []
     for scan, seen in prefetch(scans, look, BATCH):
         check_good(scan, "learn from")
+        keys.append(scan.key)
         if isinstance(seen, Background):
             waiting.append((scan, seen))
         else:
@@ -154,7 +161,7 @@ def view_shots(
     views += [_with_object(scan, found, decided, prepared) for scan, found in waiting]
     if not views:
         raise BadInputError("no scans to learn from", "give at least one good scan")
-    return decided, views
+    return decided, views, learn_sight([view.sight for view in views], keys)
 
 
 def decide(scans: Iterable[Scan], config: Config, prepared: PreparedCache = NOTHING_KEPT) -> Config:
@@ -210,7 +217,7 @@ def prefetch(
     Args:
         scans: read in threads where they are a `Split`.
         look: called in threads.
-        ahead: so many at most.
+        ahead: so many at most; fewer of large ones, which fill memory.
         failed: called with the key and the error of a scan that cannot be used, whatever it is that
             went wrong; the scan is then left out. None: the error is raised.
     """
@@ -236,14 +243,16 @@ def prefetch(
             failed(key, _as_ours(error))
             return None
 
-    workers = min(8, os.cpu_count() or 1)
+    workers, most = min(8, os.cpu_count() or 1), 1  # how large scans are, the first one tells
     with ThreadPoolExecutor(workers, "read scans") as pool:
         waiting: deque[tuple[str, Future[tuple[Scan, _Result]]]] = deque()
         try:
             for key, task in tasks():
                 waiting.append((key, pool.submit(read, task)))
-                if len(waiting) > ahead and (pair := result(*waiting.popleft())):
-                    yield pair
+                while len(waiting) > most:
+                    if pair := result(*waiting.popleft()):
+                        most = max(1, min(ahead, PIXELS_AT_HAND // max(1, pair[0].valid.size)))
+                        yield pair
             while waiting:
                 if pair := result(*waiting.popleft()):
                     yield pair

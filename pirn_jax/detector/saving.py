@@ -20,6 +20,7 @@ from pirn_jax.detector.encoders import find_encoder, is_encoder_of
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.source import remember
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
+from pirn_jax.geometry.sight import SightLimits, read_sight
 from pirn_jax.manifest import MANIFEST, digest_of, read_whole, write_manifest
 from pirn_jax.scoring import Calibration, read_calibration
 from pirn_jax.storage import (
@@ -42,6 +43,7 @@ class Stored(NamedTuple):
     config: Config
     encoder: Encoder
     calibration: Calibration | None
+    sight: SightLimits | None
     origin: dict[str, object]
     parameters: Params
     statistics: Params
@@ -64,6 +66,7 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
             "about": source.about,
         },
         "calibration": None if calibration is None else calibration._asdict(),
+        "sight": None if stored.sight is None else stored.sight._asdict(),
         "origin": stored.origin,
     }
     tensors = flatten("parameters", stored.parameters)
@@ -120,6 +123,7 @@ def load_model(
         config = from_json(Config, document["config"], str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)
+        sight = read_sight(document.get("sight"))
         origin = dict(document.get("origin") or {})
         config = replace(config, encoder=name, layers=layers, weights=weights)
         if runtime is not None:
@@ -141,6 +145,7 @@ def load_model(
         config,
         encoder,
         calibration,
+        sight,
         origin,
         unflatten("parameters", parameters, tensors, file),
         unflatten("statistics", statistics, tensors, file),

@@ -20,6 +20,7 @@ from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.packed import Packed, pack
 from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.prepared import PreparedCache
+from pirn_jax.geometry.sight import SightLimits
 from pirn_jax.methods.method import Method
 from pirn_jax.scoring import Calibration, calibrate
 
@@ -37,6 +38,7 @@ class DetectorState:
         self.config = Config() if config is None else config
         self.prepared = prepared
         self.calibration: Calibration | None = None
+        self.sight: SightLimits | None = None
         self.origin: dict[str, object] = {}
         self.shots: Tokens | None = None
         self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())

@@ -39,6 +39,7 @@ pixel: a surface seen at more than 76° from its normal, which no sensor measure
 FEWEST_POINTS = 5
 """Fewer points in the window, the pixel itself included, leave the normal undefined."""
 
+_LARGE = 1 << 22  # pixels; larger scans are fitted strip by strip
 _ROUNDEST_LINE = 1e-3  # below this ratio of middle to total variance, points are on a line
 
 
@@ -109,6 +110,9 @@ def fit_normals(
         )
     if window < 3 or window % 2 == 0:
         raise ConfigError(f"window={window}", "give an odd number of pixels, at least 3")
+    if method == "grid" and isinstance(xyz, np.ndarray) and _is_large(xyz):
+        use = measured(xyz) if valid is None else np.asarray(valid)
+        return _normals_by_strips(xyz, use, window), ()
     if method == "grid":
         points = jnp.asarray(xyz, jnp.float32)
         if valid is None:
@@ -144,14 +148,49 @@ def grid_normals(
     return jnp.vectorize(fit, signature="(h,w,c),(h,w)->(h,w,c)")(xyz, valid)
 
 
+def _is_large(xyz: np.ndarray) -> bool:
+    return xyz.ndim == 3 and xyz.shape[0] * xyz.shape[1] > _LARGE
+
+
+def _normals_by_strips(
+    xyz: Float[np.ndarray, "H W 3"], valid: Bool[np.ndarray, "H W"], window: int
+) -> Float32[np.ndarray, "H W 3"]:
+    """`grid_normals` of a large scan, some rows at a time: a fit holds dozens of planes of them."""
+    (height, width), reach = valid.shape, window // 2
+    stride = _stride(valid.shape)
+    some, there = xyz[::stride, ::stride], valid[::stride, ::stride]
+    there = there & np.isfinite(some).all(-1)
+    some = np.where(there[..., None], some, 0).astype(np.float32)
+    sampling = _jitted_sampling(some, there, float(stride))
+    rows = max(1, _LARGE // 4 // width)
+    normals = np.empty((height, width, 3), np.float32)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        top, bottom = max(0, start - reach), min(height, stop + reach)
+        points = np.zeros((rows + 2 * reach, width, 3), np.float32)  # one shape for all strips
+        use = np.zeros(points.shape[:2], bool)
+        place = slice(top - start + reach, bottom - start + reach)
+        points[place], use[place] = xyz[top:bottom], valid[top:bottom]
+        fitted = np.asarray(_fit_strip(points, use, sampling, window=window))
+        normals[start:stop] = fitted[reach : reach + stop - start]
+    return normals
+
+
 def _fit_planes(
-    xyz: Float32[Array, "H W 3"], valid: Bool[Array, "H W"], *, window: int
+    xyz: Float32[Array, "H W 3"],
+    valid: Bool[Array, "H W"],
+    sampling: _Sampling | None = None,
+    *,
+    window: int,
 ) -> Float32[Array, "H W 3"]:
+    """Planes of one scan; how it samples space is measured unless it is known."""
     height, width = valid.shape
     reach = window // 2
     valid = valid & jnp.isfinite(xyz).all(-1)
     xyz = jnp.where(valid[..., None], xyz, 0.0)
-    sampling = _sampling(xyz, valid)
+    if sampling is None:
+        stride = _stride(valid.shape)
+        sampling = _sampling(xyz[::stride, ::stride], valid[::stride, ::stride], float(stride))
     x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
     jump = EDGE_SLOPE * sampling.step * jnp.where(sampling.pinhole, z, 1.0)
 
@@ -188,15 +227,25 @@ def _fit_planes(
     return jnp.stack([nx * sign, ny * sign, nz * sign], axis=-1)
 
 
-def _sampling(xyz: Float32[Array, "H W 3"], valid: Bool[Array, "H W"]) -> _Sampling:
+def _stride(shape: tuple[int, ...]) -> int:
+    """Of the at most 128×128 pixels by which a scan's sampling is measured."""
+    return max(1, -(-max(shape) // 128))
+
+
+def _sampling(
+    xyz: Float32[Array, "h w 3"], valid: Bool[Array, "h w"], stride: float | Float32[Array, ""]
+) -> _Sampling:
     """Decides between rays that meet in the origin and parallel ones, and measures their distance.
 
     A camera's x/z and y/z are linear in the pixel's row and column, whatever the depth; a height
-    map's x and y are. Both are fitted to at most 128×128 pixels. The camera is believed where it
-    is right to a pixel or nearer than the other: with nearly constant z the two are the same.
+    map's x and y are. The camera is believed where it is right to a pixel or nearer than the other:
+    with nearly constant z the two are the same.
+
+    Args:
+        xyz: every so many rows and columns of the scan; zeros where not valid.
+        valid: pixels to use.
+        stride: how many.
     """
-    stride = max(1, -(-max(valid.shape) // 128))
-    xyz, valid = xyz[::stride, ::stride], valid[::stride, ::stride]
     weight = valid.astype(jnp.float32)
     rows = jnp.arange(valid.shape[0], dtype=jnp.float32) * stride
     columns = jnp.arange(valid.shape[1], dtype=jnp.float32) * stride
@@ -284,7 +333,9 @@ def _open3d_normals(
     points = np.where(use[..., None], points, np.float32(0))
     normals, fallbacks = np.zeros_like(points), []
     for scan in np.ndindex(points.shape[:-3]):
-        pinhole = _jitted_sampling(points[scan], use[scan]).pinhole
+        stride = _stride(use[scan].shape)
+        some = (points[scan][::stride, ::stride], use[scan][::stride, ::stride])
+        pinhole = _jitted_sampling(*some, float(stride)).pinhole
         sight = points[scan] if pinhole else np.array([[[0.0, 0.0, 1.0]]], np.float32)
         normals[scan], why = tangent_plane_normals(points[scan], use[scan], sight, time_limit)
         if why:
@@ -293,3 +344,4 @@ def _open3d_normals(
 
 
 _jitted_sampling = jax.jit(_sampling)
+_fit_strip = jax.jit(_fit_planes, static_argnames=("window",))

@@ -20,6 +20,7 @@ Dimension letters: H, W the scan's pixels; h, w the target's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,10 @@ from jaxtyping import Bool, Float32, Shaped, UInt8
 from PIL import Image
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.geometry.sight import Sight, sight_of
 from pirn_jax.scans.scan import Scan
 
+_STRIP = 1 << 21  # pixels of a scan that are resized at a time
 _LEAST_COVER = 0.5  # of a target pixel's area must carry normals for it to be valid
 
 
@@ -81,10 +84,18 @@ class Frame(NamedTuple):
                 "resize it to the views first",
             )
         rows, columns = self.window
-        image = Image.fromarray(anomaly_map).resize((columns, rows), Image.Resampling.BILINEAR)
-        of_scan, of_window = self.overlap()
+        wide = Image.fromarray(anomaly_map).resize(
+            (columns, self.size[0]), Image.Resampling.BILINEAR
+        )
+        (scan_rows, scan_columns), (window_rows, window_columns) = self.overlap()
         result = np.zeros(self.scan, np.float32)
-        result[of_scan] = np.asarray(image)[of_window]
+        step = max(1, _STRIP // rows)
+        for start in range(window_columns.start, window_columns.stop, step):
+            stop = min(start + step, window_columns.stop)
+            strip = wide.crop((start, 0, stop, self.size[0]))
+            strip = strip.resize((stop - start, rows), Image.Resampling.BILINEAR)
+            place = scan_columns.start - window_columns.start
+            result[scan_rows, start + place : stop + place] = np.asarray(strip)[window_rows]
         return result
 
 
@@ -99,6 +110,7 @@ class Views(NamedTuple):
         mask: bool (h, w), True on defects; None where no truth is known.
         ignore: bool (h, w), True where nothing may be learned or scored; None if nowhere.
         frame: the way back to the scan's pixels.
+        sight: what the scan shows, in numbers; by them a sensor that saw nothing is told.
     """
 
     rgb: Float32[np.ndarray, "h w 3"] | None
@@ -107,6 +119,7 @@ class Views(NamedTuple):
     mask: Bool[np.ndarray, "h w"] | None
     ignore: Bool[np.ndarray, "h w"] | None
     frame: Frame
+    sight: Sight = Sight()
 
     def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """See `Frame.to_scan`."""
@@ -146,13 +159,16 @@ def make_views(
         )
     shown = (size, size) if isinstance(size, int) else size
     frame = fit_frame((shape[0], shape[1]), shown) if window is None else window
+    rgb = None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame)
+    valid = resize_nearest(scan.valid, frame) & resize_nearest(kept, frame)
     return Views(
-        rgb=None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame),
+        rgb=rgb,
         normals=None if scan.normals is None else _resize_normals(scan.normals, kept, frame),
-        valid=resize_nearest(scan.valid & kept, frame),
-        mask=None if scan.mask is None else resize_nearest(scan.mask > 0, frame),
+        valid=valid,
+        mask=None if scan.mask is None else resize_nearest(scan.mask, frame) > 0,
         ignore=None if scan.ignore is None else resize_nearest(scan.ignore, frame),
         frame=frame,
+        sight=sight_of(rgb, valid, scan.xyz, kept, scan.valid),
     )
 
 
@@ -176,38 +192,44 @@ def resize_nearest(
     field: Shaped[np.ndarray, "H W *channels"], frame: Frame
 ) -> Shaped[np.ndarray, "h w *channels"]:
     """The value of the pixel in which each target pixel's centre lies; zeros in the padding."""
-    rows = _nearest(frame.size[0], frame.window[0])
-    columns = _nearest(frame.size[1], frame.window[1])
-    return _pad(field, frame)[rows][:, columns]
+    rows = _nearest(frame.size[0], frame.window[0]) - frame.top
+    columns = _nearest(frame.size[1], frame.window[1]) - frame.left
+    seen = ((rows >= 0) & (rows < frame.scan[0]), (columns >= 0) & (columns < frame.scan[1]))
+    result = np.zeros((*frame.size, *field.shape[2:]), field.dtype)
+    result[np.ix_(*seen)] = field[np.ix_(rows[seen[0]], columns[seen[1]])]
+    return result
 
 
 def _nearest(target: int, source: int) -> np.ndarray:
     return (2 * np.arange(target) + 1) * source // (2 * target)  # centres at half-integers
 
 
-def _pad(
-    field: Shaped[np.ndarray, "H W *channels"], frame: Frame
-) -> Shaped[np.ndarray, "_ _ *channels"]:
-    padded = np.zeros((*frame.window, *field.shape[2:]), field.dtype)
-    of_scan, of_window = frame.overlap()
-    padded[of_window] = field[of_scan]
-    return padded
-
-
 def _resize_rgb(
     rgb: UInt8[np.ndarray, "H W 3"], kept: Bool[np.ndarray, "H W"], frame: Frame
 ) -> Float32[np.ndarray, "h w 3"]:
-    image = Image.fromarray(_pad(np.where(kept[..., None], rgb, np.uint8(0)), frame))
-    resized = image.resize((frame.size[1], frame.size[0]), Image.Resampling.BICUBIC)
+    def shown(rows: slice, columns: slice) -> UInt8[np.ndarray, "n W 3"]:
+        return np.where(kept[rows, columns, None], rgb[rows, columns], np.uint8(0))
+
+    resized = _resize(shown, 3, np.uint8, frame, Image.Resampling.BICUBIC)
     return np.asarray(resized, np.float32) / np.float32(255)
 
 
 def _resize_normals(
     normals: Float32[np.ndarray, "H W 3"], kept: Bool[np.ndarray, "H W"], frame: Frame
 ) -> Float32[np.ndarray, "h w 3"]:
-    defined = kept & (normals != 0).any(-1)
-    fields = (*np.moveaxis(np.where(defined[..., None], normals, 0), -1, 0), defined)
-    x, y, z, cover = (_average(field.astype(np.float32), frame) for field in fields)
+    def defined(rows: slice, columns: slice) -> Bool[np.ndarray, "n W"]:
+        return kept[rows, columns] & (normals[rows, columns] != 0).any(-1)
+
+    def component(axis: int) -> Callable[[slice, slice], Float32[np.ndarray, "n W"]]:
+        def shown(rows: slice, columns: slice) -> Float32[np.ndarray, "n W"]:
+            return np.where(defined(rows, columns), normals[rows, columns, axis], np.float32(0))
+
+        return shown
+
+    fields = (*(component(axis) for axis in range(3)), defined)
+    x, y, z, cover = (
+        np.asarray(_resize(field, 1, np.float32, frame, Image.Resampling.BOX)) for field in fields
+    )
     mean = np.stack([x, y, z], axis=-1)
     length = np.linalg.norm(mean, axis=-1)
     shown = (cover >= _LEAST_COVER) & (length > 1e-3)  # opposite normals cancel
@@ -215,6 +237,35 @@ def _resize_normals(
     return np.where(shown[..., None], (unit + 1) / 2, 0).astype(np.float32)
 
 
-def _average(field: Float32[np.ndarray, "H W"], frame: Frame) -> Float32[np.ndarray, "h w"]:
-    size = (frame.size[1], frame.size[0])
-    return np.asarray(Image.fromarray(_pad(field, frame)).resize(size, Image.Resampling.BOX))
+def _resize(
+    field: Callable[[slice, slice], np.ndarray],
+    channels: int,
+    kind: type[np.generic],
+    frame: Frame,
+    way: Image.Resampling,
+) -> Image.Image:
+    """The window of a field at the views' size, as Pillow resizes it, strip by strip.
+
+    Pillow goes along the rows first, each for itself; so rows may come in strips, and neither the
+    window, which for a line scan is a square of its length, nor a second copy of a large scan is
+    ever there as a whole.
+
+    Args:
+        field: gives some rows and columns of the scan.
+        channels: how many it has; of 1 it has no axis for them.
+        kind: of its values, as Pillow holds them.
+        frame: what is shown, and its size.
+        way: Pillow's filter.
+    """
+    (scan_rows, scan_columns), (window_rows, window_columns) = frame.overlap()
+    last = () if channels == 1 else (channels,)
+    (height, width), columns = frame.window, frame.size[1]
+    narrow = np.zeros((height, columns, *last), kind)
+    step = max(1, _STRIP // width)
+    for start in range(window_rows.start, window_rows.stop, step):
+        stop = min(start + step, window_rows.stop)
+        place = scan_rows.start - window_rows.start
+        strip = np.zeros((stop - start, width, *last), kind)
+        strip[:, window_columns] = field(slice(start + place, stop + place), scan_columns)
+        narrow[start:stop] = Image.fromarray(strip).resize((columns, stop - start), way)
+    return Image.fromarray(narrow).resize((columns, frame.size[0]), way)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
+from pirn_jax.detector.preprocessing import check_good
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import PirnError
+from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -47,6 +48,7 @@ def evaluate_run(
     weights: str | None = None,
     runtime: str | None = None,
     allow_code: Sequence[str] = (),
+    false_alarm_rate: float | None = None,
     overwrite: bool = False,
     cache: str | None = None,
     progress: Progress | None = None,
@@ -62,6 +64,8 @@ def evaluate_run(
         weights: the encoder's file, where it has moved.
         runtime: of the encoder, where it is to differ from training.
         allow_code: what code the run may name, as for `PIRN.load`.
+        false_alarm_rate: thresholds are set anew for it, by the validation scans; None: they are
+            the models' own.
         overwrite: replace results that are there, once these are whole.
         cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
@@ -90,14 +94,27 @@ def evaluate_run(
                 allow_code=allow_code,
             )
         )
+    if false_alarm_rate is not None:
+        for model in models:
+            model.config = replace(model.config, false_alarm_rate=false_alarm_rate)
     items = check_items(items, config)
     provenance = provenance_of(config, models[0].random_weights)
+    anew = [item for item in items if false_alarm_rate is not None]
+    if none := [item.category for item in anew if not len(item.data.validation)]:
+        raise ConfigError(
+            f"{none[0]} has no validation scans, by which a threshold could be set",
+            "give data with good scans in validation/good, or train with --false-alarm-rate",
+        )
     tell = progress or (lambda *_: None)
-    counter = ScanCounter(tell, sum(len(item.data.test) for item in items))
+    total = sum(len(i.data.test) for i in items) + sum(len(i.data.validation) for i in anew)
+    counter = ScanCounter(tell, total)
     with writing(out, EVALUATION_FORMAT) as place:
         write_json(place / layout.CONFIG, stored_config(config))
         about = environment_document(environment(command, run=str(run)), provenance)
         write_json(place / layout.ENVIRONMENT, about)
+        for model, item in zip(models, anew, strict=False):
+            counter.note = item.name
+            calibrate_on(model, item, counter)
         evaluate_items(place, items, models, config, counter)
     return out
 
@@ -119,6 +136,22 @@ class ScanCounter:
         self.left_out += 1
         _log.warning("left out: %s: %s", key, error)
         return Note(f"left out: {key}: {error.problem}", "all")
+
+
+def calibrate_on(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
+    """Set a model's threshold by the validation scans that can be judged, if there are any."""
+    model.calibration = None
+
+    def failed(key: str, error: PirnError) -> None:
+        counter.leave_out(key, error)
+
+    scores = []
+    scans = item.data.validation.watched(counter.advance)
+    for result in model.predict_scans(scans, failed=failed):
+        check_good(result.scan, "calibrate")
+        scores.append(result.inferred.score)
+    if scores:
+        model.set_threshold(scores)
 
 
 def evaluate_items(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from jaxtyping import Float32, UInt8
 
 from pirn_jax.detector import PIRN, Prediction
 from pirn_jax.detector.saving import is_model
-from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.errors import BadInputError, ConfigError, PirnError, printable
 from pirn_jax.report import layout
 from pirn_jax.report.heatmap import colour_map
 from pirn_jax.report.layout import picture_stem
@@ -48,6 +49,8 @@ def find_scans(
     options: Options,
     out: Path | None = None,
     camera: Intrinsics | None = None,
+    *,
+    follow_links: bool = False,
 ) -> tuple[Split, tuple[LeftOut, ...]]:
     """The scans to predict, from files and folders, or one scan's files by role; and what is none.
 
@@ -58,6 +61,7 @@ def find_scans(
         options: how to read them; cameras beside the files are used where these name none.
         out: where predictions are to go; it is not looked into.
         camera: of depth maps, where neither options nor files beside them name one.
+        follow_links: go where links lead, also out of the folders.
 
     Raises:
         PirnError: none, or both ways at once.
@@ -69,22 +73,25 @@ def find_scans(
         found = Inputs((Entry(next(iter(named.values())).stem, named),), ())
     elif files:
         streams = tuple({"rgb": "rgb", "normals": "xyz"}[name] for name in modalities)
-        found = list_inputs(files, streams, out)
+        found = list_inputs(files, streams, out, follow_links=follow_links)
     else:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     if not found.entries and not found.left_out:
         raise BadInputError("no scans to predict", "give a folder of scans", files[0])
-    reader = partial(_read, options=options, camera=camera)
+    reader = partial(_read, options=options, camera=camera, given=tuple(files))
     return Split(found.entries, reader), found.left_out
 
 
+_STRIP = 1 << 19  # pixels that are coloured at a time
+KEPT = ("unit", "assume_aligned", "scale", "white")
+"""How the scans of a training were read, and new ones are: fields of `Reading`."""
 _CAMERAS = {"intrinsics": read_intrinsics, "calibration": read_camera_calibration}
 
 
-def _read(entry: Entry, options: Options, camera: Intrinsics | None) -> Scan:
+def _read(entry: Entry, options: Options, camera: Intrinsics | None, given: Sequence[Path]) -> Scan:
     """One scan, with the cameras that lie beside it or above it in what was given."""
     file = next(iter(entry.files.values()))
-    top = file.root or file.path.parent
+    top = next((place for place in given if place in file.path.parents), file.path.parent)
     for place in (file.path.parent, *file.path.parent.parents):
         for name, read in _CAMERAS.items():
             beside = File(place / f"{name}.json", root=file.root)
@@ -112,6 +119,8 @@ def options_of(origin: Mapping[str, object], reading: Reading) -> tuple[Options,
     camera = found.pop("intrinsics", None)
     if camera is not None:
         camera = parse_intrinsics(camera, Path("the model's intrinsics"))
+    if unknown := found.keys() - set(KEPT):  # limits, most of all, are never a model's to say
+        raise BadInputError(f"the model's record of its scans is damaged: {sorted(unknown)}")
     try:
         return Options(**{"unit": "auto", **found, **reading.given()}), camera
     except TypeError as error:
@@ -157,28 +166,39 @@ def predict_scans(
             is replaced when all scans are done.
         failed: called with the key and the error of each scan that cannot be used.
         progress: see `Progress`.
-        batch: scans a call of the device; changes no score.
+        batch: scans a call of the device; changes a score by rounding alone.
 
     Yields:
         A record per scan, written to disk already (beside what it replaces): key, score, label,
         threshold, regions, the files, and whether the model's data was generated or its encoder's
-        weights random.
+        weights random. Of a scan that cannot be used: key, no score, no label, and why.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
-    done = 0
+    done, unjudged = 0, list[Document]()
+
+    def left_out(key: str, error: PirnError) -> None:
+        reason = printable(error.problem)
+        unjudged.append({"key": key, "score": None, "label": None, "not_judged": reason})
+        failed(key, error)
+
     with (
         writing(out, PREDICTIONS_FORMAT) as place,
         (place / PREDICTIONS).open("w", encoding="utf-8") as lines,
     ):
-        for result in model.predict_scans(scans, batch=min(batch, len(scans)), failed=failed):
-            record = _write(place, out, result.scan, model.postprocess(result), model)
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
-            done += 1
-            if progress is not None:
-                progress("scans", done, len(scans), "")
-            yield record
+        found = model.predict_scans(scans, batch=min(batch, len(scans)), failed=left_out)
+        for result in itertools.chain(found, (None,)):
+            records, unjudged[:] = unjudged[:], ()
+            if result is not None:
+                prediction = model.postprocess(result)
+                records.append(_write(place, out, result.scan, prediction, model))
+            for record in records:
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
+                done += 1
+                if progress is not None:
+                    progress("scans", done, len(scans), "")
+                yield record
 
 
 def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
@@ -187,11 +207,11 @@ def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PI
     name = picture_stem(scan.key)
     pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, model.calibration)}
     if prediction.pred_mask is not None:
-        pictures["mask"] = prediction.pred_mask.astype(np.uint8) * np.uint8(255)
+        pictures["mask"] = prediction.pred_mask.view(np.uint8) * np.uint8(255)
     files = {}
-    for kind, picture in pictures.items():
+    for kind in tuple(pictures):  # one after the other: large ones are not held together
         with whole_file(place / f"{name}_{kind}.png") as file:
-            Image.fromarray(picture).save(file, "PNG")
+            Image.fromarray(pictures.pop(kind)).save(file, "PNG")
         files[kind] = str(out / f"{name}_{kind}.png")
     return {
         "key": scan.key,
@@ -213,11 +233,17 @@ def heatmap(
     With a threshold the colours mean the same for every scan: black is the least there is, the
     middle of the scale is the threshold. Without one they span the map's own range.
     """
-    if calibration is None:
-        colours = colour_map(anomaly_map, float(anomaly_map.min()), float(anomaly_map.max()))
-    else:
-        colours = colour_map(normalise(anomaly_map, calibration), 0.0, 1.0)
-    if scan.rgb is None:
-        return colours
-    grey = scan.rgb.mean(-1, keepdims=True)
-    return np.rint(0.65 * colours + 0.35 * grey).astype(np.uint8)
+    low, high = float(anomaly_map.min()), float(anomaly_map.max())
+    picture = np.empty((*anomaly_map.shape, 3), np.uint8)
+    step = max(1, _STRIP // anomaly_map.shape[1])
+    for start in range(0, len(picture), step):
+        rows = slice(start, start + step)
+        if calibration is None:
+            colours = colour_map(anomaly_map[rows], low, high)
+        else:
+            colours = colour_map(normalise(anomaly_map[rows], calibration), 0.0, 1.0)
+        if scan.rgb is not None:
+            grey = scan.rgb[rows].mean(-1, keepdims=True)
+            colours = np.rint(0.65 * colours + 0.35 * grey)
+        picture[rows] = colours
+    return picture

@@ -12,14 +12,12 @@ import numpy as np
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
-from pirn_jax.detector.preprocessing import check_good
-from pirn_jax.errors import PirnError
 from pirn_jax.geometry import choose_object
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
 from pirn_jax.report.tables import HistoryLine, write_history
-from pirn_jax.runs.evaluation import ScanCounter, evaluate_items
+from pirn_jax.runs.evaluation import ScanCounter, calibrate_on, evaluate_items
 from pirn_jax.runs.folder import (
     Progress,
     check_run_folder,
@@ -37,6 +35,7 @@ from pirn_jax.runs.items import (
     shots_of,
 )
 from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
+from pirn_jax.runs.predictions import KEPT
 from pirn_jax.scans import Dataset, Note, write_split
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
@@ -141,7 +140,7 @@ def _train_into(
     for model, item, keys in zip(models, items, shots, strict=True):
         counter.note = item.name
         if len(item.data.validation):
-            _calibrate(model, item, counter)
+            calibrate_on(model, item, counter)
         model.origin = {
             "dataset": config.dataset,
             "category": item.category,
@@ -156,9 +155,8 @@ def _train_into(
 
 def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
     """How the scans were read, as `pirn_jax.runs.predictions.options_of` takes it again."""
-    names = ("unit", "assume_aligned", "scale", "white")
     usual = Reading()
-    found = {n: v for n in names if (v := getattr(config, n)) != getattr(usual, n)}
+    found = {n: v for n in KEPT if (v := getattr(config, n)) != getattr(usual, n)}
     camera = {} if data.intrinsics is None else {"intrinsics": asdict(data.intrinsics)}
     return {**found, **camera}
 
@@ -183,21 +181,6 @@ def _without_threshold(item: RunItem) -> RunItem:
     )
     _log.warning("%s: %s", item.category, words)
     return item._replace(data=replace(item.data, notes=(*item.data.notes, Note(words))))
-
-
-def _calibrate(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
-    """Set the threshold by the validation scans that can be read."""
-
-    def failed(key: str, error: PirnError) -> None:
-        counter.leave_out(key, error)
-
-    scores = []
-    scans = item.data.validation.watched(counter.advance)
-    for result in model.predict_scans(scans, failed=failed):
-        check_good(result.scan, "calibrate")
-        scores.append(result.inferred.score)
-    if scores:
-        model.set_threshold(scores)
 
 
 def _write_plan(

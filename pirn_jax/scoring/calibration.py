@@ -228,8 +228,7 @@ def decide(
         raise BadInputError(
             f"the scan's score is {score}, expected a finite number", "mend the detector"
         )
-    # In float64: numpy would round the threshold to a float32 map's type.
-    mask = anomaly_map.astype(np.float64) > calibration.threshold
+    mask = anomaly_map > _just_below(calibration.threshold, anomaly_map.dtype)
     mask = mask if valid is None else mask & valid
     if not calibration.label(score):
         return Decision(score, 0, np.zeros_like(mask))
@@ -237,6 +236,15 @@ def decide(
         counted = anomaly_map if valid is None else np.where(valid, anomaly_map, -np.inf)
         mask.reshape(-1)[np.argmax(counted)] = True
     return Decision(score, 1, mask)
+
+
+def _just_below(threshold: float, kind: np.dtype) -> np.floating:
+    """The largest number of that type that is not above a threshold; the same values are above it.
+
+    numpy would round the threshold, perhaps upwards past a value that is above it.
+    """
+    rounded = kind.type(threshold)
+    return rounded if float(rounded) <= threshold else np.nextafter(rounded, kind.type(-np.inf))
 
 
 def _ordinal(rank: int) -> str:

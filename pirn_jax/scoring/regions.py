@@ -9,6 +9,7 @@ Differs from the paper: PIRN stops at the anomaly map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ from pirn_jax.scoring.surface import (
     rectangle,
     surroundings,
 )
+
+_TELL = 1 << 22  # pixels of which a median is taken
 
 
 class Region(NamedTuple):
@@ -104,11 +107,11 @@ def find_regions(
         inside = labels[window] == label
         region = _in_pixels(window, inside, anomaly_map[window])
         excess = {
-            name: float(array[window][inside].mean()) - everywhere[name]
+            name: float(np.mean(array[window], where=inside, dtype=np.float64)) - everywhere[name]
             for name, array in (modalities or {}).items()
         }
         region = region._replace(
-            shares=_parts(excess), measured_share=float(measured[window][inside].mean())
+            shares=_parts(excess), measured_share=float(np.mean(measured[window], where=inside))
         )
         if xyz is not None and areas is not None and region.measured_share > 0:
             region = region._replace(area_mm2=float(areas[window][inside].sum()))
@@ -135,23 +138,31 @@ def _in_pixels(
 ) -> Region:
     """What pixels alone say."""
     top, left = window[0].start, window[1].start
-    row, column = np.nonzero(inside)
-    corners = np.concatenate([[row + i, column + j] for i in (0, 1) for j in (0, 1)], axis=1)
-    length, width = rectangle(corners.T.astype(np.float64))
-    hottest = np.argmax(scores[inside])
+    # The outermost pixels of each row have the same hull as all of them.
+    row = np.flatnonzero(inside.any(axis=1))
+    first = inside[row].argmax(axis=1)
+    last = inside.shape[1] - inside[row, ::-1].argmax(axis=1)
+    corners = [[row + down, column] for down in (0, 1) for column in (first, last)]
+    length, width = rectangle(np.concatenate(corners, axis=1).T.astype(np.float64))
+    hottest = np.argmax(np.where(inside, scores, -np.inf).astype(scores.dtype))
+    peak = np.unravel_index(hottest, inside.shape)
     return Region(
         box=(top, left, window[0].stop, window[1].stop),
-        pixels=len(row),
+        pixels=int(np.count_nonzero(inside)),
         length_px=length,
         width_px=width,
-        peak=float(scores[inside][hottest]),
-        peak_pixel=(top + int(row[hottest]), left + int(column[hottest])),
+        peak=float(scores[peak]),
+        peak_pixel=(top + int(peak[0]), left + int(peak[1])),
         shares={},
     )
 
 
 def _median(array: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"] | None) -> float:
-    return float(np.median(array if valid is None or not valid.any() else array[valid]))
+    """Of large maps every so many rows and columns tell."""
+    step = max(1, math.isqrt(array.size // _TELL))
+    array = array[::step, ::step]
+    chosen = np.ones_like(array, bool) if valid is None else valid[::step, ::step]
+    return float(np.median(array[chosen] if chosen.any() else array))
 
 
 def _parts(excess: Mapping[str, float]) -> dict[str, float]:

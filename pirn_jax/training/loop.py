@@ -71,7 +71,7 @@ def train(
     save_seconds: float = 60.0,
     progress: Callable[[int, int, dict[str, HistoryLine]], None] | None = None,
 ) -> list[Trained]:
-    """Train every job; what a job becomes does not depend on the others.
+    """Train every job; the others change what a job becomes by rounding alone.
 
     Args:
         jobs: in any number and of any shapes.

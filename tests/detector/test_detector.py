@@ -13,7 +13,7 @@ from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, detector, fit_models, open_encoder, view_scan
 from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
-from pirn_jax.errors import BadInputError, ConfigError, WeightsError
+from pirn_jax.errors import BadInputError, ConfigError, NotJudgedError, WeightsError
 from pirn_jax.manifest import MANIFEST, write_manifest
 from pirn_jax.scans import open_dataset
 from pirn_jax.storage import read_object, write_json
@@ -366,3 +366,48 @@ def test_the_description_is_json_that_says_what_it_is(saved):
     document = json.loads((saved / "config.json").read_text())
     assert "Apache-2.0" in document["encoder"]["about"]
     assert document["calibration"]["scans"] == 4
+
+
+def dead(scan, kind):
+    """What a sensor gives that saw nothing, or something else."""
+    rng = np.random.default_rng(0)
+    if kind in ("black", "white", "grey"):
+        shade = {"black": 0, "white": 255, "grey": 128}[kind]
+        return scan._replace(rgb=np.full_like(scan.rgb, shade))
+    if kind == "noise":  # of a camera with its cap on
+        return scan._replace(rgb=rng.integers(0, 6, scan.rgb.shape, np.uint8))
+    if kind == "NaN":
+        return scan._replace(xyz=np.full_like(scan.xyz, np.nan))
+    if kind in ("near", "far"):
+        factor = np.float32({"near": 5, "far": 0.2}[kind])
+        return scan._replace(xyz=scan.xyz * factor)
+    kept = rng.random(scan.valid.shape) < 0.01
+    return scan._replace(xyz=np.where(kept[..., None], scan.xyz, 0), valid=scan.valid & kept)
+
+
+@pytest.mark.parametrize(
+    "kind", ["black", "white", "grey", "noise", "NaN", "sparse", "near", "far"]
+)
+def test_a_dead_sensor_is_not_judged(model, data, kind):
+    scan = dead(data.test[0], kind)
+    with pytest.raises(BadInputError) as caught:
+        model.predict(scan)
+    if kind != "NaN":  # of which nothing is left to be measured
+        assert isinstance(caught.value, NotJudgedError)
+    failed = {}
+    found = list(model.predict_scans([data.test[1], scan], failed=failed.__setitem__))
+    assert [one.scan.key for one in found] == [data.test[1].key]
+    assert list(failed) == [scan.key]
+
+
+def test_a_dead_shot_is_named(data, encoder):
+    scans = [*data.train, dead(data.train[0], "black")]
+    with pytest.raises(NotJudgedError, match="single colour"):
+        PIRN(CONFIG, encoder=encoder).fit(scans)
+
+
+def test_progress_is_shown_where_asked_for(data, capsys, monkeypatch):
+    monkeypatch.setattr("pirn_jax.progress.SECONDS", 0.0)
+    memory = Config(encoder="pirn-tiny", method="memory", image_size=70)
+    PIRN(memory, encoder=open_encoder(memory)).fit(data.train, progress=True)
+    assert "shots 3/3" in capsys.readouterr().err

@@ -60,14 +60,14 @@ def test_with_all_locations_in_the_foreground_only_the_pictures_know_the_backgro
 
 def test_a_shot_is_read_once_and_fitted_to_a_plane_once(counted):
     scans, reads, fits = counted
-    config, views = view_shots(scans, CONFIG)
+    config, views, _ = view_shots(scans, CONFIG)
     assert config.background == "plane"
     assert sorted(reads) == sorted(scans.keys)
     assert len(fits) == len(views) == len(scans)
 
 
 def test_views_of_shots_are_those_of_scans_in_order(data):
-    config, views = view_shots(data.train, CONFIG)
+    config, views, _ = view_shots(data.train, CONFIG)
     for scan, found in zip(data.train, views, strict=True):
         expected = view_scan(scan, config)
         for name in ("rgb", "normals", "valid"):
@@ -79,11 +79,11 @@ def test_a_part_that_is_the_plane_is_kept_whole(data, count):
     """Sheets: most shots say so, and no shot loses anything."""
     flat = [scan._replace(xyz=sheet(scan.valid.shape), valid=np.ones_like(scan.valid))
             for scan in data.train[:count]]  # fmt: skip
-    config, views = view_shots(flat, CONFIG)
+    config, views, _ = view_shots(flat, CONFIG)
     assert config.background == "none"
     assert all(view.valid.all() for view in views)
     # What the config says already is not asked of the shots.
-    config, _ = view_shots(flat, replace(CONFIG, background="plane"))
+    config, *_ = view_shots(flat, replace(CONFIG, background="plane"))
     assert config.background == "plane"
 
 
@@ -111,7 +111,7 @@ def test_normals_at_hand_are_read_and_change_nothing(data, tmp_path, monkeypatch
 
 
 def test_the_first_shots_decide_square_and_poses(data, caplog):
-    config, views = view_shots(data.train.select(data.train.keys[:3]), CONFIG)
+    config, views, _ = view_shots(data.train.select(data.train.keys[:3]), CONFIG)
     assert config.part_side is not None
     assert config.changed == {"rotations": 1}  # biscuits are round: their silhouettes do not care
     framed = replace(CONFIG, background="plane")
@@ -129,7 +129,7 @@ def test_the_first_shots_decide_square_and_poses(data, caplog):
 def test_the_whole_frame_is_shown_where_it_was_asked_for(data):
     paper = replace(CONFIG, method="pirn", recipe="paper", geometry="grid")
     for asked in (with_settings(CONFIG, {"view": "frame"}), paper):
-        config, _ = view_shots(data.train.select(data.train.keys[:1]), asked)
+        config, *_ = view_shots(data.train.select(data.train.keys[:1]), asked)
         assert config.part_side is None
 
 
@@ -137,20 +137,20 @@ def test_without_points_there_is_no_square(data):
     scan = data.train[0]
     config = Config(encoder="pirn-tiny", image_size=70, modalities=("rgb",))
     flat = scan._replace(xyz=None, valid=np.ones_like(scan.valid))
-    decided, _ = view_shots([flat], config)
+    decided, *_ = view_shots([flat], config)
     assert decided.part_side is None
-    decided, _ = view_shots([scan], config)
+    decided, *_ = view_shots([scan], config)
     with pytest.raises(BadInputError, match="no points that say where the part is"):
         view_scan(flat, decided)
 
 
 def test_turned_copies_are_for_parts_at_any_angle(data, monkeypatch):
     monkeypatch.setattr(preprocessing, "lie_at_any_angle", lambda parts: True)
-    config, _ = view_shots(data.train.select(data.train.keys[:2]), CONFIG)
+    config, *_ = view_shots(data.train.select(data.train.keys[:2]), CONFIG)
     assert config.changed == {"rotations": 8, "jitter": 0}
     assert len(config.chosen_recipe.augmentations()) == 7
     asked = with_settings(CONFIG, {"rotations": 2})
-    config, _ = view_shots(data.train.select(data.train.keys[:2]), asked)
+    config, *_ = view_shots(data.train.select(data.train.keys[:2]), asked)
     assert config.changed == {"rotations": 2}
 
 

@@ -225,22 +225,29 @@ def predict(run, place, *arguments, out):
 
 @pytest.fixture(scope="module")
 def predicted(run, scans, place):
-    """All three scans and a broken one in their midst: what was found, where, what was said."""
+    """All three scans, a broken and a black one in their midst: what was found, where, and said."""
     out = place / "predictions"
     files, broken = sorted(scans.iterdir()), [place / "m.png", place / "m.tiff"]
     for path in broken:
         path.write_bytes(b"nothing")
-    given = [*files[:2], *broken, *files[2:]]
+    dark = [place / "n.png", place / "n.tiff"]
+    Image.new("RGB", (128, 128)).save(dark[0])
+    dark[1].write_bytes(next(f for f in files if f.suffix == ".tiff").read_bytes())
+    given = [*files[:2], *broken, *dark, *files[2:]]
     done = predict(run, place, *given, "--unit", "m", "--batch", "2", out=out)
     assert done.returncode == 2, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()], out, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    written = (out / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == records
+    unjudged = {r["key"]: r["not_judged"] for r in records if r["score"] is None}
+    assert unjudged.keys() == {"m", "n"}
+    assert "dark" in unjudged["n"]
+    return [r for r in records if r["score"] is not None], out, done.stderr
 
 
 def test_predictions_are_lines_pictures_and_masks(predicted):
-    records, out, _ = predicted
+    records, *_ = predicted
     assert len(records) == 3
-    written = (out / "predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in written] == records
     for record in records:
         assert record["label"] == int(record["score"] > record["threshold"])
         assert bool(record["regions"]) == bool(record["label"])
@@ -277,8 +284,10 @@ def test_predictions_go_among_no_other_files_and_over_none(run, scans, tmp_path,
     assert (tmp_path / "taken" / "000_mask.png").read_text() == "precious"
 
 
-def test_a_bad_file_is_skipped_and_said(predicted):
+def test_what_cannot_be_judged_is_skipped_and_said(predicted):
+    """A file that is none, and a photograph as a dead camera gives it."""
     assert "skipped: m: " in predicted[2]
+    assert "skipped: n: n is not judged: the photograph is dark" in predicted[2]
 
 
 @pytest.mark.slow
@@ -367,8 +376,12 @@ def test_evaluating_on_a_dataset_on_disk(run, place, tmp_path):
     middle = len(content) // 2
     picture.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
     done = command("evaluate", run, "--dataset", "mvtec3d", "--data-root", tmp_path / "data",
-                   "--out", tmp_path / "out", "--overwrite", cache=place / "cache")  # fmt: skip
+                   "--out", tmp_path / "out", "--overwrite", "--false-alarm-rate", "0.6",
+                   cache=place / "cache")  # fmt: skip
     assert done.returncode == 2, done.stderr
+    model = tmp_path / "out/flange/seed0"
+    calibration = json.loads((model / "calibration.json").read_text())
+    assert (calibration["wanted_rate"], calibration["scans"]) == (0.6, 1)  # of the data at hand
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert document["categories"]["flange"]["seed0"]["scans"] == 3
     assert document["left_out"] == 1

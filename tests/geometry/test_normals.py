@@ -89,11 +89,20 @@ def test_batches_tracing_and_array_kinds():
     np.testing.assert_allclose(inside, single, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [4, 33])
+def test_a_large_scan_fitted_strip_by_strip_has_the_same_normals(rows, monkeypatch):
+    points, _, seen = surfaces.sphere(90)
+    xyz, valid = surfaces.measured(points, seen, 1e-4, 0.1)
+    whole = surface_normals(xyz, valid)
+    monkeypatch.setattr("pirn_jax.geometry.normals._LARGE", 4 * rows * 90)
+    np.testing.assert_allclose(surface_normals(xyz, valid), whole, atol=1e-4)
+
+
 def test_a_height_map_is_not_taken_for_a_camera():
     row, column = np.mgrid[:120, :120] * 1e-3
     rough = 4e-3 * np.random.default_rng(0).standard_normal((120, 120))
     xyz = np.stack([column + 0.8, row + 0.4, rough + 1.0], -1).astype(np.float32)
-    sampling = _sampling(jnp.asarray(xyz), jnp.ones((120, 120), bool))
+    sampling = _sampling(jnp.asarray(xyz), jnp.ones((120, 120), bool), 1.0)
     assert not sampling.pinhole
     np.testing.assert_allclose(sampling.step, 1e-3, rtol=1e-4)
     normals = surface_normals(xyz)
@@ -103,7 +112,7 @@ def test_a_height_map_is_not_taken_for_a_camera():
 def test_the_focal_length_is_measured():
     points, _, seen = surfaces.sphere(120)
     xyz, valid = surfaces.measured(points, seen, 0.0, 0.3)
-    sampling = _sampling(jnp.asarray(xyz), jnp.asarray(valid))
+    sampling = _sampling(jnp.asarray(xyz), jnp.asarray(valid), 1.0)
     assert sampling.pinhole
     np.testing.assert_allclose(sampling.step, 1 / surfaces.FOCAL, rtol=1e-4)
 

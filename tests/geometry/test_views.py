@@ -174,3 +174,22 @@ def test_wrong_arguments():
         make_views(scan, 28, np.ones((41, 40), bool))
     with pytest.raises(BadInputError, match="anomaly map"):
         make_views(scan, 28).to_scan(np.zeros((14, 14), np.float32))
+
+
+@pytest.mark.parametrize("strip", [1, 300, 1 << 21])
+@pytest.mark.parametrize("shape", [(80, 60), (12, 150)])
+def test_strips_are_what_pillow_makes_of_the_whole_window(shape, strip, monkeypatch):
+    """To the last bit, and a line scan's window is the square of its length."""
+    monkeypatch.setattr("pirn_jax.geometry.views._STRIP", strip)
+    scan, rng = picture(*shape), np.random.default_rng(0)
+    kept = rng.random(shape) < 0.8
+    views = make_views(scan, 56, kept)
+    frame = views.frame
+    window = np.zeros((*frame.window, 3), np.uint8)
+    place = (slice(frame.top, frame.top + shape[0]), slice(frame.left, frame.left + shape[1]))
+    window[place] = scan.rgb * kept[..., None]
+    whole = Image.fromarray(window).resize((56, 56), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(views.rgb, np.asarray(whole, np.float32) / np.float32(255))
+    small = rng.random((56, 56), np.float32)
+    back = Image.fromarray(small).resize(frame.window[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(views.to_scan(small), np.asarray(back)[place])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.runs.predictions import find_scans, options_of
-from pirn_jax.scans import Intrinsics, Options
+from pirn_jax.runs.predictions import find_scans, heatmap, options_of
+from pirn_jax.scans import Intrinsics, Options, Scan
 from pirn_jax.scans.formats.options import Reading
+from pirn_jax.scoring import Calibration
 from tests.scans import layouts
 
 CAMERA = {"fx": 30.0, "fy": 30.0, "cx": 8.0, "cy": 6.0, "depth_scale": 1e-4}
@@ -22,8 +23,9 @@ def test_scans_are_read_as_in_training_but_for_what_is_given_now():
     options, _ = options_of(origin, Reading(unit="mm", scale=3.0))
     assert (options.unit, options.scale, options.white) == ("mm", 3.0, 4095)
     assert options_of({}, Reading()) == (Options(unit="auto"), None)
-    with pytest.raises(BadInputError, match="damaged"):
-        options_of({"reading": {"payload": 1}}, Reading())
+    for damage in ({"payload": 1}, {"limits": {"pixels": 10**12}}, {"white": "x"}):
+        with pytest.raises(BadInputError, match="damaged"):
+            options_of({"reading": damage}, Reading())
 
 
 @pytest.mark.parametrize("source", ["model", "beside", "below", "given"])
@@ -55,3 +57,18 @@ def test_nothing_to_predict_is_said(tmp_path):
         find_scans([tmp_path], {"rgb": tmp_path}, ("rgb",), options)
     with pytest.raises(BadInputError, match="no scans to predict"):
         find_scans([tmp_path], {}, ("rgb",), options)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_heatmaps_are_coloured_strip_by_strip(threshold, monkeypatch):
+    rng = np.random.default_rng(0)
+    scan = Scan(rng.integers(0, 256, (20, 30, 3), np.uint8), None, np.ones((20, 30), bool))
+    values = rng.random((20, 30), np.float32)
+    calibration = threshold and Calibration(threshold, 0.2, 5, 1, 0.05, 0.2, 0.4)
+    whole = heatmap(scan, values, calibration)
+    assert whole.shape == (20, 30, 3)
+    monkeypatch.setattr("pirn_jax.runs.predictions._STRIP", 100)
+    np.testing.assert_array_equal(heatmap(scan, values, calibration), whole)
+    alone = heatmap(scan._replace(rgb=None), values, calibration)
+    grey = scan.rgb.mean(-1, keepdims=True)
+    np.testing.assert_array_equal(whole, np.rint(0.65 * alone + 0.35 * grey).astype(np.uint8))

@@ -46,7 +46,11 @@ class _Part(NamedTuple):
 
 
 def list_inputs(
-    paths: Sequence[Path], modalities: Sequence[str], skip: Path | None = None
+    paths: Sequence[Path],
+    modalities: Sequence[str],
+    skip: Path | None = None,
+    *,
+    follow_links: bool = False,
 ) -> Inputs:
     """Scans from files and folders.
 
@@ -54,9 +58,10 @@ def list_inputs(
         paths: each a file, or a folder that is looked through to the bottom.
         modalities: of the model: rgb, xyz or both; scans are made of files of these.
         skip: a folder that is not looked into: where predictions are to go.
+        follow_links: go where links lead, also out of the folders; each folder is seen once.
     """
     left_out: list[LeftOut] = []
-    files = [file for path in paths for file in _files(path, skip, left_out)]
+    files = [file for path in paths for file in _files(path, skip, left_out, follow_links)]
     base = paths[0] if len(paths) == 1 and paths[0].is_dir() else _common(files)
     fixtures = {file.path.parent: file for file in files if file.name.lower() == "ignore.png"}
     groups: dict[str, dict[str, File]] = {}
@@ -91,7 +96,9 @@ def list_inputs(
     return Inputs(tuple(entries), tuple(left_out))
 
 
-def _files(path: Path, skip: Path | None, left_out: list[LeftOut]) -> Iterator[File]:
+def _files(
+    path: Path, skip: Path | None, left_out: list[LeftOut], follow_links: bool
+) -> Iterator[File]:
     """The files of a folder and of those below it, or the one file."""
     if not path.is_dir():
         if path.exists() or path.is_symlink():
@@ -99,23 +106,28 @@ def _files(path: Path, skip: Path | None, left_out: list[LeftOut]) -> Iterator[F
         else:
             left_out.append(LeftOut(str(path), "there is no such file"))
         return
-    avoided = None if skip is None else skip.resolve()
+    avoided = None if skip is None else os.path.realpath(skip)
+    seen = {os.path.realpath(path)}
 
     def unseen(error: OSError) -> None:
         name = _below(Path(str(error.filename)), path)
         left_out.append(LeftOut(name, f"cannot be listed: {error.strerror}"))
 
-    for here, folders, names in os.walk(path, onerror=unseen):
+    for here, folders, names in os.walk(path, onerror=unseen, followlinks=follow_links):
         place = Path(here)
         kept = []
         for name in sorted(folders):
-            if is_junk(name) or name.lower() in _TRUTH or (place / name).resolve() == avoided:
+            real = os.path.realpath(place / name)
+            if is_junk(name) or name.lower() in _TRUTH or real == avoided:
                 continue
-            if name.startswith(".") or (place / name).is_symlink():
-                reason = "hidden" if name.startswith(".") else "a link to a folder; give it itself"
+            if name.startswith("."):
+                left_out.append(LeftOut(_below(place / name, path) + "/", "hidden"))
+            elif (place / name).is_symlink() and not follow_links:
+                reason = "a link to a folder; predict --follow-links goes there"
                 left_out.append(LeftOut(_below(place / name, path) + "/", reason))
-            else:
+            elif real not in seen:
                 kept.append(name)
+                seen.add(real)
         folders[:] = kept
         ours = _OURS if PREDICTIONS in names else ()
         for name in sorted(names):
@@ -123,8 +135,15 @@ def _files(path: Path, skip: Path | None, left_out: list[LeftOut]) -> Iterator[F
                 continue
             if name.startswith("."):
                 left_out.append(LeftOut(_below(place / name, path), why_not(name)))
+            elif not follow_links and _leads_out(place / name, path):
+                reason = "a link out of the folder; predict --follow-links goes there"
+                left_out.append(LeftOut(_below(place / name, path), reason))
             else:
-                yield File(place / name, root=path)
+                yield File(place / name, root=None if follow_links else path)
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(folder.resolve())
 
 
 def _part(file: File, base: Path, modalities: Sequence[str]) -> _Part | None:

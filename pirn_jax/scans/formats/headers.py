@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats.files import File, Limits, Stream
@@ -28,9 +29,13 @@ _ADAM7 = (
 def check_cost(
     file: File, stored: int, height: int, width: int, channels: int, limits: Limits
 ) -> None:
-    """Refuse by the header alone what would be too large."""
+    """Refuse by the header alone what would be too large.
+
+    Pillow holds at most four bytes a pixel, and libjpeg six more while it decodes a progressive
+    JPEG; a conversion takes four more, and the array, which is filled strip by strip, as many.
+    """
     limits.check_size(file, height, width)
-    limits.check_memory(file, stored + 4 * height * width * channels)
+    limits.check_memory(file, stored + 11 * height * width)
     limits.check_ratio(file, stored, height * width * channels)
 
 
@@ -52,8 +57,14 @@ def webp_size(data: bytes) -> tuple[int, int]:
     return height, width
 
 
-def check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> set[bytes]:
+def check_png(file: File, data: bytes, limits: Limits, *, deep: Collection[int] = ()) -> set[bytes]:
     """Walk the chunks: sizes before pixels, every checksum, and nothing after the end.
+
+    Args:
+        file: for messages.
+        data: its bytes.
+        limits: the caps.
+        deep: colour types that may have 16 bits a channel.
 
     Returns:
         The names of the chunks.
@@ -85,10 +96,10 @@ def check_png(file: File, data: bytes, limits: Limits, *, deep: bool) -> set[byt
         names.add(name)
         at += 12 + length
     width, height, depth, colour, interlaced = header
-    if depth == 16 and not (deep and colour == 0):
+    if depth == 16 and colour not in deep:
         raise BadInputError(
             "16 bits per channel: the scale to 8 bits is not known",
-            f"save it as 16-bit TIFF, and {WHITE}" if colour else WHITE,
+            f"save it without alpha channel, and {WHITE}" if colour > 3 else WHITE,
             path=str(file),
         )
     if b"IEND" not in names or not pixels:

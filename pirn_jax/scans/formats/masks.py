@@ -4,7 +4,7 @@
   become 255.
 * Palettes: the index is the value where index 0 is black or no colour in use is; where another
   index is black, so that 0 is a defect, the colours say it.
-* Colours: a pixel's value is its largest channel. So red on black is a mask.
+* Colours: a pixel's value is its largest channel, of 16 bits as of grey. So red on black is a mask.
 * An alpha channel is the mask where the colours are the same everywhere; where they vary it must
   hide nothing.
 * JPEG, which blurs edges: defective from 128 up; refused where a value lies between 96 and 160, for
@@ -21,7 +21,15 @@ from jaxtyping import UInt8
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats.files import File, Limits
-from pirn_jax.scans.formats.pictures import PICTURE_FORMATS, converted, decode, open_picture
+from pirn_jax.scans.formats.pictures import (
+    DEEP,
+    PICTURE_FORMATS,
+    converted,
+    decode,
+    decode_deep_colour,
+    is_deep_colour,
+    open_picture,
+)
 
 _REMEDY = "save the mask as an 8-bit grey PNG, 0 where the part is good"
 _DOUBTFUL = (96, 160)
@@ -38,9 +46,12 @@ def read_mask(file: File, limits: Limits, *, upright: bool = False) -> UInt8[np.
     Raises:
         BadInputError: it could be read in two ways; see the module's description.
     """
-    picture = open_picture(file, limits, deep=file.suffix == ".png", upright=upright)
+    picture = open_picture(file, limits, deep=DEEP, upright=upright)
     if picture.mode.startswith("I;16"):
         return np.minimum(decode(file, picture), 255).astype(np.uint8)
+    if is_deep_colour(picture):
+        deep = decode_deep_colour(file, picture, limits).max(axis=-1)
+        return np.minimum(deep, 255).astype(np.uint8)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = converted(file, picture, "RGBA")
     if picture.mode == "P":
@@ -48,6 +59,7 @@ def read_mask(file: File, limits: Limits, *, upright: bool = False) -> UInt8[np.
     elif picture.mode in ("1", "L"):
         values = decode(file, converted(file, picture, "L"))
     elif picture.mode in ("RGB", "RGBA", "LA"):
+        limits.check_memory(file, 20 * picture.width * picture.height)  # and comparisons of them
         values = _of_channels(file, decode(file, picture), "A" in picture.mode)
     else:
         raise BadInputError(

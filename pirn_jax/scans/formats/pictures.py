@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,9 +50,13 @@ PICTURE_FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+DEEP = GREY, COLOUR = 0, 2
+"""PNG's colour types of which pictures of 16 bits a channel can be read."""
 _TIFF_COMPRESSION = {"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits"}
 _BAD = "save the picture again as an 8-bit PNG"
+_FIRST, _SECOND = "RGB;16B", "RGB;16L"  # Pillow's names for big and little endian
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258
+_STRIP = 1 << 18  # pixels that are copied at a time
 _MOST_SCANS = 64  # of one progressive JPEG; each costs a pass over the whole picture
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it.
 _WARNINGS = threading.Lock()
@@ -73,23 +77,22 @@ def read_rgb(
         BadInputError: see the module's description.
     """
     if white is not None and (deep := _read_deep(file, limits)) is not None:
-        limits.check_memory(file, 12 * deep.size)
-        scaled = np.clip(np.rint(deep * np.float32(255 / white)), 0, 255).astype(np.uint8)
+        shades = np.clip(np.rint(np.arange(1 << 16) * (255 / white)), 0, 255).astype(np.uint8)
+        scaled = shades[deep]
         return np.ascontiguousarray(np.broadcast_to(scaled, (*scaled.shape[:2], 3)))
     picture = open_picture(file, limits, upright=upright)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = converted(file, picture, "RGBA")
     if picture.mode in ("RGBA", "LA"):
-        channels = decode(file, picture)
-        if channels[..., -1].min() < 255:
+        with decoding(file, f"{picture.format or ''} picture".strip(), _BAD):
+            least, _ = picture.getchannel("A").getextrema()
+        if least < 255:
             raise BadInputError(
                 "the photograph is partly transparent",
                 "flatten it onto the background it was taken against, without an alpha channel",
                 path=str(file),
             )
-        channels = channels[..., :-1]
-        return np.ascontiguousarray(np.broadcast_to(channels, (*channels.shape[:2], 3)))
-    if picture.mode in ("L", "P"):
+    if picture.mode in ("RGBA", "LA", "L", "P"):
         picture = converted(file, picture, "RGB")
     if picture.mode != "RGB":
         raise BadInputError(
@@ -110,8 +113,10 @@ def _read_deep(file: File, limits: Limits) -> UInt16[np.ndarray, "H W c"] | None
             deep = tiff.pages.first.dtype == np.uint16
         array = read_array(file, limits) if deep else None
     else:
-        picture = open_picture(file, limits, deep=True)
+        picture = open_picture(file, limits, deep=DEEP)
         array = decode(file, picture) if picture.mode.startswith("I;16") else None
+        if array is None and is_deep_colour(picture):
+            array = decode_deep_colour(file, picture, limits)
     if array is None:
         return None
     array = array[..., None] if array.ndim == 2 else array
@@ -122,9 +127,29 @@ def _read_deep(file: File, limits: Limits) -> UInt16[np.ndarray, "H W c"] | None
     return array.astype(np.uint16)
 
 
+def is_deep_colour(picture: ImageFile.ImageFile) -> bool:
+    """Whether it is a colour PNG of 16 bits a channel, before it is decoded."""
+    return picture.mode == "RGB" and picture.format == "PNG" and picture.tile[0].args == _FIRST
+
+
+def decode_deep_colour(
+    file: File, picture: ImageFile.ImageFile, limits: Limits
+) -> UInt16[np.ndarray, "H W 3"]:
+    """The values of a colour PNG of 16 bits a channel, of which Pillow keeps the first byte.
+
+    Read as if the bytes came the other way round, it keeps the second.
+    """
+    limits.check_memory(file, 20 * picture.width * picture.height)
+    values = decode(file, picture).astype(np.uint16) << 8
+    again = open_picture(file, limits, deep=DEEP)
+    again.tile = [again.tile[0]._replace(args=_SECOND)]
+    values |= decode(file, again)
+    return values
+
+
 def read_grey16(file: File, limits: Limits) -> UInt16[np.ndarray, "H W"]:
     """A 16-bit grey PNG, as depth maps are stored."""
-    picture = open_picture(file, limits, deep=True)
+    picture = open_picture(file, limits, deep=(GREY,))
     if file.suffix != ".png" or not picture.mode.startswith("I;16"):
         raise BadInputError(
             f"expected a depth map as 16-bit grey PNG, got {picture.format} {picture.mode}",
@@ -157,14 +182,14 @@ def read_normal_picture(file: File, limits: Limits) -> Float32[np.ndarray, "H W 
 
 
 def open_picture(
-    file: File, limits: Limits, *, deep: bool = False, upright: bool = False
-) -> Image.Image:
+    file: File, limits: Limits, *, deep: Collection[int] = (), upright: bool = False
+) -> ImageFile.ImageFile:
     """Read the bytes, inspect the header, and leave the pixels for later.
 
     Args:
         file: the picture.
         limits: the caps.
-        deep: 16-bit grey may be.
+        deep: colour types of PNG that may have 16 bits a channel.
         upright: turn it as its EXIF orientation says; False refuses what is stored turned.
     """
     kind = PICTURE_FORMATS.get(file.suffix)
@@ -253,8 +278,16 @@ def decode(file: File, picture: Image.Image) -> np.ndarray:
             "leave it False while scans are read",
         )
     with decoding(file, f"{picture.format or ''} picture".strip(), _BAD):
-        size = picture.size
-        array = np.array(picture)
-        if array.shape[:2] != size[::-1]:
-            raise ValueError(f"its header says {size[1]}×{size[0]}, its pixels {array.shape[:2]}")
+        width, height = picture.size
+        picture.load()
+        if picture.size != (width, height):
+            raise ValueError(f"its header says {height}×{width}, its pixels {picture.size[::-1]}")
+        step = max(1, _STRIP // width)
+        if step >= height:
+            return np.array(picture)
+        first = np.asarray(picture.crop((0, 0, width, step)))
+        array = np.empty((height, *first.shape[1:]), first.dtype)
+        for top in range(0, height, step):
+            stop = min(top + step, height)
+            array[top:stop] = np.asarray(picture.crop((0, top, width, stop)))
     return array

@@ -135,3 +135,19 @@ def test_a_path_that_is_not_there_and_a_linked_folder_are_named(tmp_path):
     scans, left_out = found(tmp_path, ONE, paths=[tmp_path / "in", tmp_path / "absent.png"])
     assert [roles["rgb"] for roles in scans.values()] == ["a.png"]
     assert left_out == ["linked/", str(tmp_path / "absent.png")]
+
+
+def test_links_are_followed_where_asked_for_each_folder_once(tmp_path):
+    place(tmp_path, "in/a.png", "elsewhere/b.png", "c.png")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/circle").symlink_to(tmp_path / "in")
+    (tmp_path / "in/d.png").symlink_to(tmp_path / "c.png")
+    (tmp_path / "in/e.png").symlink_to("a.png")  # stays within
+    inputs = list_inputs([tmp_path / "in"], ONE)
+    assert [entry.key for entry in inputs.entries] == ["a", "e"]
+    reasons = dict(inputs.left_out)
+    assert set(reasons) == {"linked/", "circle/", "d.png"}
+    assert all("--follow-links" in reason for reason in reasons.values())
+    inputs = list_inputs([tmp_path / "in"], ONE, follow_links=True)
+    assert [entry.key for entry in inputs.entries] == ["a", "d", "e", "linked/b"]
+    assert inputs.left_out == ()

@@ -169,12 +169,21 @@ def test_options_outside_their_choices_are_refused(option, message):
         inspect.unwrap(Options.__post_init__)(unchecked)
 
 
-@pytest.mark.parametrize("mode", ["grey.png", "grey.tiff", "colour.tiff"])
+def deep_png(values):
+    """A colour PNG of 16 bits, by its specification: big-endian, each row after its filter."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    height, width, _ = values.shape
+    return pictures.png(width, height, depth=16, body=zlib.compress(rows))
+
+
+@pytest.mark.parametrize("mode", ["grey.png", "grey.tiff", "colour.tiff", "colour.png"])
 def test_photographs_of_16_bits_are_read_where_white_is_stated(tmp_path, mode):
     path, deep = tmp_path / mode, RGB.astype(np.uint16) * 16
     if "grey" in mode:
         deep = deep[..., 0]
-    if path.suffix == ".png":
+    if mode == "colour.png":
+        path.write_bytes(deep_png(deep))
+    elif path.suffix == ".png":
         Image.fromarray(deep).save(path)
     else:
         layouts.point_map(path, deep) if deep.ndim == 3 else tifffile.imwrite(path, deep)
@@ -215,3 +224,23 @@ def test_webp_equals_pillows_own_reading_and_is_capped_by_its_header(tmp_path, o
     (tmp_path / "b.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:-9])
     with pytest.raises(BadInputError, match="cut short"):
         read_scan({"rgb": tmp_path / "b.webp"})
+
+
+def test_both_bytes_of_a_deep_colour_count(tmp_path):
+    values = np.random.default_rng(0).integers(0, 1 << 16, (12, 16, 3)).astype(np.uint16)
+    (tmp_path / "a.png").write_bytes(deep_png(values))
+    found = read_scan({"rgb": tmp_path / "a.png"}, Options(white=1023)).rgb
+    expected = np.minimum(np.rint(values * (255 / 1023)), 255)
+    assert np.array_equal(found, expected)
+    only_low = np.zeros_like(values)
+    only_low[2:5, 3:7, 1] = 1  # a mask of the faintest kind
+    (tmp_path / "m.png").write_bytes(deep_png(only_low))
+    scan = read_scan({"rgb": tmp_path / "a.png", "mask": tmp_path / "m.png"}, Options(white=1023))
+    assert np.array_equal(scan.mask > 0, only_low.max(-1) > 0)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12, 40])
+def test_pictures_are_copied_strip_by_strip(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr("pirn_jax.scans.formats.pictures._STRIP", rows * RGB.shape[1])
+    layouts.picture(tmp_path / "a.png", RGB)
+    assert np.array_equal(read_scan({"rgb": tmp_path / "a.png"}).rgb, RGB)
