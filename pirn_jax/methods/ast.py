@@ -174,7 +174,7 @@ class Ast(Learner):
         if not tokens.shape[1]:
             raise BadInputError(f"{job.name}: no token of the shots shows the part")
         own, grids = self.settings, self._grids
-        x, where = self._prepared(statistics, job.shots)
+        x, where = self._prepared(jax.tree.map(jnp.asarray, statistics), job.shots)
         items = Items({"x": x, "where": where}, len(x))
         start = self._create(job.seed)
         loss = TeacherLoss(grids, own.learning_rate)
