@@ -65,9 +65,9 @@ class AstSettings(DescentSettings):
     """Channels inside the student."""
     position_channels: int = 32
     """P, of the sines and cosines; a multiple of 4."""
-    steps: int = 300
+    steps: int = 150
     """Gradient steps of the teacher, and then of the student, whatever the number of shots."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Images a step, at most."""
 
     def __post_init__(self) -> None:

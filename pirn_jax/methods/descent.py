@@ -50,9 +50,9 @@ class DescentSettings(TokenSettings):
     whiten."""
     learning_rate: float = 2e-4
     """Of Adam."""
-    steps: int = 1000
+    steps: int = 600
     """Gradient steps, whatever the number of shots."""
-    batch_size: int = 512
+    batch_size: int = 256
     """Tokens a step."""
 
     def __post_init__(self) -> None:
