@@ -13,6 +13,8 @@ Figures = dict[str, float]
 OURS = "PIRN"
 CITED = "cited, other sampling"
 """What stands beside a published figure of another system."""
+MEASURED = "measured here, other shots"
+"""What stands beside a figure of such a system that is ours."""
 
 NOTES: dict[int, tuple[str, ...]] = {
     1: (

@@ -1,6 +1,9 @@
 """What runs by default against memory and subspace, on the real sets: who is ahead, by how much.
 
     python experiments/real_sets.py --shared ../shared
+    python experiments/real_sets.py --shared ../shared --encoders pirn-tiny \
+        --sets cable_gland road flange biscuit --out experiments/results/methods.json \
+        --systems default memory subspace simplenet cflow cfm ast
 
 Every system learns from the same shots, seen the same way (square around the part, copies), in the
 setting found best for it; `memory, published` is the memory as it is published. A unit (an encoder
@@ -21,10 +24,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 
 from harness.bootstrap import METRICS, Evaluation, histograms, pixels_of, replicate, resample
+from harness.options import command
 from pirn_jax import PIRN, Config, load_encoder, open_dataset
 from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens
@@ -72,6 +77,10 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
     "blocks as they are": ("mixture", {"normalised": False, "top": 0.01}),
+    "simplenet": ("simplenet", _COPIES | _SCALED),
+    "cflow": ("cflow", _COPIES | _SCALED),
+    "cfm": ("cfm", _COPIES | _SCALED),
+    "ast": ("ast", _COPIES | _SCALED),
     "10 prototypes": ("mixture", {"prototypes": 10}),
     "1 prototype": ("mixture", {"prototypes": 1}),
     "balanced": ("mixture", {"balanced": True}),
@@ -138,7 +147,8 @@ def measure(
     """A unit: figures of each draw, and what the bootstrap makes of the images.
 
     Returns:
-        By system: `figures` (one dict a draw), `fit_s`, and `replicates` by metric.
+        By system: `figures` (one dict a draw), `fit_s`, `judge_ms` (a pair, its tokens at hand; of
+        the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
     file = FILES[encoder_name]
@@ -159,7 +169,7 @@ def measure(
         cache = FeatureCache(Path(folder))
         for system in systems:
             method, change = SYSTEMS[system]
-            figures, evaluations, seconds = [], [], []
+            figures, evaluations, seconds, judging, stored = [], [], [], [], 0
             for draw in options.draws:
                 config = with_settings(
                     Config(
@@ -180,7 +190,9 @@ def measure(
                 if looks not in seen:
                     seen[looks] = tests_of(data.test, model.config, model.encoder)
                 tokens, truths = seen[looks]
-                figure, evaluation = judged(model, tokens, truths)
+                figure, evaluation, spent = judged(model, tokens, truths)
+                judging.append(1000 * spent / len(truths))
+                stored = sum(array.nbytes for array in jax.tree.leaves(model.parameters))
                 figures.append(figure)
                 evaluations.append(evaluation)
             bad = np.array([truth.label == 1 for truth in truths])
@@ -188,6 +200,8 @@ def measure(
             found[system] = {
                 "figures": figures,
                 "fit_s": round(min(seconds), 1),
+                "judge_ms": round(min(judging), 2),
+                "stored_mb": round(stored / 1e6, 2),
                 "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
             }
     return found
@@ -207,17 +221,20 @@ def tests_of(scans: Sequence[Scan], config: Config, encoder: Encoder) -> tuple[T
 
 def judged(
     model: PIRN, tokens: Tokens, truths: Sequence[Truth]
-) -> tuple[dict[str, float], Evaluation]:
-    """Exact figures, and what the bootstrap needs."""
+) -> tuple[dict[str, float], Evaluation, float]:
+    """Exact figures, what the bootstrap needs, and the seconds that judging took."""
     evaluator, maps = Evaluator(), []
-    for truth, inferred in zip(truths, model.predict_tokens(tokens), strict=True):
+    start = time.perf_counter()
+    found = list(model.predict_tokens(tokens))
+    spent = time.perf_counter() - start
+    for truth, inferred in zip(truths, found, strict=True):
         evaluator.add(truth, inferred)
         maps.append(truth.frame.to_scan(inferred.fused))
     figures, _ = evaluator.figures()
     pixels = [pixels_of(truth.mask) for truth in truths if truth.mask is not None]
     evaluation = Evaluation(np.array(evaluator.scores), histograms(maps, pixels))
     kept = {name: round(figures[name], 4) for name in ("i_auroc", "p_auroc", "aupro_0.3")}
-    return kept, evaluation
+    return kept, evaluation, spent
 
 
 def report(
@@ -226,7 +243,7 @@ def report(
     """The page as Markdown, and the record without the replicates."""
     first, *others = options.systems
     lines = [
-        "Written by `python experiments/real_sets.py`. I-AUROC / P-AUROC / AUPRO@30 %, means "
+        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %, means "
         f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, "
         "with their 95 % interval; **bold** where it excludes 0.",
     ]
@@ -242,7 +259,7 @@ def report(
                 cells.append(shown(unit["figures"], SETS[chosen].exposure_differs))
                 record["units"].append(
                     {"encoder": encoder, "shots": shots, "set": chosen, "system": system}
-                    | {name: unit[name] for name in ("figures", "fit_s")}
+                    | {name: unit[name] for name in unit if name != "replicates"}
                 )
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]

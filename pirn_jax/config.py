@@ -50,7 +50,8 @@ class Config:
     method: str = "auto"
     """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
     paper's system); memory (nearest token of the shots), subspace (their principal components),
-    inp-former: what they are measured against, on the same tokens; auto: the first that has the
+    inp-former, simplenet, cflow, cfm (needs both modalities), ast: what they are measured
+    against, on the same tokens (docs/methods.md); auto: the first that has the
     recipe: mixture, and pirn for recipe paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method

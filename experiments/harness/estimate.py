@@ -55,7 +55,7 @@ class Estimate:
         encoding = (scans + shots) * (streams * picture / speed + _READING)
         learning = 0.0
         settings = job.config.settings
-        if isinstance(settings, Recipe):  # what the other methods learn takes little
+        if isinstance(settings, Recipe):  # of other methods known once one is done
             copies = len(settings.augmentations())
             passes = 3 * settings.epochs * shots * (1 + copies) + scans
             tokens = encoder.grid[0] * encoder.grid[1]

@@ -18,7 +18,8 @@ from typing import Any
 
 from harness.changes import Change, Pairs
 from pirn_jax.config import Config, with_settings
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import ConfigError, check_name
+from pirn_jax.methods import METHODS
 from pirn_jax.scans import find_layout, list_categories
 
 QUICK_CATEGORIES = ("flange", "rope")
@@ -26,6 +27,13 @@ QUICK_SHOTS = {5: 5, 10: 5, 50: 5, 0: 5}
 """What numbers of shots become; None: left out."""
 _QUICK_SCANS = (("size", 112), ("test", 20), ("train", 10))
 _QUICK_CHANGE: Pairs = (("epochs", 6),)
+_QUICK_METHODS: dict[str, Change] = {
+    "inp-former": {"augment": False, "epochs": 20},
+    "simplenet": {"steps": 40},
+    "cflow": {"steps": 20, "blocks": 2},
+    "cfm": {"steps": 40},
+    "ast": {"steps": 20, "width": 32},
+}
 _QUICK_SIZE, _QUICK_SIZE_OF_GIVEN = 84, 112  # the latter a multiple of patches of 8, 14 and 16
 _SIZE = 224
 _QUICK_DRAWS, _DRAWS = 2, 5
@@ -49,6 +57,8 @@ class Options:
     """Side of the encoder's pictures; without it 224, with --quick 84 (112 for given weights)."""
     recipes: tuple[str, ...] = ("paper", "default")
     """Recipes, each a row of its own."""
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "pirn")
+    """Other methods that Tables 1, 8 and 11 measure, each by its own recipe."""
     draws: int | None = None
     """How many draws of the shots, each with a seed of the initialisation of its own; without it 5,
     with --quick 2."""
@@ -70,6 +80,8 @@ class Options:
             raise ConfigError(f"draws: expected 1 or more, got {self.draws}", "use 5")
         if not self.recipes:
             raise ConfigError("no recipes", "give paper, default, or both")
+        for name in self.methods:
+            check_name("methods", name, METHODS)
 
     @property
     def generated(self) -> bool:
@@ -85,6 +97,12 @@ class Options:
     def change(self) -> Pairs:
         """What all rows of ours change."""
         return _QUICK_CHANGE if self.quick else ()
+
+    @property
+    def measured(self) -> dict[str, Change]:
+        """Methods to measure, and what is changed of their own recipes."""
+        changes = _QUICK_METHODS if self.quick else {}
+        return {name: changes.get(name, ()) for name in self.methods}
 
     @property
     def seeds(self) -> range:

@@ -19,7 +19,7 @@ from harness.options import QUICK_SHOTS, Options
 from harness.options import command as own_command
 from harness.runner import Job, Result, grid, run
 from harness.sheet import Line, Sheet
-from paper import NOTES, Figures
+from paper import MEASURED, NOTES, Figures
 from pirn_jax import command
 from pirn_jax.decoder.config import MODALITIES
 
@@ -81,6 +81,20 @@ class Table:
     def with_rows(self, *rows: TableRow) -> Table:
         """The same table with rows of your own below."""
         return replace(self, rows=(*self.rows, *rows))
+
+
+def measured_rows(options: Options, shots: int, label: str = "") -> list[TableRow]:
+    """A row for each other method that is to be measured.
+
+    Args:
+        options: say which, and how.
+        shots: to learn from; 0: all.
+        label: in front of the method's name.
+    """
+    return [
+        TableRow(" ".join((label + name, *labels_of(change))), change, shots=shots, method=name)
+        for name, change in options.measured.items()
+    ]
 
 
 def main(table: Table, arguments: Sequence[str] | None = None) -> None:
@@ -173,13 +187,16 @@ def _jobs(row: TableRow, recipe: str, options: Options) -> list[Job]:
 
 
 def _lines(table: Table, row: TableRow, recipe: str, results: Sequence[Result]) -> list[Line]:
+    published = table.category_paper
+    if row.method != "pirn":
+        recipe, published = f"{row.method}: {MEASURED}", lambda category: {}
     if not table.by_category:
         return [sheet.line_of(row.label, recipe, results, row.paper)]
     lines = []
     for category in dict.fromkeys(result.job.category for result in results):
         own = [result for result in results if result.job.category == category]
-        lines.append(sheet.line_of(category, recipe, own, table.category_paper(category)))
-    lines.append(sheet.line_of("mean", recipe, results, table.category_paper("mean")))
+        lines.append(sheet.line_of(category, recipe, own, published(category)))
+    lines.append(sheet.line_of("mean", recipe, results, published("mean")))
     return lines
 
 

@@ -18,6 +18,10 @@ METHODS = {
     "memory": "pirn_jax.methods.memory",
     "subspace": "pirn_jax.methods.subspace",
     "inp-former": "pirn_jax.methods.inp_former",
+    "simplenet": "pirn_jax.methods.simplenet",
+    "cflow": "pirn_jax.methods.cflow",
+    "cfm": "pirn_jax.methods.cfm",
+    "ast": "pirn_jax.methods.ast",
 }
 
 __all__ = ["METHODS", "MethodSettings", "find_recipe", "method_of", "recipes_of"]

@@ -28,6 +28,10 @@ def data():
         ("memory", {"photometric": 1, "centre_image": True, "scale": "standardise"}),
         pytest.param("subspace", {"rotations": 2, "variance": 0.9}, marks=pytest.mark.slow),
         pytest.param("inp-former", INP_FORMER, marks=pytest.mark.slow),
+        ("simplenet", {"steps": 30, "hidden": 32}),
+        pytest.param("cflow", {"steps": 20, "blocks": 2}, marks=pytest.mark.slow),
+        pytest.param("cfm", {"steps": 20, "rotations": 2}, marks=pytest.mark.slow),
+        pytest.param("ast", {"steps": 10, "width": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
