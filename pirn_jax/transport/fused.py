@@ -188,7 +188,7 @@ def _pull_back(
 def _first(
     scaled: Float[Array, "N K"], rows: Float[Array, " N"]
 ) -> tuple[Float[Array, "N K"], Float[Array, " K"]]:
-    """Weights a exp(S − m), and their exponent m: the largest S of each column over rows with mass."""
+    """Weights a exp(S − m), and the exponent m: each column's largest S over rows with mass."""
     counted = jnp.where(rows[:, None] > 0, scaled, _NOTHING)
     largest = counted.max(0)
     return rows[:, None] * jnp.exp(counted - largest[None, :]), largest
