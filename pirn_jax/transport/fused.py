@@ -65,7 +65,8 @@ def fused_potentials(
     )
     rows = jnp.pad(rows.reshape(-1, n), ((0, 0), (0, more_n)))
     columns = jnp.pad(columns.reshape(-1, k), ((0, 0), (0, more_k)))
-    return _potentials(iterations, scaled, rows, columns)[:, :k].reshape(*batch, k)
+    g: Any = _potentials(iterations, scaled, rows, columns)
+    return g[:, :k].reshape(*batch, k)
 
 
 def _padded(side: int) -> int:
