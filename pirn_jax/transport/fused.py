@@ -65,7 +65,8 @@ def fused_potentials(
     )
     rows = jnp.pad(rows.reshape(-1, n), ((0, 0), (0, more_n)))
     columns = jnp.pad(columns.reshape(-1, k), ((0, 0), (0, more_k)))
-    return _potentials(iterations, scaled, rows, columns)[:, :k].reshape(*batch, k)
+    g: Any = _potentials(iterations, scaled, rows, columns)
+    return g[:, :k].reshape(*batch, k)
 
 
 def _padded(side: int) -> int:
@@ -188,7 +189,7 @@ def _pull_back(
 def _first(
     scaled: Float[Array, "N K"], rows: Float[Array, " N"]
 ) -> tuple[Float[Array, "N K"], Float[Array, " K"]]:
-    """Weights a exp(S − m), and their exponent m: the largest S of each column with mass."""
+    """Weights a exp(S − m), and the exponent m: each column's largest S over rows with mass."""
     counted = jnp.where(rows[:, None] > 0, scaled, _NOTHING)
     largest = counted.max(0)
     return rows[:, None] * jnp.exp(counted - largest[None, :]), largest
