@@ -34,6 +34,9 @@ class Config:
     weights: str | None = None
     """Safetensors file, or the folder it lies in; without it the local cache, then a download;
     random: seeded numbers, which know nothing, for benchmarks and tests."""
+    points_weights: str | None = None
+    """Point-MAE's safetensors file, for recipes whose features are point-mae: what
+    python -m pirn_jax.encoder.convert makes of its published checkpoint; random: as above."""
     require_weights: bool = False
     """Fail rather than fall back to the encoder in the package."""
     image_size: int = 224
@@ -50,8 +53,8 @@ class Config:
     method: str = "auto"
     """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
     paper's system); memory (nearest token of the shots), subspace (their principal components),
-    inp-former: what they are measured against, on the same tokens; auto: the first that has the
-    recipe: mixture, and pirn for recipe paper."""
+    inp-former, m3dm, btf: what they are measured against, on the same tokens (btf: with histograms
+    of points); auto: the first that has the recipe: mixture, and pirn for recipe paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's

@@ -83,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
     "scans": {"manifest", "storage"},
     "metrics": {"command", "storage"},
     "geometry": {"scans", "storage"},
-    "encoder": {"command", "storage"},
+    "encoder": {"command", "geometry", "storage"},
     "decoder": {"transport"},
     "scoring": {"metrics"},
     "training": {"decoder", "encoder", "geometry", "manifest", "storage"},

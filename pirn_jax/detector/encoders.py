@@ -7,6 +7,8 @@ from dataclasses import replace
 from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.encoder.hub import Unavailable
+from pirn_jax.encoder.point_mae import NAME, load_point_mae
+from pirn_jax.encoder.points import EncoderWithPoints, Fpfh
 from pirn_jax.encoder.source import remembered
 from pirn_jax.errors import WeightsError
 
@@ -35,13 +37,41 @@ def open_encoder(config: Config) -> Encoder:
             "no weights of DINOv2 could be had, and --require-weights was given",
             "give a file with --weights, or connect to a network once",
         )
-    return encoder
+    features = features_of(config)
+    if features == "normals":
+        return encoder
+    points = Fpfh()
+    if features != "fpfh":
+        mode = "eval" if features == NAME else "as_published"
+        points = load_point_mae(config.points_weights, mode)
+    return EncoderWithPoints(encoder, points, config.modalities)
 
 
-def is_encoder_of(encoder: Encoder, config: Config, digest: str) -> bool:
-    """Whether a saved model of that config, its weights of that SHA-256, was trained with it."""
+def features_of(config: Config) -> str:
+    """What describes the geometry to a detector; "normals" also where it sees no geometry."""
+    if "normals" not in config.modalities:
+        return "normals"
+    return config.settings.geometry_features()
+
+
+def points_digest(encoder: Encoder) -> str:
+    """SHA-256 of the weights of an encoder's features of points; "" where these have none."""
+    return encoder.points.source.sha256 if isinstance(encoder, EncoderWithPoints) else ""
+
+
+def is_encoder_of(encoder: Encoder, config: Config, digest: str, points: str = "") -> bool:
+    """Whether a saved model was trained with it.
+
+    Args:
+        encoder: at hand.
+        config: of the model.
+        digest: SHA-256 of the model's encoder's weights.
+        points: and of its features of points.
+    """
     return (
-        encoder.config.name == config.encoder
+        encoder.features == features_of(config)
+        and points_digest(encoder) == points
+        and encoder.config.name == config.encoder
         and encoder.source.sha256 == digest
         and encoder.image_size == (config.image_size, config.image_size)
         and (encoder.layers, encoder.groups) == config.encoder_layers()
@@ -50,7 +80,7 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str) -> bool:
     )
 
 
-def find_encoder(config: Config, digest: str, lay: str) -> Encoder:
+def find_encoder(config: Config, digest: str, lay: str, points: str = "") -> Encoder:
     """The encoder a saved model was trained with.
 
     Args:
@@ -58,6 +88,7 @@ def find_encoder(config: Config, digest: str, lay: str) -> Encoder:
             their hash: where this user had them, in the package, the cache, or on the hub.
         digest: SHA-256 of its weights; "" of random ones.
         lay: where the model says that they lay, for the message; nothing is read from there.
+        points: SHA-256 of the weights of its features of points; "" of none, or of random ones.
 
     Raises:
         WeightsError: it cannot be had, or what was found is another one.
@@ -68,6 +99,8 @@ def find_encoder(config: Config, digest: str, lay: str) -> Encoder:
     if config.weights is None:
         known = remembered(digest)
         config = replace(config, weights="random" if not digest else known and str(known))
+    if config.points_weights is None and features_of(config).startswith(NAME):
+        config = replace(config, points_weights=_points_weights(points))
     try:
         encoder = open_encoder(replace(config, require_weights=False))
     except Unavailable as error:
@@ -78,4 +111,26 @@ def find_encoder(config: Config, digest: str, lay: str) -> Encoder:
             remedy,
             encoder.source.path or None,
         )
+    if points_digest(encoder) != points:
+        raise WeightsError(
+            f"Point-MAE of SHA-256 {points_digest(encoder) or 'of nothing'}, but the model was "
+            f"trained with that of {points or 'random weights'}",
+            "give the right file with points_weights=…",
+        )
     return encoder
+
+
+def _points_weights(digest: str) -> str:
+    """Where this user last had the weights of that SHA-256.
+
+    Raises:
+        WeightsError: nowhere.
+    """
+    known = remembered(digest)
+    if digest and known is None:
+        raise WeightsError(
+            f"the model was trained with Point-MAE of SHA-256 {digest}, which is no longer where "
+            "it was",
+            "give the file with points_weights=…",
+        )
+    return str(known) if known else "random"

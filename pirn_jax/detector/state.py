@@ -12,7 +12,7 @@ import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.detector.encoders import open_encoder
+from pirn_jax.detector.encoders import features_of, open_encoder
 from pirn_jax.detector.inference import Inference, build_inference
 from pirn_jax.detector.preprocessing import NOTHING_KEPT
 from pirn_jax.encoder import Encoder
@@ -57,9 +57,16 @@ class DetectorState:
         """The method of the config, for tokens of the encoder.
 
         Raises:
-            ConfigError: the encoder's layers are grouped as another method needs them.
+            ConfigError: the encoder's layers are grouped as another method needs them, or geometry
+                is described as to another.
         """
         settings = self.config.settings
+        if self.encoder.features != features_of(self.config):
+            raise ConfigError(
+                f"method {self.config.method} of {features_of(self.config)} with an encoder of "
+                f"{self.encoder.features}",
+                "load it with open_encoder(config)",
+            )
         if self.encoder.groups != settings.encoder_layers()[1]:
             raise ConfigError(
                 f"method {self.config.method} with an encoder of {self.encoder.groups} groups of "

@@ -51,9 +51,12 @@ class Encoder:
         channels: C of the tokens, those of all groups.
         dtype: of the matrix products.
         runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
+        features: what describes geometry: here "normals", a picture of them.
         parameters: the pure dict that `tokens` takes.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
+
+    features = "normals"
 
     def __init__(
         self,
@@ -104,6 +107,10 @@ class Encoder:
         with self._precision():
             model = nnx.merge(self._graph, parameters)
             return model.mean_of(images, self.layers, self.groups)
+
+    def widths(self, modalities: Sequence[str]) -> tuple[int, ...]:
+        """The channels of each modality's tokens; the rest of C, where there is one, is 0."""
+        return (self.channels,) * len(modalities)
 
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
         """Raw outputs of single blocks, patch tokens only, in the order asked for.

@@ -18,6 +18,8 @@ METHODS = {
     "memory": "pirn_jax.methods.memory",
     "subspace": "pirn_jax.methods.subspace",
     "inp-former": "pirn_jax.methods.inp_former",
+    "m3dm": "pirn_jax.methods.m3dm",
+    "btf": "pirn_jax.methods.btf",
 }
 
 __all__ = ["METHODS", "MethodSettings", "find_recipe", "method_of", "recipes_of"]

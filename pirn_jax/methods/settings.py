@@ -17,6 +17,9 @@ from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.geometry.augmentation import Augmentations
 from pirn_jax.methods.method import Method
 
+Features = Literal["normals", "fpfh", "point-mae", "point-mae-as-published"]
+"""What describes the geometry to a method."""
+
 Layers = tuple[int, ...] | Callable[[int], Sequence[int]]
 """Encoder blocks, counted from 1; or a function from how many there are to them."""
 
@@ -75,6 +78,10 @@ class MethodSettings(ABC):
     def encoder_layers(self) -> tuple[Layers | None, int]:
         """The encoder's blocks to average, None for its own, and in how many groups."""
         return None, 1
+
+    def geometry_features(self) -> Features:
+        """What describes the geometry: a picture of its normals, or features of its points."""
+        return "normals"
 
     def augmentations(self) -> Augmentations:
         """What is learned from beside each shot itself."""

@@ -28,6 +28,8 @@ def data():
         ("memory", {"photometric": 1, "centre_image": True, "scale": "standardise"}),
         pytest.param("subspace", {"rotations": 2, "variance": 0.9}, marks=pytest.mark.slow),
         pytest.param("inp-former", INP_FORMER, marks=pytest.mark.slow),
+        ("btf", {}),
+        pytest.param("m3dm", {"steps": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
