@@ -29,8 +29,9 @@ class Config:
 
     encoder: str = "auto"
     """dinov2-small, -base, -large, -giant (each also -reg), dino-vits8, dino-vits16, dino-vitb8,
-    dino-vitb16, vit-tiny-16, pirn-tiny (comes with the package); auto: what --weights holds, else
-    DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else pirn-tiny."""
+    dino-vitb16, vit-tiny-16, wide-resnet50-2, pirn-tiny (comes with the package); auto: what
+    --weights holds, else DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else
+    pirn-tiny."""
     weights: str | None = None
     """Safetensors file, or the folder it lies in; without it the local cache, then a download;
     random: seeded numbers, which know nothing, for benchmarks and tests."""

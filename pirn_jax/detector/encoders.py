@@ -8,9 +8,11 @@ from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.encoder.hub import Unavailable
 from pirn_jax.encoder.point_mae import NAME, load_point_mae
-from pirn_jax.encoder.points import EncoderWithPoints, Fpfh
+from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, PointFeatures
 from pirn_jax.encoder.source import remembered
-from pirn_jax.errors import WeightsError
+from pirn_jax.encoder.wide_resnet import NAME as WIDE_RESNET
+from pirn_jax.encoder.wide_resnet import load_wide_resnet
+from pirn_jax.errors import ConfigError, WeightsError
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -19,9 +21,42 @@ def open_encoder(config: Config) -> Encoder:
     Raises:
         WeightsError: weights are required, and there are none.
     """
+    encoder = _pictures(config)
+    fallen_back = config.encoder == "auto" and config.weights is None and encoder.source.about
+    if config.require_weights and (fallen_back or not encoder.source.path):
+        raise WeightsError(
+            "no weights of DINOv2 could be had, and --require-weights was given",
+            "give a file with --weights, or connect to a network once",
+        )
+    return with_points(encoder, config)
+
+
+def with_points(encoder: Encoder, config: Config) -> Encoder:
+    """An encoder of pictures, with what else describes the geometry to a detector.
+
+    Raises:
+        ConfigError: Point-MAE, and no weights named.
+        WeightsError: they cannot be read.
+    """
+    features = features_of(config)
+    if features == "normals":
+        return encoder
+    points: PointFeatures = Fpfh()
+    if features != "fpfh":
+        mode = "eval" if features == NAME else "as_published"
+        points = load_point_mae(config.points_weights, mode)
+    return EncoderWithPoints(encoder, points, config.modalities)
+
+
+def _pictures(config: Config) -> Encoder:
+    """The encoder of pictures, whatever describes the geometry."""
+    if config.encoder == WIDE_RESNET:
+        if (config.dtype, config.runtime) != ("float32", "jax"):
+            raise ConfigError(f"{WIDE_RESNET} runs in float32 by jax only")
+        return load_wide_resnet(config.weights, config.image_size)
     layers, groups = config.encoder_layers()
     preferred = config.chosen_recipe.encoder
-    encoder = load_encoder(
+    return load_encoder(
         config.encoder,
         config.weights,
         config.image_size,
@@ -31,20 +66,6 @@ def open_encoder(config: Config) -> Encoder:
         groups=groups,
         preferred=None if preferred == "auto" else preferred,
     )
-    fallen_back = config.encoder == "auto" and config.weights is None and encoder.source.about
-    if config.require_weights and (fallen_back or not encoder.source.path):
-        raise WeightsError(
-            "no weights of DINOv2 could be had, and --require-weights was given",
-            "give a file with --weights, or connect to a network once",
-        )
-    features = features_of(config)
-    if features == "normals":
-        return encoder
-    points = Fpfh()
-    if features != "fpfh":
-        mode = "eval" if features == NAME else "as_published"
-        points = load_point_mae(config.points_weights, mode)
-    return EncoderWithPoints(encoder, points, config.modalities)
 
 
 def features_of(config: Config) -> str:

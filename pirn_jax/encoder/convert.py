@@ -17,6 +17,7 @@ from pirn_jax.command import Console, run
 from pirn_jax.encoder.point_mae import load_point_mae
 from pirn_jax.encoder.point_mae_weights import is_point_mae
 from pirn_jax.encoder.weights import identify
+from pirn_jax.encoder.wide_resnet import is_wide_resnet, load_wide_resnet
 from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
 
 
@@ -24,7 +25,9 @@ def main(
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN.pth")],
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")],
 ) -> None:
-    """Convert a DINO, DINOv2 or Point-MAE checkpoint into the safetensors file that pirn_jax reads.
+    """Convert a checkpoint of PyTorch into the safetensors file that pirn_jax reads.
+
+    Of DINO, DINOv2, Point-MAE and WideResNet.
 
     Args:
         checkpoint: a .pth or .bin file of tensors, e.g. dinov2_vitb14_pretrain.pth, or
@@ -41,6 +44,8 @@ def main(
     try:
         if is_point_mae(tensors):
             name = load_point_mae(out).name
+        elif is_wide_resnet(tensors):
+            name = load_wide_resnet(out).config.name
         else:
             name = identify(out)
     except ValueError:
