@@ -47,7 +47,6 @@ NAME = "point-mae"
 URL = "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth"
 _AT_ONCE = 64  # groups, of which all points' channels are held
 _EXACT = jnp.dtype("float32")
-_FAR = jnp.float32(jnp.inf)
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def furthest_points(
         return chosen.at[place].set(nearest.argmax().astype(jnp.int32)), nearest
 
     chosen = jnp.zeros(count, jnp.int32).at[0].set(start)
-    nearest = jnp.full(len(points), _FAR)
+    nearest = jnp.full(len(points), jnp.inf)
     return jax.lax.fori_loop(1, count, step, (chosen, nearest))[0]
 
 
@@ -206,7 +205,7 @@ def group(
 
     def one(centre: Float[Array, " 3"]) -> Float[Array, "K 3"]:
         away = ((points - centre[None]) ** 2).sum(-1)
-        near, places = jax.lax.top_k(-jnp.where(valid, away, _FAR), count)
+        near, places = jax.lax.top_k(-jnp.where(valid, away, jnp.inf), count)
         # Where there are fewer points than K, the nearest one stands in.
         places = jnp.where(jnp.isfinite(near), places, places[0])
         places = jnp.pad(places, (0, neighbours - count), mode="edge")
@@ -233,7 +232,7 @@ def spread(
         weight = 1 / (1e-8 - near)
         weight = jnp.where(counted[:, None], weight / weight.sum(-1, keepdims=True), 0.0)
         total = jnp.zeros(len(centres)).at[places].add(weight)
-        return total / jnp.maximum(counted.sum(), 1)
+        return total / jnp.maximum(counted.sum(dtype=jnp.float32), 1.0)
 
     def cut(field: Array) -> Array:
         tiles = field.reshape(rows, height, columns, width, *field.shape[2:]).swapaxes(1, 2)

@@ -22,7 +22,6 @@ Dimension letters: M modalities, B images, h w pixels, N tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -58,14 +57,13 @@ class PointFeatures(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Fpfh:
     """Histograms of the angles between normals, which are fitted to the view's own points."""
 
-    name: str = "fpfh"
-    channels: int = 3 * BINS
-    parameters: dict[str, Any] = field(default_factory=dict, compare=False)
-    source: Source = Source("", "")
+    def __init__(self):
+        self.name, self.channels = "fpfh", 3 * BINS
+        self.parameters: dict[str, Any] = {}
+        self.source = Source("", "")
 
     def __call__(
         self, parameters: dict[str, Any], points: Float[Array, "B h w 3"], grid: tuple[int, int]

@@ -283,8 +283,6 @@ def load_wide_resnet(weights: str | Path | None, image_size: int = 224) -> WideR
     if weights == "random":
         return WideResNet(seeded_wide_resnet(), size, Source("", ""))
     if weights is None:
-        raise ConfigError(
-            f"{NAME} is not looked for on the hub", "give its file: --weights FILE"
-        )
+        raise ConfigError(f"{NAME} is not looked for on the hub", "give its file: --weights FILE")
     path = Path(weights)
     return WideResNet(read_wide_resnet(path), size, Source(str(path), sha256_of(path)))

@@ -27,7 +27,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -37,7 +36,7 @@ HEAD = 256  # channels in which patches are compared in training
 RATIO = 4  # of the MLPs' inner channels to their outer
 LARGEST_BATCH = 16
 EPSILON = 1e-5  # of LayerNorm
-RATE, MOMENT1, MOMENT2, DECAY = 3e-3, 0.9, 0.95, 1e-2
+RATE, MOMENT1, MOMENT2, DECAY, SMALLEST = 3e-3, 0.9, 0.95, 1e-2, 1e-8  # of AdamW
 
 
 def create(seed: int, channels: tuple[int, int]) -> Params:
@@ -97,7 +96,8 @@ def contrast(
     logits = compared("rgb", rgb) @ compared("geometry", geometry).T
     logits = jnp.where(valid[None, :], logits, -1e30)
     own = -jnp.diagonal(jax.nn.log_softmax(logits, axis=-1))
-    return 2.0 * jnp.where(valid, own, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+    count = valid.sum(dtype=jnp.float32)
+    return 2.0 * jnp.where(valid, own, 0.0).sum() / jnp.maximum(count, 1.0)
 
 
 def train(
@@ -125,7 +125,8 @@ def train(
     batches = np.full((steps, size), len(rgb) - 1)
     batches[:, :own] = np.concatenate(orders)[: steps * own].reshape(steps, own)
     start = create(seed, (rgb.shape[-1], geometry.shape[-1]))
-    parameters, losses = _run(start, rgb, geometry, valid, batches.astype(np.int32))
+    given = (rgb, geometry, valid, batches.astype(np.int32), rates(steps))
+    parameters, losses = _run(start, *map(jnp.asarray, given))
     for network in parameters.values():
         del network["head"]
     return jax.tree.map(np.asarray, parameters), np.asarray(losses)
@@ -138,40 +139,48 @@ def _run(
     geometry: Float[Array, "S N D"],
     valid: Bool[Array, "S N"],
     batches: Int[Array, "T B"],
+    rate: Float[Array, " T"],
 ) -> tuple[Params, Float[Array, " T"]]:
-    steps = len(batches)
-    optimiser = optax.adamw(rate_of(steps), b1=MOMENT1, b2=MOMENT2, weight_decay=DECAY)
-
     def loss(parameters: Params, places: Array) -> Array:
         each = jax.vmap(functools.partial(contrast, parameters))
-        counts = jnp.any(valid[places], axis=-1).sum()
+        count = jnp.any(valid[places], axis=-1).sum(dtype=jnp.float32)
         found = each(rgb[places], geometry[places], valid[places])
-        return found.sum() / jnp.maximum(counts, 1)
+        return found.sum() / jnp.maximum(count, 1.0)
 
     def update(
-        state: tuple[Params, optax.OptState], places: Array
-    ) -> tuple[tuple[Params, optax.OptState], Array]:
-        parameters, moments = state
+        state: tuple[Params, Params, Params], chosen: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Params, Params, Params], Array]:
+        (parameters, mean, square), (places, rate, step) = state, chosen
         value, gradient = jax.value_and_grad(loss)(parameters, places)
-        change, moments = optimiser.update(gradient, moments, parameters)
-        return (optax.apply_updates(parameters, change), moments), value
+        mean = jax.tree.map(lambda m, g: MOMENT1 * m + (1 - MOMENT1) * g, mean, gradient)
+        square = jax.tree.map(lambda s, g: MOMENT2 * s + (1 - MOMENT2) * g * g, square, gradient)
+        first, second = 1 - MOMENT1**step, 1 - MOMENT2**step
 
-    (parameters, _), losses = jax.lax.scan(
-        update, (parameters, optimiser.init(parameters)), batches
+        def moved(p: Array, m: Array, s: Array) -> Array:  # AdamW
+            return p - rate * (m / first / (jnp.sqrt(s / second) + SMALLEST) + DECAY * p)
+
+        return (jax.tree.map(moved, parameters, mean, square), mean, square), value
+
+    none = jax.tree.map(jnp.zeros_like, parameters)
+    steps = jnp.arange(1, len(batches) + 1, dtype=jnp.float32)
+    (parameters, _, _), losses = jax.lax.scan(
+        update, (parameters, none, none), (batches, rate, steps)
     )
     return parameters, losses
 
 
-def rate_of(steps: int) -> optax.Schedule:
-    """The learning rate: a line up over a third of the steps, then half a cosine down to 0."""
+def rates(steps: int) -> Float[np.ndarray, " T"]:
+    """The learning rate of each step: from 0 up in a line for a third, then half a cosine down."""
     warm = max(1, steps // 3)
-    return optax.warmup_cosine_decay_schedule(0.0, RATE, warm, max(steps, warm + 1))
+    step = np.arange(steps)
+    fall = 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, steps - warm)))
+    return (RATE * np.where(step < warm, step / warm, fall)).astype(np.float32)
 
 
-def _linear(layer: dict[str, Array], x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
+def _linear(layer: Params, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
     product = jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST)
     return product + _row(layer["bias"], product)
 
 
-def _row(vector: Array, x: Array) -> Array:
+def _row(vector: Array | np.ndarray, x: Array) -> Array | np.ndarray:
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))

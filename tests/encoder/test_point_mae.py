@@ -105,7 +105,7 @@ def test_another_file_is_refused_with_all_that_is_wrong(weights, tmp_path):
         assert part in str(error.value)
     tensors[key][0, 0] = np.nan
     save_file(tensors, tmp_path / "nan.safetensors")
-    with pytest.raises(WeightsError, match="NaN or infinite values in MAE_encoder.pos_embed"):
+    with pytest.raises(WeightsError, match=r"NaN or infinite values in MAE_encoder\.pos_embed"):
         read_point_mae(tmp_path / "nan.safetensors", skeleton(SIZE)[1])
 
 

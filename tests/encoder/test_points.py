@@ -1,4 +1,4 @@
-"""Features of points in place of a picture of normals, through an encoder and through a detector."""
+"""Features of points in place of a picture of normals: as tokens, and in a detector."""
 
 import dataclasses
 

@@ -57,13 +57,9 @@ class TorchPointMae(nn.Module):
         self.size = size
         self.encoder = Groups(size.inner, size.width)
         first = size.inner[0]
-        self.pos_embed = nn.Sequential(
-            nn.Linear(3, first), nn.GELU(), nn.Linear(first, size.width)
-        )
+        self.pos_embed = nn.Sequential(nn.Linear(3, first), nn.GELU(), nn.Linear(first, size.width))
         self.blocks = nn.Module()
-        self.blocks.blocks = nn.ModuleList(
-            Block(size.width, size.heads) for _ in range(size.depth)
-        )
+        self.blocks.blocks = nn.ModuleList(Block(size.width, size.heads) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width)
 
     def forward(self, groups, centres):

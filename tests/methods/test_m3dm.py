@@ -29,11 +29,11 @@ def trained():
 def torch_layer(layer):
     import torch
 
-    kernel = np.asarray(layer["kernel"])
+    kernel = np.array(layer["kernel"])
     found = torch.nn.Linear(*kernel.shape).double()
     with torch.no_grad():
         found.weight.copy_(torch.from_numpy(kernel.T))
-        found.bias.copy_(torch.from_numpy(np.asarray(layer["bias"])))
+        found.bias.copy_(torch.from_numpy(np.array(layer["bias"])))
     return found
 
 
@@ -62,10 +62,37 @@ def test_loss_and_fused_tokens_are_those_of_pytorch():
 
 
 def test_the_rate_rises_for_a_third_and_falls_to_nothing():
-    rate = fusion.rate_of(30)
-    np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 0.0015, 0.003], rtol=1e-5)
-    assert rate(20) == pytest.approx(0.0015, rel=1e-5)
-    assert rate(30) == pytest.approx(0, abs=1e-9)
+    found = fusion.rates(30)
+    np.testing.assert_allclose(found[[0, 5, 10, 20]], [0, 0.0015, 0.003, 0.0015], rtol=1e-5)
+    assert 0 < found[-1] < 0.0001
+
+
+@pytest.mark.torch
+def test_steps_are_those_of_adamw():
+    """Two steps on one image, by PyTorch's optimiser with the gradients of our loss."""
+    torch = pytest.importorskip("torch")
+    rgb, geometry = tokens(2, 1)[0], tokens(2, 1)[1, ..., : WIDTHS[1]]
+    counted = valid(2, 1)
+    found, _ = fusion.train(0, rgb, geometry, counted, 1, 3)
+    leaves, structure = jax.tree.flatten(fusion.create(0, WIDTHS))
+    copies = [torch.tensor(np.array(leaf), requires_grad=True) for leaf in leaves]
+    optimiser = torch.optim.AdamW(copies, lr=1.0, betas=(0.9, 0.95), weight_decay=0.01)
+    gradient = jax.jit(jax.grad(fusion.contrast))
+    for rate in fusion.rates(3):
+        now = jax.tree.unflatten(structure, [jnp.asarray(x.detach().numpy()) for x in copies])
+        given = gradient(now, rgb[0], geometry[0], counted[0])
+        for copy, leaf in zip(copies, jax.tree.leaves(given), strict=True):
+            copy.grad = torch.tensor(np.array(leaf))
+        optimiser.param_groups[0]["lr"] = float(rate)
+        optimiser.step()
+    expected = jax.tree.unflatten(structure, [x.detach().numpy() for x in copies])
+    for name in ("rgb", "geometry"):
+        for part in ("fc1", "fc2", "norm"):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+                found[name][part],
+                expected[name][part],
+            )
 
 
 def test_training_draws_the_descriptions_of_a_patch_together():
