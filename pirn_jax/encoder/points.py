@@ -122,6 +122,10 @@ class EncoderWithPoints(Encoder):
         own = {"normals": self.points.channels}
         return tuple(own.get(name, self.pictures.channels) for name in modalities)
 
+    def flops(self, pictures: int = 1) -> int:
+        """Arithmetic of the photograph's network; what describes points is not counted."""
+        return self.pictures.flops(pictures)
+
     def __call__(self, images: Images) -> Float[Array, "MB N C"]:
         """Tokens of photographs and points, as `tokens` has them."""
         streams = []

@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
@@ -273,6 +273,6 @@ def left_out(
     return found
 
 
-def _padded(field: Shaped[np.ndarray, "S *rest"], most: int) -> Shaped[np.ndarray, "D *rest"]:
+def _padded(field: np.ndarray, most: int) -> np.ndarray:
     """With images of zeros at the end, of which nothing is valid."""
     return np.pad(field, [(0, most - len(field))] + [(0, 0)] * (field.ndim - 1))
