@@ -42,7 +42,7 @@ STEM = 64
 _EPSILON = 1e-5  # of batch normalisation
 _UNUSED = ("layer4.", "fc.")
 _COUNTED = "num_batches_tracked"
-_MODEST = EncoderConfig(
+_CONFIG = EncoderConfig(
     name=NAME, width=1536, depth=3, heads=1, patch=8, layers=STAGES, hidden=0, native_size=224
 )
 
@@ -231,7 +231,7 @@ class WideResNet(Encoder):
         image_size: tuple[int, int],
         source: Source,
     ):
-        self.config = replace(_MODEST, width=_width(parameters))
+        self.config = replace(_CONFIG, width=_width(parameters))
         self.image_size, self.layers, self.groups = image_size, STAGES, 1
         self.channels, self.blocks = self.config.width, len(BLOCKS)
         self.dtype, self.source, self.runtime = jnp.dtype("float32"), source, "jax"
