@@ -34,6 +34,7 @@ from pirn_jax import PIRN, Config, load_encoder, open_dataset
 from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import BATCH, Evaluator, Truth, fit_models, prefetch, view_scan
+from pirn_jax.detector.encoders import features_of, with_points
 from pirn_jax.encoder import Encoder
 from pirn_jax.geometry import Views
 from pirn_jax.scans import Scan, choose_shots
@@ -81,6 +82,11 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "cflow": ("cflow", _COPIES | _SCALED),
     "cfm": ("cfm", _COPIES | _SCALED),
     "ast": ("ast", _COPIES | _SCALED),
+    "m3dm": ("m3dm", {}),
+    "m3dm, SVM": ("m3dm", {"decision": "one_class_svm"}),
+    "btf": ("btf", {}),
+    "btf, unscaled": ("btf", {"balance": False}),
+    "memory of FPFH": ("memory", {"features": "fpfh"}),
     "10 prototypes": ("mixture", {"prototypes": 10}),
     "1 prototype": ("mixture", {"prototypes": 1}),
     "balanced": ("mixture", {"balanced": True}),
@@ -164,6 +170,7 @@ def measure(
         given = {"train": 15, "test": GENERATED_TESTS}
     data = open_dataset(about.dataset, root, about.category, **given)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
+    encoders: dict[str, Encoder] = {}  # by what describes the geometry
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
@@ -181,12 +188,20 @@ def measure(
                     ),
                     change,
                 )
-                model = PIRN(config, encoder=encoder)
+                features = features_of(config)
+                if features not in encoders:
+                    encoders[features] = with_points(encoder, config)
+                model = PIRN(config, encoder=encoders[features])
                 keys = choose_shots(data.train.keys, shots, draw, about.dataset, about.category)
                 start = time.perf_counter()
                 fit_models([model], [data.train.select(keys)], [system], cache=cache)
                 seconds.append(time.perf_counter() - start)
-                looks = (model.config.background, model.config.part_side, model.encoder.normalised)
+                looks = (
+                    model.config.background,
+                    model.config.part_side,
+                    model.encoder.normalised,
+                    features,
+                )
                 if looks not in seen:
                     seen[looks] = tests_of(data.test, model.config, model.encoder)
                 tokens, truths = seen[looks]

@@ -29,11 +29,15 @@ class Config:
 
     encoder: str = "auto"
     """dinov2-small, -base, -large, -giant (each also -reg), dino-vits8, dino-vits16, dino-vitb8,
-    dino-vitb16, vit-tiny-16, pirn-tiny (comes with the package); auto: what --weights holds, else
-    DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else pirn-tiny."""
+    dino-vitb16, vit-tiny-16, wide-resnet50-2, pirn-tiny (comes with the package); auto: what
+    --weights holds, else DINOv2 (of recipe paper ViT-B/14) from the cache or the hub, else
+    pirn-tiny."""
     weights: str | None = None
     """Safetensors file, or the folder it lies in; without it the local cache, then a download;
     random: seeded numbers, which know nothing, for benchmarks and tests."""
+    points_weights: str | None = None
+    """Point-MAE's safetensors file, for recipes whose features are point-mae: what
+    python -m pirn_jax.encoder.convert makes of its published checkpoint; random: as above."""
     require_weights: bool = False
     """Fail rather than fall back to the encoder in the package."""
     image_size: int = 224
@@ -50,9 +54,9 @@ class Config:
     method: str = "auto"
     """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
     paper's system); memory (nearest token of the shots), subspace (their principal components),
-    inp-former, simplenet, cflow, cfm (needs both modalities), ast: what they are measured
-    against, on the same tokens (docs/methods.md); auto: the first that has the
-    recipe: mixture, and pirn for recipe paper."""
+    inp-former, simplenet, cflow, cfm (needs both modalities), ast, m3dm, btf (with histograms of
+    points): what they are measured against, on the same tokens (docs/methods.md); auto: the first
+    that has the recipe: mixture, and pirn for recipe paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's

@@ -210,6 +210,7 @@ class PIRN(DetectorState):
         folder: str | os.PathLike[str],
         *,
         weights: str | None = None,
+        points_weights: str | None = None,
         encoder: Encoder | None = None,
         runtime: str | None = None,
         prepared: PreparedCache = NOTHING_KEPT,
@@ -220,6 +221,7 @@ class PIRN(DetectorState):
         Args:
             folder: with `config.json` and `model.safetensors`.
             weights: the encoder's file, where it has moved.
+            points_weights: that of Point-MAE, where the model has its features and it has moved.
             encoder: an encoder at hand; used if it is the right one.
             runtime: of the encoder, as in `Config`, where it is to differ from training.
             prepared: as for `PIRN`.
@@ -232,7 +234,12 @@ class PIRN(DetectorState):
             WeightsError: the encoder's weights are missing, or not those the model was trained on.
         """
         stored = load_model(
-            folder, weights=weights, encoder=encoder, runtime=runtime, allow_code=allow_code
+            folder,
+            weights=weights,
+            points_weights=points_weights,
+            encoder=encoder,
+            runtime=runtime,
+            allow_code=allow_code,
         )
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
         model.calibration, model.sight = stored.calibration, stored.sight
@@ -251,7 +258,7 @@ class PIRN(DetectorState):
         padded = [views for _, views in pairs]
         padded += [padded[-1]] * (size - len(padded))
         names = self.config.modalities
-        pictures = np.stack([[getattr(views, name) for views in padded] for name in names])
+        pictures = np.stack([[views.picture(name) for views in padded] for name in names])
         valid = np.stack([token_validity(views.valid, self.encoder.grid) for views in padded])
         return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
 

@@ -66,7 +66,8 @@ def view_scan(
             points say where it is and the model looks at a square around it.
     """
     background = "plane" if config.background == "auto" else config.background
-    settings, wanted = Settings(config.geometry_method, background), "normals" in config.modalities
+    settings, points = Settings(config.geometry_method, background), sees_points(config)
+    wanted = "normals" in config.modalities and not points
     known = prepared.read(scan, settings)
     if known is None:
         known = prepare_scan(scan, settings, found, normals=wanted)
@@ -75,13 +76,14 @@ def view_scan(
     photograph = scan.rgb if "rgb" in config.modalities else None
     shown = scan._replace(rgb=photograph, normals=known.normals if wanted else None)
     for name in config.modalities:
-        if getattr(shown, name) is None:
-            needed = "photograph" if name == "rgb" else "points or normals"
+        if getattr(shown, "xyz" if points and name == "normals" else name) is None:
+            needed = {"rgb": "photograph"}.get(name, "points" if points else "points or normals")
             raise BadInputError(
                 f"{scan.key or 'the scan'} has no {needed}, which this model needs",
                 "give it, or use a model trained without that modality",
             )
-    views = make_views(shown, config.image_size, known.object, _window(scan, known, config))
+    window = _window(scan, known, config)
+    views = make_views(shown, config.image_size, known.object, window, points=points)
     if views.ignore is not None:
         views = views._replace(valid=views.valid & ~views.ignore)
     if not views.valid.any():
@@ -93,6 +95,11 @@ def view_scan(
         everywhere = np.ones_like(views.valid) if views.ignore is None else ~views.ignore
         views = views._replace(valid=everywhere)
     return views
+
+
+def sees_points(config: Config) -> bool:
+    """Whether it is points, and no picture of normals, that describe the geometry."""
+    return "normals" in config.modalities and config.settings.geometry_features() != "normals"
 
 
 def _window(scan: Scan, known: Prepared, config: Config) -> Frame | None:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from pirn_jax.config import Config
 from pirn_jax.config_json import from_json, to_json
 from pirn_jax.decoder import Params
-from pirn_jax.detector.encoders import find_encoder, is_encoder_of
+from pirn_jax.detector.encoders import find_encoder, is_encoder_of, points_digest
 from pirn_jax.encoder import Encoder
+from pirn_jax.encoder.points import EncoderWithPoints
 from pirn_jax.encoder.source import remember
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.geometry.sight import SightLimits, read_sight
@@ -64,6 +65,7 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
             "sha256": source.sha256,
             "layers": stored.encoder.layers,
             "about": source.about,
+            "points": points_digest(stored.encoder),  # "": it has no weights for points
         },
         "calibration": None if calibration is None else calibration._asdict(),
         "sight": None if stored.sight is None else stored.sight._asdict(),
@@ -78,6 +80,8 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
         write_json(place / _CONFIG, document)
         write_manifest(place, MODEL_FORMAT, (_CONFIG, _TENSORS), _facts(document))
     remember(source)
+    if isinstance(stored.encoder, EncoderWithPoints):
+        remember(stored.encoder.points.source)
     return target
 
 
@@ -88,17 +92,21 @@ def is_model(folder: Path) -> bool:
 
 def _facts(document: Mapping[str, Any]) -> dict[str, object]:
     """What makes a model what it is: the manifest says it beside the files' hashes."""
-    return {
+    facts = {
         "config": digest_of(document["config"]),
         "calibration": document["calibration"],
         "weights": document["encoder"]["sha256"],
     }
+    if points := document["encoder"].get("points"):
+        facts["points"] = points
+    return facts
 
 
 def load_model(
     folder: str | os.PathLike[str],
     *,
     weights: str | None = None,
+    points_weights: str | None = None,
     encoder: Encoder | None = None,
     runtime: str | None = None,
     allow_code: Collection[str] = (),
@@ -120,16 +128,19 @@ def load_model(
         about = document["encoder"]
         name, digest = str(about["name"]), str(about["sha256"])
         layers, lay = tuple(about["layers"]), str(about["weights"])
+        points = str(about.get("points", ""))
         config = from_json(Config, document["config"], str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)
         sight = read_sight(document.get("sight"))
         origin = dict(document.get("origin") or {})
-        config = replace(config, encoder=name, layers=layers, weights=weights)
+        config = replace(
+            config, encoder=name, layers=layers, weights=weights, points_weights=points_weights
+        )
         if runtime is not None:
             config = replace(config, runtime=runtime)
-        if encoder is None or not is_encoder_of(encoder, config, digest):
-            encoder = find_encoder(config, digest, lay)
+        if encoder is None or not is_encoder_of(encoder, config, digest, points):
+            encoder = find_encoder(config, digest, lay, points)
     except BadInputError as error:
         raise BadInputError(error.problem, "train again", path) from error
     except (ConfigError, WeightsError) as error:

@@ -38,8 +38,9 @@ def shot_tokens(
     """
     digest = hashlib.sha256()
     for view in views:
-        for name in (*config.modalities, "valid"):
-            digest.update(np.ascontiguousarray(getattr(view, name)).data)
+        pictures = [view.picture(name) for name in config.modalities]
+        for array in (*pictures, view.valid):
+            digest.update(np.ascontiguousarray(array).data)
     key = {
         "encoder": encoder.config.name,
         "weights": encoder.source.sha256,
@@ -49,6 +50,7 @@ def shot_tokens(
         "normalised": str(encoder.normalised),
         "dtype": encoder.dtype.name,
         "runtime": encoder.runtime,
+        "features": encoder.features,
         "modalities": str(config.modalities),
         "pictures": digest.hexdigest(),
     }

@@ -1,4 +1,4 @@
-"""`python -m pirn_jax.encoder.convert IN.pth OUT.safetensors`: Meta's checkpoints, made safe.
+"""`python -m pirn_jax.encoder.convert IN.pth OUT.safetensors`: checkpoints of PyTorch, made safe.
 
 The only place that opens PyTorch's format, in a process of its own, by PyTorch's restricted reader
 (tensors only), which is sound since PyTorch 2.10. Needs the extra: `pip install pirn-jax[convert]`.
@@ -14,7 +14,10 @@ from typing import Annotated, Any
 import tyro
 
 from pirn_jax.command import Console, run
+from pirn_jax.encoder.point_mae import load_point_mae
+from pirn_jax.encoder.point_mae_weights import is_point_mae
 from pirn_jax.encoder.weights import identify
+from pirn_jax.encoder.wide_resnet import is_wide_resnet, load_wide_resnet
 from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
 
 
@@ -22,10 +25,13 @@ def main(
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN.pth")],
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")],
 ) -> None:
-    """Convert a DINO or DINOv2 checkpoint into the safetensors file that pirn_jax reads.
+    """Convert a checkpoint of PyTorch into the safetensors file that pirn_jax reads.
+
+    Of DINO, DINOv2, Point-MAE and WideResNet.
 
     Args:
-        checkpoint: a .pth or .bin file of tensors, e.g. dinov2_vitb14_pretrain.pth.
+        checkpoint: a .pth or .bin file of tensors, e.g. dinov2_vitb14_pretrain.pth, or
+            Point-MAE's pretrain.pth.
         out: the .safetensors file to write; an existing one is not touched.
     """
     if out.exists():
@@ -36,7 +42,12 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(tensors, out)
     try:
-        name = identify(out)
+        if is_point_mae(tensors):
+            name = load_point_mae(out).name
+        elif is_wide_resnet(tensors):
+            name = load_wide_resnet(out).config.name
+        else:
+            name = identify(out)
     except ValueError:
         out.unlink()
         raise
@@ -44,7 +55,7 @@ def main(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint by Meta's plain names."""
+    """The tensors of a checkpoint by their plain names."""
     try:
         import torch
     except ImportError as error:
@@ -65,7 +76,7 @@ def _read(path: Path) -> dict[str, Any]:
             "only weights can be converted; nothing else in the file was run",
             path,
         ) from error
-    for wrapper in ("teacher", "model", "state_dict"):
+    for wrapper in ("teacher", "model", "state_dict", "base_model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict):

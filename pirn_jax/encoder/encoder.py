@@ -8,10 +8,9 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pirn_jax.encoder import hub
+from pirn_jax.encoder.blocks import Blocks, Decided, Layers, checked_blocks, checked_layers, whole
 from pirn_jax.encoder.catalog import EncoderConfig, PositionRule, encoder_config
 from pirn_jax.encoder.embedded import NAME as EMBEDDED
 from pirn_jax.encoder.embedded import embedded_weights
@@ -37,30 +37,6 @@ RUNTIMES = ("jax", "openvino")
 Images = Array | np.ndarray  # (B, h, w, 3); checked here, with better words than a type's
 
 
-Layers = Sequence[int] | Callable[[int], Sequence[int]]
-"""Blocks, counted from 1; or a function from how many there are to them."""
-
-
-class Blocks(NamedTuple):
-    """Which blocks' tokens an encoder gives, and how.
-
-    Attributes:
-        layers: 1-based blocks that are averaged; None for the network's own.
-        groups: of the layers, the first ones first, averaged apart; their means lie side by side on
-            the channel axis.
-        normalised: each block's tokens are normalised (mean 0, variance 1 over channels) first, so
-            that late blocks, whose tokens are longer, do not outweigh early ones.
-    """
-
-    layers: Layers | None = None
-    groups: int = 1
-    normalised: bool = False
-
-
-Decided = tuple[tuple[int, ...], int, bool]
-"""`Blocks` with their layers decided."""
-
-
 class Encoder:
     """A frozen Vision Transformer with its parameters; made by `load_encoder`.
 
@@ -76,10 +52,13 @@ class Encoder:
         channels: C of the tokens, those of all groups.
         dtype: of the matrix products.
         runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
+        features: what describes geometry: here "normals", a picture of them.
         parameters: the pure dict that `tokens` takes.
         packed: the same in few buffers, which it takes as well: what a compiled call is given.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
+
+    features = "normals"
 
     def __init__(
         self,
@@ -123,7 +102,7 @@ class Encoder:
         """
         if blocks.layers is None and self.layers != self.config.own_layers(self.normalised):
             blocks = blocks._replace(layers=self.layers)
-        decided = _checked_blocks(self.config, blocks, self.runtime)
+        decided = checked_blocks(self.config, blocks, self.runtime)
         self._check_blocks(max(decided[0]))
         if decided not in self._read:
             copy.copy(self)._set(decided)
@@ -159,6 +138,10 @@ class Encoder:
             model = nnx.merge(self._graph, unpack(parameters))
             return model.mean_of(images, self.layers, self.groups, self.normalised)
 
+    def widths(self, modalities: Sequence[str]) -> tuple[int, ...]:
+        """The channels of each modality's tokens; the rest of C, where there is one, is 0."""
+        return (self.channels,) * len(modalities)
+
     def hidden_states(self, images: Images, layers: Sequence[int]) -> list[Float[Array, "B N C"]]:
         """Raw outputs of single blocks, patch tokens only, in the order asked for.
 
@@ -170,7 +153,7 @@ class Encoder:
             BadInputError: pictures as in a call.
             ConfigError: a layer that does not exist.
         """
-        wanted = _checked_layers(self.config, layers)
+        wanted = checked_layers(self.config, layers)
         self._check_blocks(max(wanted))
         return self._states(self.parameters, self._checked(images), wanted)
 
@@ -289,7 +272,7 @@ def load_encoder(
         raise ConfigError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
-    blocks = _checked_blocks(config, Blocks(layers, groups, normalised), runtime)
+    blocks = checked_blocks(config, Blocks(layers, groups, normalised), runtime)
     compute, grid = jnp.dtype(dtype), grid_of(config, size)
 
     if weights == "random":
@@ -378,16 +361,9 @@ def _seeded(
     return parameters
 
 
-def _whole(number: Any, what: str) -> int:
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise ConfigError(f"{what} must be whole numbers, got {number!r}") from None
-
-
 def _checked_size(config: EncoderConfig, image_size: int | tuple[int, int]) -> tuple[int, int]:
     sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    size = tuple(_whole(side, "image_size") for side in sides)
+    size = tuple(whole(side, "image_size") for side in sides)
     if len(size) != 2 or any(side < config.patch or side % config.patch for side in size):
         near = [max(1, round(side / config.patch)) * config.patch for side in size]
         raise ConfigError(
@@ -396,37 +372,6 @@ def _checked_size(config: EncoderConfig, image_size: int | tuple[int, int]) -> t
             f"nearest: {' × '.join(map(str, near))}",
         )
     return size[0], size[1]
-
-
-def _checked_blocks(config: EncoderConfig, blocks: Blocks, runtime: str) -> Decided:
-    layers, groups, normalised = blocks
-    if layers is None:
-        layers = config.own_layers(normalised)
-    wanted = _checked_layers(config, layers(config.depth) if callable(layers) else layers)
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"layers must differ from one another, got {wanted}")
-    if groups < 1 or len(wanted) % groups:
-        raise ConfigError(
-            f"{len(wanted)} layers {wanted} do not make {groups} groups of equal size",
-            f"give a multiple of {groups} layers",
-        )
-    if runtime != "jax" and groups > 1:
-        raise ConfigError(
-            f"runtime {runtime} averages all layers together, and {groups} groups were asked for",
-            "use runtime jax",
-        )
-    return wanted, groups, normalised
-
-
-def _checked_layers(config: EncoderConfig, layers: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(layers, Iterable) or isinstance(layers, str):
-        raise ConfigError(f"layers must be a sequence of 1-based blocks, got {layers!r}")
-    wanted = tuple(_whole(layer, "layers") for layer in layers)
-    if not wanted or min(wanted) < 1 or max(wanted) > config.depth:
-        raise ConfigError(
-            f"layers must lie in 1 to {config.depth} for {config.name} (1-based), got {wanted}"
-        )
-    return wanted
 
 
 def _skeleton(

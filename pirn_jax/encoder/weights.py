@@ -49,7 +49,7 @@ def read_weights(
             values that are not finite. Everything wrong is listed at once.
     """
     parameters, broken = {}, []
-    with _header(path) as (file, header, integers):
+    with read_header(path) as (file, header, integers):
         names, prefix = recognise(set(header), path)
         blocks = _blocks_in(set(header), names, prefix, config, least or config.depth)
         rules = mapping(config, names, prefix, header, blocks)
@@ -61,7 +61,7 @@ def read_weights(
             parameters[target] = np.ascontiguousarray(entry.build(*parts))
     if broken:
         raise WeightsError(
-            f"holds NaN or infinite values in {_listed(broken)}", "download it again", path
+            f"holds NaN or infinite values in {listed(broken)}", "download it again", path
         )
     positions = parameters["positions"]
     side = math.isqrt(len(positions))
@@ -77,7 +77,7 @@ _FLOATS = {"F32", "F16", "BF16", "F64"}
 
 
 @contextmanager
-def _header(path: Path) -> Iterator[tuple[Any, dict[str, Shape], set[str]]]:
+def read_header(path: Path) -> Iterator[tuple[Any, dict[str, Shape], set[str]]]:
     """The open file, its keys with shapes, and the keys that are not of a floating type."""
     from safetensors import SafetensorError, safe_open
 
@@ -203,7 +203,7 @@ def _check(
     ]
     mismatched += [f"{key} is not of a floating type" for key in sorted(integers & wanted.keys())]
     problems = [
-        f"{what}: {_listed(items)}"
+        f"{what}: {listed(items)}"
         for what, items in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -224,7 +224,7 @@ def _check(
     )
 
 
-def _listed(items: list[str]) -> str:
+def listed(items: list[str]) -> str:
     """All of them, but a whole block's worth in one word."""
     groups: dict[str, list[str]] = {}
     for item in items:
@@ -247,7 +247,7 @@ def identify(path: Path) -> str:
     refusals = []
     for config in CATALOG.values():
         try:
-            with _header(path) as (_, header, integers):
+            with read_header(path) as (_, header, integers):
                 names, prefix = recognise(set(header), path)
                 blocks = _blocks_in(set(header), names, prefix, config, 1)
                 rules = mapping(config, names, prefix, header, blocks)

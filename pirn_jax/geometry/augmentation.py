@@ -5,9 +5,10 @@ is drawn from the seed, the shot's own pixels and its number: neither the order 
 their number changes what comes out.
 
 Turning a picture of normals turns the vectors as well: they live in the camera's frame, x right and
-y down as in the picture. Photometric augmentation changes the photograph; of the normals it makes
-repeated measurements, with noise on the vectors. Lighting gradients, colour, gamma and blur are
-left out on purpose: under these the detectors are tested for robustness.
+y down as in the picture. Points turn about their mean; a shift changes where they lie in the
+picture, and not their coordinates. Photometric augmentation changes the photograph; of the normals
+it makes repeated measurements, with noise on the vectors. Lighting gradients, colour, gamma and
+blur are left out on purpose: under these the detectors are tested for robustness.
 
 Source: rotations of the shots in 45° steps: Damm et al. 2025 (AnomalyDINO, arXiv 2405.14529).
 """
@@ -79,7 +80,7 @@ def augment(views: Views, augmentations: Augmentations, seed: int) -> Iterator[V
     if not augmentations:
         return
     digest = hashlib.sha256()
-    for picture in (views.rgb, views.normals, views.valid):
+    for picture in (views.rgb, views.picture("normals"), views.valid):
         digest.update(b"" if picture is None else np.ascontiguousarray(picture).tobytes())
     own = int.from_bytes(digest.digest()[:8], "big")
     for number, augmentation in enumerate(augmentations):
@@ -150,19 +151,20 @@ def _moved(views: Views, move: Augmentation) -> Views:
     back = turn.T[::-1, ::-1]  # from the result's pixels (down, right) to the shot's
     part = views.frame.inside if move.reflect else (slice(None), slice(None))
 
-    def carry(field: np.ndarray) -> np.ndarray:
+    def carry(field: np.ndarray, order: int = 1) -> np.ndarray:
         result = field.astype(np.float32)
         size = np.array(result[part].shape)
         middle = (size - 1) / 2
         place = np.column_stack([back, middle - back @ (middle + np.array(move.shift) * size)])
         mode = "mirror" if move.reflect else "constant"
         result[part] = ndimage.affine_transform(
-            result[part], place, order=1, mode=mode, prefilter=False
+            result[part], place, order=order, mode=mode, prefilter=False
         )
         return result
 
-    def carry_all(fields: np.ndarray) -> np.ndarray:
-        return np.stack([carry(fields[..., i]) for i in range(fields.shape[-1])], axis=-1)
+    def carry_all(fields: np.ndarray, order: int = 1) -> np.ndarray:
+        every = range(fields.shape[-1])
+        return np.stack([carry(fields[..., i], order) for i in every], axis=-1)
 
     rgb = normals = None
     if views.rgb is not None:
@@ -174,7 +176,23 @@ def _moved(views: Views, move: Augmentation) -> Views:
         normals = _encoded(moved, carry(defined) >= _LEAST_COVER)
     ignore = None if views.ignore is None else carry(views.ignore) > 0
     valid = carry(views.valid) >= _LEAST_COVER
-    return Views(rgb, normals, valid, None, ignore, views.frame)
+    points = None
+    if views.points is not None:
+        points = _turned(carry_all(views.points, order=0), turn.astype(np.float32))
+        points = np.where(valid[..., None], points, np.float32(0))
+    return Views(rgb, normals, valid, None, ignore, views.frame, points)
+
+
+def _turned(
+    points: Float32[np.ndarray, "h w 3"], turn: Float32[np.ndarray, "2 2"]
+) -> Float32[np.ndarray, "h w 3"]:
+    """Points turned and mirrored about their mean as the picture is; zeros stay."""
+    measured = (points != 0).any(-1)
+    moved = points.copy()
+    across = points[measured][:, :2]
+    middle = across.mean(0) if len(across) else np.zeros(2, np.float32)
+    moved[measured, :2] = middle + (across - middle) @ turn.T
+    return moved
 
 
 def _decoded(

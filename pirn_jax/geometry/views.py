@@ -111,6 +111,8 @@ class Views(NamedTuple):
         ignore: bool (h, w), True where nothing may be learned or scored; None if nowhere.
         frame: the way back to the scan's pixels.
         sight: what the scan shows, in numbers; by them a sensor that saw nothing is told.
+        points: float32 (h, w, 3) in metres, zeros where nothing of the object was measured: the
+            geometry where it is not a picture of normals that describes it; None otherwise.
     """
 
     rgb: Float32[np.ndarray, "h w 3"] | None
@@ -120,6 +122,13 @@ class Views(NamedTuple):
     ignore: Bool[np.ndarray, "h w"] | None
     frame: Frame
     sight: Sight = Sight()
+    points: Float32[np.ndarray, "h w 3"] | None = None
+
+    def picture(self, modality: str) -> Float32[np.ndarray, "h w 3"] | None:
+        """What an encoder takes of a modality, "rgb" or "normals"; None where it is not there."""
+        if modality == "normals" and self.points is not None:
+            return self.points
+        return getattr(self, modality)
 
     def to_scan(self, anomaly_map: Float32[np.ndarray, " ..."]) -> Float32[np.ndarray, "H W"]:
         """See `Frame.to_scan`."""
@@ -131,17 +140,20 @@ def make_views(
     size: int | tuple[int, int] = 224,
     object_pixels: Bool[np.ndarray, " ..."] | None = None,
     window: Frame | None = None,
+    *,
+    points: bool = False,
 ) -> Views:
     """The views of a scan.
 
     Args:
-        scan: with `normals` if views of its geometry are wanted: its points are not looked at,
-            see `pirn_jax.geometry.prepared`.
+        scan: with `normals` if pictures of its geometry are wanted: they are not made from its
+            points here, see `pirn_jax.geometry.prepared`.
         size: (h, w) of the views, or the side of a square.
         object_pixels: bool (H, W), from `remove_background`; everything else is blackened. None
             keeps all.
         window: what of the scan they show, as `pirn_jax.geometry.part.part_frame` says; None: all
             of it.
+        points: whether its points are wanted, those of the nearest pixels.
 
     Returns:
         Views on h×w pixels.
@@ -161,6 +173,10 @@ def make_views(
     frame = fit_frame((shape[0], shape[1]), shown) if window is None else window
     rgb = None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame)
     valid = resize_nearest(scan.valid, frame) & resize_nearest(kept, frame)
+    measured = None
+    if points and scan.xyz is not None:
+        part = np.where((scan.valid & kept)[..., None], scan.xyz, np.float32(0))
+        measured = resize_nearest(part, frame)
     return Views(
         rgb=rgb,
         normals=None if scan.normals is None else _resize_normals(scan.normals, kept, frame),
@@ -169,6 +185,7 @@ def make_views(
         ignore=None if scan.ignore is None else resize_nearest(scan.ignore, frame),
         frame=frame,
         sight=sight_of(rgb, valid, scan.xyz, kept, scan.valid),
+        points=measured,
     )
 
 

@@ -22,6 +22,8 @@ METHODS = {
     "cflow": "pirn_jax.methods.cflow",
     "cfm": "pirn_jax.methods.cfm",
     "ast": "pirn_jax.methods.ast",
+    "m3dm": "pirn_jax.methods.m3dm",
+    "btf": "pirn_jax.methods.btf",
 }
 
 __all__ = ["METHODS", "MethodSettings", "find_recipe", "method_of", "recipes_of"]

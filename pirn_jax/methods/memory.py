@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.distance import cosine_distance
@@ -91,10 +91,7 @@ class Memory:
             statistics, bank = fit(self.settings, self.grid, job.shots)
             if not bank.shape[1]:
                 raise BadInputError(f"{job.name}: no token of the shots shows the part")
-            # Filled up with itself: the nearest stays the nearest, and few shapes are compiled.
-            size = -(-bank.shape[1] // CHUNK) * CHUNK
-            filled = bank[:, np.arange(size) % bank.shape[1]]
-            trained.append(Trained(job.name, {"bank": filled}, statistics, []))
+            trained.append(Trained(job.name, {"bank": filled(bank)}, statistics, []))
         return trained
 
     def distances(
@@ -107,7 +104,7 @@ class Memory:
         queries = scaled(self.settings, self.grid, statistics, tokens)
         m, b, n, c = queries.shape
         flat = queries.reshape(m, b * n, c)
-        found = jax.vmap(self._nearest)(flat, parameters["bank"])
+        found = jax.vmap(self._distances)(flat, parameters["bank"])
         return found.reshape(m, b, n), None
 
     def abstract_params(self) -> tuple[Params, Params]:
@@ -116,33 +113,55 @@ class Memory:
         bank = jax.ShapeDtypeStruct((count, -1, self.channels), jnp.float32)
         return {"bank": bank}, statistics_shapes(self.settings.scale, count, self.channels)
 
-    def _nearest(self, queries: Float[Array, "Q C"], bank: Float[Array, "T C"]) -> Array:
+    def _distances(self, queries: Float[Array, "Q C"], bank: Float[Array, "T C"]) -> Array:
         cosine = self.settings.distance == "cosine"
-        left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
-
-        def look(
-            best: tuple[Array, Array], chunk: tuple[Array, Array]
-        ) -> tuple[tuple[Array, Array], None]:
-            start, some = chunk
-            # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
-            near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
-            near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
-            place = near.argmax(-1)
-            value = jnp.take_along_axis(near, place[:, None], -1)[:, 0]
-            closer = value > best[0]
-            places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
-            return (jnp.where(closer, value, best[0]), places), None
-
-        size = math.gcd(CHUNK, len(bank))  # CHUNK, for a bank of our making
-        chunks = right.reshape(-1, size, right.shape[-1])
-        starts = jnp.arange(len(chunks), dtype=jnp.int32) * size
-        count = len(queries)
-        none = (jnp.full(count, -jnp.inf, left.dtype), jnp.zeros(count, jnp.int32))
-        (_, places), _ = jax.lax.scan(look, none, (starts, chunks))
-        nearest = bank[places]
+        found = bank[nearest(queries, bank, cosine=cosine)]
         if cosine:
-            return cosine_distance(queries[None], nearest[None])[0]
-        return jnp.linalg.norm(queries - nearest, axis=-1)
+            return cosine_distance(queries[None], found[None])[0]
+        return jnp.linalg.norm(queries - found, axis=-1)
+
+
+def filled(bank: Float[np.ndarray, "*M T C"]) -> Float[np.ndarray, "*M F C"]:
+    """The bank, filled up with itself to whole chunks.
+
+    The nearest stays the nearest, and few shapes are compiled.
+    """
+    count = bank.shape[-2]
+    return bank[..., np.arange(-(-count // CHUNK) * CHUNK) % count, :]
+
+
+def nearest(
+    queries: Float[Array, "Q C"], bank: Float[Array, "T C"], *, cosine: bool = False
+) -> Int[Array, " Q"]:
+    """The place in the bank of the token nearest to each query.
+
+    Args:
+        queries: tokens.
+        bank: what is searched; all of it, a chunk at a time.
+        cosine: near is a large cosine, and not a small euclidean distance.
+    """
+    left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
+
+    def look(
+        best: tuple[Array, Array], chunk: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
+        start, some = chunk
+        # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
+        near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
+        near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
+        place = near.argmax(-1)
+        value = jnp.take_along_axis(near, place[:, None], -1)[:, 0]
+        closer = value > best[0]
+        places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
+        return (jnp.where(closer, value, best[0]), places), None
+
+    size = math.gcd(CHUNK, len(bank))  # CHUNK, for a bank of our making
+    chunks = right.reshape(-1, size, right.shape[-1])
+    starts = jnp.arange(len(chunks), dtype=jnp.int32) * size
+    count = len(queries)
+    none = (jnp.full(count, -jnp.inf, left.dtype), jnp.zeros(count, jnp.int32))
+    (_, places), _ = jax.lax.scan(look, none, (starts, chunks))
+    return places
 
 
 def _unit(x: Float[Array, "T C"]) -> Float[Array, "T C"]:

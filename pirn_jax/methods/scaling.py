@@ -18,13 +18,18 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
 from pirn_jax.encoder import Blocks
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric, rotations
-from pirn_jax.methods.settings import MethodSettings
+from pirn_jax.methods.settings import Features, MethodSettings
 
 
 @dataclass(frozen=True)
 class TokenSettings(MethodSettings):
     """What is learned from, and what is done to its tokens, in this order."""
 
+    features: Features = "normals"
+    """What describes the geometry: normals (the encoder's tokens of a picture of them), or features
+    of the points in place of these: fpfh (histograms of the angles between normals), point-mae (a
+    network; see --points-weights), point-mae-as-published (its batch normalisation by the scan at
+    hand, as released detectors leave it)."""
     photometric: int = 0
     """Copies of each shot under another light to learn from as well."""
     jitter: int = 0
@@ -47,6 +52,10 @@ class TokenSettings(MethodSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(photometric=0, jitter=0, rotations=0)
+
+    def geometry_features(self) -> Features:
+        """`features`."""
+        return self.features
 
     def augmentations(self) -> Augmentations:
         """Copies under another light, then jittered and turned ones."""

@@ -16,6 +16,9 @@ from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.geometry.augmentation import Augmentations
 from pirn_jax.methods.method import Method
 
+Features = Literal["normals", "fpfh", "point-mae", "point-mae-as-published"]
+"""What describes the geometry to a method."""
+
 
 @dataclass(frozen=True)
 class MethodSettings(ABC):
@@ -71,6 +74,10 @@ class MethodSettings(ABC):
     def encoder_layers(self) -> Blocks:
         """Which of the encoder's blocks are read, and how."""
         return Blocks()
+
+    def geometry_features(self) -> Features:
+        """What describes the geometry: a picture of its normals, or features of its points."""
+        return "normals"
 
     def augmentations(self) -> Augmentations:
         """What is learned from beside each shot itself."""

@@ -96,7 +96,7 @@ def _batched(views: Iterable[Views], size: int) -> Iterator[list[Views]]:
 
 
 def _picture(view: Views, name: str) -> np.ndarray:
-    picture = getattr(view, name)
+    picture = view.picture(name)
     if picture is None:
         raise BadInputError(
             f"a scan has no {name}, which this model needs", "leave it out, or train without them"

@@ -136,7 +136,9 @@ def _models() -> list[Kind]:
 
 def _weights() -> Kind:
     """Encoder weights, by timm's names, of a network of two narrow blocks."""
-    shape = EncoderConfig("narrow", 8, 2, 2, 4, (1, 2), 16, position_rule="timm", native_size=8)
+    shape = EncoderConfig(
+        "narrow", 8, 2, 2, 4, (1, 2), (1, 2), 16, position_rule="timm", native_size=8
+    )
     block = {
         **{f"norm{n}.{part}": (8,) for n in (1, 2) for part in ("weight", "bias")},
         **{"attn.qkv.weight": (24, 8), "attn.qkv.bias": (24,)},

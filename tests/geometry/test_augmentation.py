@@ -36,7 +36,7 @@ def relief(turn: np.ndarray, size: int = SIZE) -> Scan:
 
 
 def views(turn: np.ndarray | None = None):
-    return make_views(relief(np.eye(2) if turn is None else turn), SIZE)
+    return make_views(relief(np.eye(2) if turn is None else turn), SIZE, points=True)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,8 @@ def test_a_moved_scan_is_the_scan_of_the_moved_part(augmentation, turn):
     inner = np.hypot(*(np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2)) < 0.3 * SIZE
     assert np.abs(found.rgb - expected.rgb)[inner].max() < 0.02
     assert np.abs(found.normals - expected.normals)[inner].max() < 0.02
+    # Points keep their own pixels' places, up to the nearest pixel.
+    assert np.abs(found.points - expected.points)[inner].max() < 1 / SIZE
     # The test would notice vectors that stay as they are.
     unturned = views()
     assert np.abs(unturned.normals - expected.normals)[inner].max() > 0.1

@@ -32,6 +32,8 @@ def data():
         pytest.param("cflow", {"steps": 20, "blocks": 2}, marks=pytest.mark.slow),
         pytest.param("cfm", {"steps": 20, "rotations": 2}, marks=pytest.mark.slow),
         pytest.param("ast", {"steps": 10, "width": 8}, marks=pytest.mark.slow),
+        ("btf", {}),
+        pytest.param("m3dm", {"steps": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
