@@ -93,6 +93,8 @@ ROOMS: dict[str, set[str]] = {
     "detector": _MODEL | {"config_json"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
+    "deploy": _MODEL | {"detector", "report", "runs"},
+    "serve": {"command", "deploy", "detector", "runs", "scans", "storage"},
     "train": {
         "command",
         "config",
@@ -104,7 +106,7 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "evaluate": {"command", "report", "runs", "scans", "storage"},
-    "predict": {"command", "detector", "runs", "scans"},
+    "predict": {"command", "detector", "manifest", "runs", "scans"},
     "prepare": {"command", "geometry", "runs", "scans", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }

@@ -34,7 +34,7 @@ from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
-from pirn_jax.detector.saving import Stored, load_model, save_model
+from pirn_jax.detector.saving import Stored, load_model, model_id, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
@@ -58,6 +58,7 @@ class PIRN(DetectorState):
         config: as given; `fit` decides what background "auto" is.
         calibration: the threshold and its promise; None before `calibrate`.
         origin: where the shots came from, kept with the model: plain JSON values.
+        model_id: of the files it was loaded from, or ""; see `saving.model_id`.
         shots: tokens of what it learned from, each shot followed by its copies; None for a model
             that was loaded.
     """
@@ -212,6 +213,7 @@ class PIRN(DetectorState):
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
         model.calibration, model.origin = stored.calibration, stored.origin
         model.parameters = (stored.parameters, stored.statistics)
+        model.model_id = model_id(Path(folder))
         return model
 
     def _predict_batch(self, pairs: list[tuple[Scan, Views]], size: int) -> Iterator[ScanResult]:

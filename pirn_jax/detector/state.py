@@ -36,6 +36,7 @@ class DetectorState:
         self.prepared = prepared
         self.calibration: Calibration | None = None
         self.origin: dict[str, object] = {}
+        self.model_id = ""
         self.shots: Tokens | None = None
         self._encoder = encoder
         self._learned: tuple[Params, Params] | None = None
@@ -86,7 +87,7 @@ class DetectorState:
 
     @parameters.setter
     def parameters(self, learned: tuple[Params, Params]) -> None:
-        self._learned = learned
+        self._learned, self.model_id = learned, ""
 
     def set_fixed_threshold(self, threshold: float) -> None:
         """Call scores above a number defective; it promises nothing about false alarms.
@@ -98,7 +99,8 @@ class DetectorState:
             raise ConfigError(f"threshold: expected a finite number, got {threshold}")
         known = self.calibration
         spread = abs(threshold) or 1.0 if known is None else known.spread
-        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0)
+        scores = () if known is None else known.scores
+        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0, scores=scores)
 
     def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
         """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""
