@@ -140,7 +140,7 @@ def serve(arguments: Arguments) -> None:
         if arguments.watch is not None:
             name, served = next(iter(models.items()))
             names = {"rgb": "rgb", "normals": "xyz"}
-            streams = tuple(names[modality] for modality in served.about["modalities"])
+            streams = tuple(names[modality] for modality in served.modalities)
             workers.append(Watcher(arguments.watch, journal, batcher, model=name, streams=streams))
         app = create_app(
             Parts(
@@ -198,7 +198,7 @@ def _models(arguments: Arguments) -> dict[str, Served]:
         encoder = model.encoder
         judge = RunJudge(model, judging, arguments, arguments.batch)
         judge.compile()
-        found[name] = Served(name, judge, describe(name, model, judging))
+        found[name] = Served(name, judge, model.config.modalities, describe(name, model, judging))
     return found
 
 

@@ -167,10 +167,10 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
 
 def _read_scores(found: object) -> tuple[float, ...]:
     """The scores a file has, from the lowest up; none where an older version wrote it."""
-    known = isinstance(found, list | tuple) and len(found) <= _MOST_SCORES
-    if not known or not all(type(s) in (int, float) and abs(s) < _LARGEST for s in found):
+    scores = found if isinstance(found, list | tuple) and len(found) <= _MOST_SCORES else (None,)
+    if not all(type(score) in (int, float) and abs(score) < _LARGEST for score in scores):
         raise BadInputError(f"scores: expected a list of finite numbers, got {found!r:.80}")
-    return tuple(sorted(float(score) for score in found))
+    return tuple(sorted(map(float, scores)))
 
 
 def rate_bound(scans: int, rank: int = 1, confidence: float = CONFIDENCE) -> float:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from pirn_jax import __version__
 from pirn_jax.deploy.service.batcher import Batcher
 from pirn_jax.deploy.service.guard import Guard, KeyCheck
-from pirn_jax.deploy.service.intake import ROLE_NAMES, accept
+from pirn_jax.deploy.service.intake import ROLE_NAMES, Readable, accept
 from pirn_jax.deploy.service.journal import Journal, Mark
 from pirn_jax.deploy.service.judge import Part, Served
 from pirn_jax.deploy.service.measures import Measures
@@ -226,8 +226,8 @@ async def _received(request: Request, parts: Parts) -> Part:
         await form.close()
 
 
-def _files(form: FormData) -> dict[str, tuple[str, BinaryIO]]:
-    found: dict[str, tuple[str, BinaryIO]] = {}
+def _files(form: FormData) -> dict[str, tuple[str, Readable]]:
+    found: dict[str, tuple[str, Readable]] = {}
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
             continue

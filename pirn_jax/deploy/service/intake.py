@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 from pirn_jax.deploy.service.journal import Journal
 from pirn_jax.deploy.service.judge import Part
@@ -16,6 +16,16 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.runs.records import now
 from pirn_jax.scans.datasets.inputs import CAMERAS
 from pirn_jax.scans.datasets.names import ROLES
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """An open file, or what stands for one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many bytes at most."""
+        ...
+
 
 ROLE_NAMES = ("rgb", "xyz", "depth", "normals")
 """What a part's files may be."""
@@ -46,7 +56,7 @@ def name_of(role: str, filename: str) -> str:
 
 def accept(
     journal: Journal,
-    files: Mapping[str, tuple[str, BinaryIO]],
+    files: Mapping[str, tuple[str, Readable]],
     *,
     key: str,
     model: str,

@@ -78,11 +78,13 @@ class Served(NamedTuple):
     Attributes:
         name: by which it is asked for.
         judge: what judges.
+        modalities: that it looks at.
         about: what is said of it: plain JSON values.
     """
 
     name: str
     judge: Judge
+    modalities: tuple[str, ...]
     about: Document
 
 

@@ -10,6 +10,7 @@ Dimension letters: H, W the scan's pixels.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -51,7 +52,7 @@ def write_pictures(folder: Path, shown: Shown) -> None:
         (folder / "points.bin").write_bytes(head.tobytes() + points.tobytes())
 
 
-def _save(path: Path, picture: Shaped[np.ndarray, "H W *c"], **options: int) -> None:
+def _save(path: Path, picture: Shaped[np.ndarray, "H W *c"], **options: Any) -> None:
     Image.fromarray(_thinned(picture, LARGEST)).save(path, **options)
 
 

@@ -1,8 +1,8 @@
 """Where records go: a folder, a web address, an MQTT topic; each tried until it takes them.
 
 A sink that is away holds up no other and nothing else: each has a thread, which asks the journal
-what is due. After a failure the same record is tried again after 1, 2, 4, … seconds, at most five
-minutes, for ever, and its successors after it.
+what is due. A record that was not taken is tried again after 1, 2, 4, … seconds, at most five minutes,
+for ever; others go on meanwhile, so that one which a sink refuses does not block the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pirn_jax.deploy.service.journal import Journal
+from pirn_jax.deploy.service.journal import Delivery, Journal
 from pirn_jax.errors import ConfigError, MissingDependencyError
 from pirn_jax.report.schema import Document
 from pirn_jax.storage import write_json
@@ -155,11 +155,12 @@ class Courier:
         while not self._stop.is_set():
             due = self._journal.due(self._sink.name, time.time())
             for delivery in due:
-                if self._stop.is_set() or not self._deliver(delivery):
-                    break
+                if self._stop.is_set():
+                    return
+                self._deliver(delivery)
             self._stop.wait(0.0 if due else 0.2)
 
-    def _deliver(self, delivery: Any) -> bool:
+    def _deliver(self, delivery: Delivery) -> None:
         try:
             self._sink.deliver(delivery.record, self._journal.place(delivery.id))
         except (OSError, http.client.HTTPException, ValueError, RuntimeError) as error:
@@ -167,7 +168,5 @@ class Courier:
             wait = min(_LONGEST, 2.0 ** min(delivery.tries, 10))
             _log.warning("%s: %s; again in %g s", self._sink.name, reason, wait)
             self._journal.postpone(delivery, self._sink.name, reason, time.time() + wait)
-            self._stop.wait(min(wait, 1.0))
-            return False
-        self._journal.delivered(delivery, self._sink.name)
-        return True
+        else:
+            self._journal.delivered(delivery, self._sink.name)

@@ -78,8 +78,7 @@ class Watcher:
         taken = 0
         for entry in found.entries:
             state = states.get(entry.key)
-            settled = state is not None and self._before.get(entry.key) == state
-            if not settled or state in self._taken:
+            if state is None or self._before.get(entry.key) != state or state in self._taken:
                 continue
             if self._journal.has_seen(state):
                 self._taken.add(state)

@@ -1,4 +1,4 @@
-"""A service without a model: its judge reads the files as `predict` would, and finds what they say."""
+"""A service without a model: its judge reads the files as `predict` would."""
 
 import io
 import threading
@@ -65,7 +65,7 @@ def make(folder, *, judge=None, keys=(), largest=1 << 20, local=True, **options)
     """The parts of a service."""
     judge = judge or Brightness()
     journal, measures = Journal(folder), Measures()
-    models = {"cap": Served("cap", judge, ABOUT)}
+    models = {"cap": Served("cap", judge, ("rgb", "normals"), ABOUT)}
     batcher = Batcher(journal, models, measures=measures, **options)
     return Parts(journal, batcher, models, measures, keys=keys, largest=largest, local=local)
 

@@ -1,4 +1,4 @@
-"""Hostile uploads: each of the readers' corpus that is one file is a 4xx, and the next is judged."""
+"""Hostile uploads: each file of the readers' corpus is a 4xx, and the next part is judged."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -33,7 +33,9 @@ def test_hostile_uploads(tmp_path):
             with pytest.raises(BadInputError):
                 attempt()
             role = ROLES[files[0].suffix]
-            answer = client.post("/v1/judge", files={role: ("a" + files[0].suffix, files[0].read_bytes())})
+            answer = client.post(
+                "/v1/judge", files={role: ("a" + files[0].suffix, files[0].read_bytes())}
+            )
             # Corpus files of another role may be sound ones of this.
             assert answer.status_code in (200, 413, 422), (name, answer.text)
             if answer.status_code == 422:

@@ -233,9 +233,10 @@ function drawOutlines(at, heats, width, height, zoom) {
   if (tried) return;
   const step = Math.ceil(Math.max(...record.size) / 768), factor = zoom / step;
   at.font = `600 ${Math.round(7 * zoom + 8)}px system-ui, sans-serif`;
+  at.textAlign = "center";
   record.regions.forEach((region, place) => {
-    const [top, left] = region.box, words = String(place + 1);
-    const [x, y] = [left * factor - 4, top * factor - 5];
+    const words = String(place + 1);
+    const [x, y] = [(region.peak_pixel[1] + 0.5) * factor, region.box[0] * factor - 7];
     at.strokeStyle = "#000";
     at.lineWidth = 4;
     at.strokeText(words, x, y);
@@ -324,7 +325,7 @@ function drawThreshold() {
   $("what-if").textContent = scores.length
     ? `At ${number(tried)}: ${over} of ${scores.length} good parts of the calibration${share} would be false alarms; this part would be ${score > tried ? "not OK" : "OK"}.`
     : `At ${number(tried)} this part would be ${score > tried ? "not OK" : "OK"}. The model keeps no scores of its calibration.`;
-  $("promise").textContent = promise;
+  $("promise").replaceChildren(...promise.split("\n").map((words) => element("p", words)));
 }
 
 $("threshold").addEventListener("input", (event) => {

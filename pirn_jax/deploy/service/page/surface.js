@@ -14,7 +14,7 @@ uniform sampler2D photograph, heat, colours; uniform float opacity, grey;
 out vec4 colour;
 void main() {
   vec3 normal = normalize(cross(dFdx(eye), dFdy(eye)));
-  float light = 0.42 + 0.58 * pow(abs(dot(normal, normalize(vec3(0.35, 0.45, 0.82)))), 1.2);
+  float light = 0.55 + 0.75 * pow(abs(dot(normal, normalize(vec3(0.35, 0.45, 0.82)))), 1.2);
   vec3 base = mix(texture(photograph, uv).rgb, vec3(0.72), grey);
   float h = texture(heat, uv).r;
   float cover = opacity * clamp((h - 0.12) / 0.34, 0.0, 1.0);
@@ -68,7 +68,7 @@ function mesh(buffer) {
 export class Surface {
   constructor(canvas) {
     this.canvas = canvas;
-    this.across = -0.45; this.down = 0.62; this.distance = 2.35;
+    this.across = -0.4; this.down = 0.5; this.distance = 1.75;
     this.opacity = 0.75; this.count = 0;
     const gl = (this.gl = canvas.getContext("webgl2", { antialias: true, alpha: true }));
     if (!gl) return;
