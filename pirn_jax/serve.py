@@ -7,11 +7,13 @@ is never lost: it lies in --state, and is judged and delivered after a crash.
 
 Other machines are answered only with a key (--key-file); encrypt the way to them with a proxy.
 
-Exit codes are those of every command (`pirn_jax.command`).
+Exit codes are those of every command (`pirn_jax.command`); told to end by SIGTERM it judges what
+waits, and ends with 0.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ class Arguments(Reading):
     host: str = "127.0.0.1"
     """Where it listens; others than this machine's own need --key-file."""
     port: int = 8000
-    """0: any that is free."""
+    """On which."""
     key_file: Path | None = None
     """File of keys, one a line; each request then needs one, as header X-API-Key."""
     state: Path = Path("service")
@@ -153,6 +155,8 @@ def serve(arguments: Arguments) -> None:
                 local=not keys and is_this_machine(arguments.host),
             )
         )
+        # uvicorn ends in order, then hands the signal on; without this it would end us at once.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         for worker in workers:
             worker.start()
         url = f"http://{arguments.host}:{arguments.port}/"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -137,14 +137,14 @@ def _open_routes(parts: Parts) -> APIRouter:
 
     folder = resources.files("pirn_jax.deploy.service").joinpath("page")
     for route, name in _PAGES.items():
-        content = folder.joinpath(name).read_bytes()
-        kind = _KINDS[name.rpartition(".")[2]]
-
-        def page(content: bytes = content, kind: str = kind) -> Response:
-            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
-
+        page = _page(folder.joinpath(name).read_bytes(), _KINDS[name.rpartition(".")[2]])
         routes.add_api_route(f"/{route}", page, include_in_schema=False)
     return routes
+
+
+def _page(content: bytes, kind: str) -> Callable[[], Response]:
+    # A function of no arguments: whatever it had, a query could set.
+    return lambda: Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
 
 def _judge_routes(parts: Parts) -> APIRouter:

@@ -127,6 +127,11 @@ class MqttSink:
             self._client.connect(self._host, self._port)
             self._client.loop_start()  # which connects again by itself from now on
             self._started = True
+        end = time.monotonic() + _PATIENCE
+        while not self._client.is_connected():  # else the client would keep it, again each time
+            if time.monotonic() > end:
+                raise ConnectionError(f"no connection within {_PATIENCE:g} s")
+            time.sleep(0.02)
         message = self._client.publish(self._topic, json.dumps(record), qos=1)
         message.wait_for_publish(_PATIENCE)
         if not message.is_published():

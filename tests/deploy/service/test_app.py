@@ -198,6 +198,7 @@ def test_the_page_is_whole_and_asks_nobody_else(client):
         assert policy.startswith("default-src 'none'; script-src 'self';")
         for word in ("http://", "https://", "//cdn"):
             assert word not in answer.text.replace("http://www.w3.org/2000/svg", "")
+    assert client.get("/?content=mine&kind=text/x").content == client.get("/").content
     described = client.get("/openapi.json").json()
     assert {"/v1/judge", "/v1/results", "/v1/models", "/metrics", "/healthz"} <= set(
         described["paths"]
