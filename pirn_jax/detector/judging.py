@@ -5,7 +5,9 @@ Dimension letters: H W scan pixels.
 
 from __future__ import annotations
 
+import functools
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +15,18 @@ import numpy as np
 from jaxtyping import Bool
 
 from pirn_jax.config import Config
-from pirn_jax.detector.detector import PIRN
-from pirn_jax.detector.evaluation import ScanResult
 from pirn_jax.detector.prediction import Prediction
+from pirn_jax.detector.preprocessing import NOTHING_KEPT
 from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
 from pirn_jax.geometry.zones import Zones, read_zones
 from pirn_jax.scans import File, Limits, Scan
 from pirn_jax.scans.formats.files import decoding, read_bytes
+from pirn_jax.scoring import Calibration
 from pirn_jax.scoring.rules import PART_RULE, JudgedRegion, Rules, Verdict, apply_rules, parse_rules
 
+FindPart = Callable[[Scan], Bool[np.ndarray, "H W"]]
+"""The pixels of a scan that show the part."""
 NO_THRESHOLD = "no threshold"
 """What decides nothing: a model that was not calibrated, and no rules."""
 _LARGEST = 1 << 20  # bytes of a file of rules
@@ -55,31 +59,47 @@ class Judging(NamedTuple):
                 "leave `part` out of the file of zones",
             )
 
-    def lay_on(self, scan: Scan, config: Config, prepared: PreparedCache) -> Scan:
+    def lay_on(self, scan: Scan, find_part: FindPart) -> Scan:
         """The scan with what is not to be judged of it left out.
+
+        Args:
+            scan: as it was read.
+            find_part: says where the part is, for zones that move with it.
 
         Raises:
             BadInputError: the zones were drawn on scans of another size.
         """
         if self.zones is None:
             return scan
-        ignored = self._place(scan, config, prepared).not_judged
+        ignored = self._place(scan, find_part).not_judged
         if scan.ignore is not None:
             ignored = ignored | scan.ignore
         return scan._replace(ignore=ignored)
 
-    def verdict(self, model: PIRN, result: ScanResult, prediction: Prediction) -> Verdict:
-        """What is said of a scan, by the rules, or without any by the model's threshold."""
-        known = model.calibration
-        threshold = None if known is None else known.threshold
+    def verdict(
+        self,
+        scan: Scan,
+        prediction: Prediction,
+        calibration: Calibration | None,
+        find_part: FindPart,
+    ) -> Verdict:
+        """What is said of a scan, by the rules, or without any by the model's threshold.
+
+        Args:
+            scan: as `lay_on` left it.
+            prediction: of it.
+            calibration: of the model.
+            find_part: as for `lay_on`.
+        """
+        threshold = None if calibration is None else calibration.threshold
         if self.rules is None:
-            rule = NO_THRESHOLD if known is None else PART_RULE
+            rule = NO_THRESHOLD if calibration is None else PART_RULE
             regions = [JudgedRegion(region, (), 1.0, True) for region in prediction.regions]
             mask = prediction.pred_mask
             return Verdict(prediction.pred_label, rule, threshold, mask, regions)
-        scan, zones = result.scan, {}
+        zones = {}
         if self.zones is not None:
-            placed = self._place(scan, model.config, model.prepared)
+            placed = self._place(scan, find_part)
             zones = {name: zone.pixels for name, zone in placed.named.items() if zone.judged}
         return apply_rules(
             self.rules,
@@ -93,14 +113,17 @@ class Judging(NamedTuple):
             zones=zones,
         )
 
-    def _place(self, scan: Scan, config: Config, prepared: PreparedCache) -> Zones:
+    def _place(self, scan: Scan, find_part: FindPart) -> Zones:
         assert self.zones is not None
-        if self.zones.part is None:
-            return self.zones.place(scan.valid)
-        return self.zones.place(_part_of(scan, config, prepared))
+        return self.zones.place(scan.valid if self.zones.part is None else find_part(scan))
 
 
-def _part_of(scan: Scan, config: Config, prepared: PreparedCache) -> Bool[np.ndarray, "H W"]:
+def part_finder(config: Config, prepared: PreparedCache = NOTHING_KEPT) -> FindPart:
+    """What finds the part in scans as a detector of this config does."""
+    return functools.partial(_find_part, config=config, prepared=prepared)
+
+
+def _find_part(scan: Scan, config: Config, prepared: PreparedCache) -> Bool[np.ndarray, "H W"]:
     background = "plane" if config.background == "auto" else config.background
     settings = Settings(config.geometry_method, background)
     known = prepared.read(scan, settings) or prepare_scan(scan, settings, normals=False)

@@ -17,9 +17,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from pirn_jax.detector import PIRN
-from pirn_jax.detector.evaluation import ScanResult
-from pirn_jax.detector.judging import Judging
+from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.saving import is_model
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.report import layout
@@ -44,6 +43,7 @@ from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scans.formats.registration import Intrinsics, parse_intrinsics
 from pirn_jax.scoring import Calibration, normalise
+from pirn_jax.scoring.rules import Verdict
 
 JUDGED_BY_THRESHOLD = Judging()
 """No rules, no zones."""
@@ -179,13 +179,17 @@ def predict_scans(
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
     done = 0
     judging.check(model.config)
-    laid = scans.changed(lambda scan: judging.lay_on(scan, model.config, model.prepared))
+    find_part = part_finder(model.config, model.prepared)
+    laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
     with (
         (going_on if append else writing)(out, PREDICTIONS_FORMAT) as place,
         _lines(place / PREDICTIONS) as lines,
     ):
         for result in model.predict_scans(laid, batch=min(batch, len(scans)), failed=failed):
-            record = _write(place, out, result, model, judging)
+            prediction = model.postprocess(result)
+            verdict = judging.verdict(result.scan, prediction, model.calibration, find_part)
+            record = record_of(model, result.scan.key, prediction, verdict)
+            record |= _write(place, out, result.scan, prediction, verdict, model.calibration)
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             done += 1
@@ -205,20 +209,26 @@ def _lines(path: Path) -> Iterator[IO[str]]:
         yield lines
 
 
-def _write(place: Path, out: Path, result: ScanResult, model: PIRN, judging: Judging) -> Document:
+def _write(
+    place: Path,
+    out: Path,
+    scan: Scan,
+    prediction: Prediction,
+    verdict: Verdict,
+    calibration: Calibration | None,
+) -> Document:
+    """Write the pictures of a scan; returns their files."""
     from PIL import Image
 
-    scan, prediction = result.scan, model.postprocess(result)
-    verdict = judging.verdict(model, result, prediction)
     name = _free_name(place, picture_stem(scan.key))
-    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, model.calibration)}
+    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, calibration)}
     if verdict.mask is not None:
         pictures["mask"] = verdict.mask.astype(np.uint8) * np.uint8(255)
     files = {}
     for kind, picture in pictures.items():
         Image.fromarray(picture).save(place / f"{name}_{kind}.png")
         files[kind] = str(out / f"{name}_{kind}.png")
-    return {**record_of(model, scan.key, prediction, verdict), **files}
+    return files
 
 
 def _free_name(place: Path, stem: str) -> str:

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, fit_models, open_encoder, view_scan
-from pirn_jax.detector.judging import Judging
+from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
@@ -215,7 +215,8 @@ def test_zones_and_rules_decide(model, data):
     scan = data.test[0]
     found = next(iter(model.predict_scans([scan], batch=1)))
     prediction = model.postprocess(found)
-    plain = Judging().verdict(model, found, prediction)
+    find_part = part_finder(model.config)
+    plain = Judging().verdict(scan, prediction, model.calibration, find_part)
     assert (plain.label, plain.rule) == (prediction.pred_label, PART_RULE)
     assert [one.region for one in plain.regions] == prediction.regions
 
@@ -225,10 +226,11 @@ def test_zones_and_rules_decide(model, data):
     rules = Rules(part=-1.0, pixel=0.0, not_ok=(NotOk("on the right", zone="right", count=1),))
     judging = Judging(rules, zones)
     judging.check(model.config)
-    laid = judging.lay_on(scan, model.config, model.prepared)
+    laid = judging.lay_on(scan, find_part)
     assert np.array_equal(laid.ignore, left)
     found = next(iter(model.predict_scans([laid], batch=1)))
-    verdict = judging.verdict(model, found, model.postprocess(found))
+    prediction = model.postprocess(found)
+    verdict = judging.verdict(laid, prediction, model.calibration, find_part)
     assert (verdict.label, verdict.rule, verdict.threshold) == (1, "on the right", -1.0)
     assert verdict.mask.any()
     assert not verdict.mask[left].any()
@@ -236,10 +238,13 @@ def test_zones_and_rules_decide(model, data):
         Judging(Rules(zones={"rigth": 2.0}), zones).check(model.config)
 
 
-def test_zones_that_move_need_a_part(model):
+def test_zones_that_move_need_a_part(model, data):
     zone = Zone(np.ones((96, 96), bool), judged=False)
     judging = Judging(None, Zones({"all": zone}, zone.pixels))
     judging.check(model.config)
+    scan = data.test[0]
+    with pytest.raises(BadInputError, match="no measured pixel"):
+        model.predict(judging.lay_on(scan, part_finder(model.config)))
     whole = dataclasses.replace(model.config, background="none")
     with pytest.raises(ConfigError, match="does not tell from its background"):
         judging.check(whole)

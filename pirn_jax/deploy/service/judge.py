@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from pirn_jax.detector import PIRN
 from pirn_jax.detector.evaluation import ScanResult
-from pirn_jax.detector.judging import Judging
+from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.errors import PirnError
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.predictions import options_of, read_given
@@ -103,6 +103,7 @@ class RunJudge:
         judging.check(model.config)
         options, camera = options_of(model.origin, reading)
         self._model, self._judging, self._batch = model, judging, batch
+        self._find_part = part_finder(model.config, model.prepared)
         self._read = functools.partial(read_given, options=options, camera=camera)
 
     def judge(self, parts: Sequence[Part]) -> list[Judged | PirnError]:
@@ -112,7 +113,7 @@ class RunJudge:
 
         def prepared(entry: Entry) -> Scan:
             scan = self._read(entry)
-            return self._judging.lay_on(scan, model.config, model.prepared)
+            return self._judging.lay_on(scan, self._find_part)
 
         size = 1 if len(parts) == 1 else self._batch
         keys = {part.id: part.key for part in parts}
@@ -135,7 +136,9 @@ class RunJudge:
 
     def _judged(self, result: ScanResult, key: str) -> Judged:
         model, prediction = self._model, self._model.postprocess(result)
-        verdict = self._judging.verdict(model, result, prediction)
+        verdict = self._judging.verdict(
+            result.scan, prediction, model.calibration, self._find_part
+        )
         heat = prediction.anomaly_map
         if model.calibration is not None:
             heat = normalise(heat, model.calibration).astype(np.float32)
