@@ -116,14 +116,23 @@ class Journal:
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[sqlite3.Connection]:
-        """All of it, on disk, or nothing."""
+        """All of it, on disk, or nothing.
+
+        Raises:
+            MachineError: the disk, or another process, keeps it from being written.
+        """
         with self._lock:
-            self._base.execute("BEGIN IMMEDIATE")
             try:
+                self._base.execute("BEGIN IMMEDIATE")
                 yield self._base
                 self._base.execute("COMMIT")
-            except BaseException:
-                self._base.execute("ROLLBACK")
+            except BaseException as error:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise MachineError(
+                        f"the log cannot be written: {error}", "see to the disk", self.folder
+                    ) from error
                 raise
 
     def _ask(self, question: str, *values: object) -> list[sqlite3.Row]:

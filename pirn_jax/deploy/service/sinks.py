@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pirn_jax.deploy.service.journal import Delivery, Journal
-from pirn_jax.errors import ConfigError, MissingDependencyError
+from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError
 from pirn_jax.report.schema import Document
 from pirn_jax.storage import write_json
 
@@ -159,10 +159,14 @@ class Courier:
     def _work(self) -> None:
         while not self._stop.is_set():
             due = self._journal.due(self._sink.name, time.time())
-            for delivery in due:
-                if self._stop.is_set():
-                    return
-                self._deliver(delivery)
+            try:
+                for delivery in due:
+                    if self._stop.is_set():
+                        return
+                    self._deliver(delivery)
+            except MachineError as error:  # it is delivered again
+                _log.warning("%s: %s", self._sink.name, error)
+                self._stop.wait(1.0)
             self._stop.wait(0.0 if due else 0.2)
 
     def _deliver(self, delivery: Delivery) -> None:

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pirn_jax.deploy.service.guard import check_bind, is_this_machine, read_keys
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import ConfigError, MachineError
 from tests.deploy.service.stand_in import Brightness, app_of, make, png
 
 KEY = b"a-key-of-some-length"
@@ -207,3 +207,27 @@ def test_the_page_is_whole_and_asks_nobody_else(client):
     assert {"rgb", "xyz", "depth", "normals"} <= set(
         form["multipart/form-data"]["schema"]["properties"]
     )
+
+
+def test_a_verdict_that_cannot_be_written_down_is_said_and_made_after_a_restart(tmp_path):
+    parts = make(tmp_path)
+    with client_of(parts) as client:
+        parts.journal._base.execute("PRAGMA max_page_count = 1")  # as a full disk does
+        refused = send(client, png(50))
+        assert (refused.status_code, "cannot be written" in refused.text) == (500, True)
+        parts.journal._base.execute("PRAGMA max_page_count = 100000")
+        finish, parts.journal.finish = parts.journal.finish, full
+        answer = send(client)
+        assert answer.status_code == 503
+        assert "accepted as" in answer.json()["error"]
+        parts.journal.finish = finish
+        assert send(client).status_code == 200  # the thread that judges goes on
+    parts.journal.close()
+    again = make(tmp_path)
+    again.batcher.start()
+    again.batcher.stop()
+    assert [one["state"] for one in again.journal.results()] == ["judged", "judged"]
+
+
+def full(*_):
+    raise MachineError("the log cannot be written: database or disk is full")
