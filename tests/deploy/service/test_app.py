@@ -212,10 +212,6 @@ def test_the_page_is_whole_and_asks_nobody_else(client):
 def test_a_verdict_that_cannot_be_written_down_is_said_and_made_after_a_restart(tmp_path):
     parts = make(tmp_path)
     with client_of(parts) as client:
-        parts.journal._base.execute("PRAGMA max_page_count = 1")  # as a full disk does
-        refused = send(client, png(50))
-        assert (refused.status_code, "cannot be written" in refused.text) == (500, True)
-        parts.journal._base.execute("PRAGMA max_page_count = 100000")
         finish, parts.journal.finish = parts.journal.finish, full
         answer = send(client)
         assert answer.status_code == 503
