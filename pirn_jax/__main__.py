@@ -11,6 +11,7 @@ from pirn_jax import __version__
 COMMANDS = {
     "train": "learn from a few good scans, set a threshold, judge test scans, write a report",
     "predict": "is this part good? files and folders, judged by a trained model",
+    "serve": "the same over HTTP, with a page to look at parts and verdicts",
     "evaluate": "the models of a run on its test scans again, or on others",
     "doctor": "what is wrong with this installation or this data, and how to mend it",
     "prepare": "normals and object masks of a whole dataset, kept for the runs on it",

@@ -5,10 +5,13 @@ looked through to the bottom, and its files are paired by name (`a.png a.tiff`),
 `rgb/ xyz/ depth/ normals/`, or as one folder per part (`part_17/rgb.png part_17/depth.png`); a
 scan's key is its path. Or one scan's files are named with --rgb, --xyz, --depth and --normals.
 
-stdout carries one JSON line per scan; pictures and the same lines go to the folder --out. A scan
-that cannot be read, or shows what no working sensor would show of such a part (a black photograph,
-few points), has a line without score and label that says why (`not_judged`). What belongs to no
-scan is named on stderr.
+stdout carries one JSON line per scan (`pirn_jax.runs.records`); pictures and the same lines go to
+the folder --out. A scan that cannot be read, or shows what no working sensor would show of such a
+part (a black photograph, few points), has a line without score and label that says why
+(`not_judged`). What belongs to no scan is named on stderr.
+
+--rules is a TOML file of what is not OK (`pirn_jax.scoring.rules`), --roi a picture or TOML file of
+what is not judged (`pirn_jax.geometry.zones`).
 
 Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if a scan could not be read
 or judged; 3 for wrong usage, 4 where the machine is at fault (see `pirn_jax.command`).
@@ -61,10 +64,16 @@ class Arguments(Reading):
     """Scores above it are called defective, instead of the model's own threshold."""
     follow_links: bool = False
     """Go where links in folders lead, also out of them."""
+    rules: Path | None = None
+    """TOML file of what is not OK: thresholds, sizes in mm, severities, zones."""
+    roi: Path | None = None
+    """What is not judged: a picture, white there, or a TOML file of zones."""
     batch: int = 4
     """Scans a call of the device; changes a score by rounding alone."""
     out: Path = Path("predictions")
     """Folder for predictions.jsonl, heatmaps and masks; holds nothing yet, or predictions."""
+    append: bool = False
+    """Add to the predictions that are there already."""
     overwrite: bool = False
     """Replace predictions that are there already, once the new ones are whole."""
     fail_on_defect: bool = False
@@ -94,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.detector import PIRN
+    from pirn_jax.detector.judging import read_judging
+    from pirn_jax.manifest import is_ours
     from pirn_jax.runs.folder import start_caches
     from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
     from pirn_jax.runs.predictions import find_model, find_scans, options_of, predict_scans
@@ -102,9 +113,14 @@ def predict(arguments: Arguments) -> int:
     named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}
     roles = {role: file for role, file in named.items() if file is not None}
     inputs = [arguments.run, *arguments.files, *roles.values()]
-    check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
+    inputs += [path for path in (arguments.rules, arguments.roi) if path is not None]
+    if arguments.append and arguments.overwrite:
+        raise ConfigError("--append and --overwrite contradict each other", "give one of them")
+    if not (arguments.append and is_ours(arguments.out, PREDICTIONS_FORMAT)):
+        check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
     if not roles and not arguments.files:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
+    judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
     place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)
     model = PIRN.load(
@@ -138,7 +154,14 @@ def predict(arguments: Arguments) -> int:
             complain.print(f"skipped: {key}: {error}", markup=False)
 
         for record in predict_scans(
-            model, scans, arguments.out, failed, progress, batch=arguments.batch
+            model,
+            scans,
+            arguments.out,
+            failed,
+            progress,
+            batch=arguments.batch,
+            judging=judging,
+            append=arguments.append,
         ):
             defective += record["label"] == 1
             sys.stdout.write(json.dumps(record) + "\n")

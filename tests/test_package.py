@@ -94,6 +94,8 @@ ROOMS: dict[str, set[str]] = {
     "detector": _MODEL | {"config_json", "progress"},
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"config_json", "detector", "report"},
+    "deploy": _MODEL | {"detector", "report", "runs"},
+    "serve": {"command", "deploy", "detector", "runs", "scans", "storage"},
     "train": {
         "command",
         "config",
@@ -105,7 +107,7 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "evaluate": {"command", "report", "runs", "scans", "storage"},
-    "predict": {"command", "detector", "runs", "scans"},
+    "predict": {"command", "detector", "manifest", "runs", "scans"},
     "prepare": {"command", "geometry", "runs", "scans", "storage"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }

@@ -43,7 +43,7 @@ from pirn_jax.detector.preprocessing import (
     prefetch,
     view_scan,
 )
-from pirn_jax.detector.saving import Stored, load_model, save_model
+from pirn_jax.detector.saving import Stored, load_model, model_id, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
@@ -69,6 +69,7 @@ class PIRN(DetectorState):
         calibration: the threshold and its promise; None before `calibrate`.
         sight: what its shots show, by which a sensor that saw nothing is told; None without scans.
         origin: where the shots came from, kept with the model: plain JSON values.
+        model_id: of the files it was loaded from, or ""; see `saving.model_id`.
         shots: tokens of what it learned from, each shot followed by its copies; None for a model
             that was loaded.
     """
@@ -245,6 +246,7 @@ class PIRN(DetectorState):
         model.calibration, model.sight = stored.calibration, stored.sight
         model.origin = stored.origin
         model.parameters = (stored.parameters, stored.statistics)
+        model.model_id = model_id(Path(folder))
         return model
 
     def _look(self, scan: Scan) -> Views:

@@ -46,6 +46,7 @@ def postprocess(
     maps = dict(zip(modalities, each, strict=True))
     if calibration is None:
         return Prediction(inferred.score, None, fused, None, maps, [])
-    decision = decide(fused, calibration, score=inferred.score)
+    judged = None if scan.ignore is None else ~scan.ignore
+    decision = decide(fused, calibration, score=inferred.score, valid=judged)
     regions = find_regions(decision.mask, fused, modalities=maps, xyz=scan.xyz, valid=scan.valid)
     return Prediction(inferred.score, decision.label, fused, decision.mask, maps, regions)

@@ -40,6 +40,7 @@ class DetectorState:
         self.calibration: Calibration | None = None
         self.sight: SightLimits | None = None
         self.origin: dict[str, object] = {}
+        self.model_id = ""
         self.shots: Tokens | None = None
         self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())
         self._learned: tuple[Params, Params] | None = None
@@ -90,7 +91,7 @@ class DetectorState:
 
     @parameters.setter
     def parameters(self, learned: tuple[Params, Params]) -> None:
-        self._learned, self._placed = learned, None
+        self._learned, self._placed, self.model_id = learned, None, ""
 
     @property
     def placed(self) -> tuple[Params | Packed, Params | Packed]:
@@ -110,7 +111,8 @@ class DetectorState:
             raise ConfigError(f"threshold: expected a finite number, got {threshold}")
         known = self.calibration
         spread = abs(threshold) or 1.0 if known is None else known.spread
-        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0)
+        scores = () if known is None else known.scores
+        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0, scores=scores)
 
     def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
         """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""

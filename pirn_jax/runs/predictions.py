@@ -8,22 +8,26 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.saving import is_model
-from pirn_jax.errors import BadInputError, ConfigError, PirnError, printable
+from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.report import layout
 from pirn_jax.report.heatmap import colour_map
 from pirn_jax.report.layout import picture_stem
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
-from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, writing
+from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, going_on, writing
+from pirn_jax.runs.records import not_judged, record_of
 from pirn_jax.scans import (
     Entry,
     File,
@@ -39,7 +43,11 @@ from pirn_jax.scans.datasets.reading import read_entry
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scans.formats.registration import Intrinsics, parse_intrinsics
 from pirn_jax.scoring import Calibration, normalise
+from pirn_jax.scoring.rules import Verdict
 from pirn_jax.storage import whole_file
+
+JUDGED_BY_THRESHOLD = Judging()
+"""No rules, no zones."""
 
 
 def find_scans(
@@ -78,7 +86,7 @@ def find_scans(
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     if not found.entries and not found.left_out:
         raise BadInputError("no scans to predict", "give a folder of scans", files[0])
-    reader = partial(_read, options=options, camera=camera, given=tuple(files))
+    reader = partial(read_given, options=options, camera=camera, given=tuple(files))
     return Split(found.entries, reader), found.left_out
 
 
@@ -88,7 +96,9 @@ KEPT = ("unit", "assume_aligned", "scale", "white")
 _CAMERAS = {"intrinsics": read_intrinsics, "calibration": read_camera_calibration}
 
 
-def _read(entry: Entry, options: Options, camera: Intrinsics | None, given: Sequence[Path]) -> Scan:
+def read_given(
+    entry: Entry, options: Options, camera: Intrinsics | None, given: Sequence[Path] = ()
+) -> Scan:
     """One scan, with the cameras that lie beside it or above it in what was given."""
     file = next(iter(entry.files.values()))
     top = next((place for place in given if place in file.path.parents), file.path.parent)
@@ -156,6 +166,8 @@ def predict_scans(
     progress: Progress | None = None,
     *,
     batch: int = 4,
+    judging: Judging = JUDGED_BY_THRESHOLD,
+    append: bool = False,
 ) -> Iterator[Document]:
     """Predict scan by scan.
 
@@ -167,31 +179,38 @@ def predict_scans(
         failed: called with the key and the error of each scan that cannot be used.
         progress: see `Progress`.
         batch: scans a call of the device; changes a score by rounding alone.
+        judging: rules and zones.
+        append: to the predictions that are there; nothing of them is touched.
 
     Yields:
-        A record per scan, written to disk already (beside what it replaces): key, score, label,
-        threshold, regions, the files, and whether the model's data was generated or its encoder's
-        weights random. Of a scan that cannot be used: key, no score, no label, and why.
+        A record per scan, written to disk already (beside what it replaces): see
+        `pirn_jax.runs.records`, and the files. Of a scan that cannot be used: key, time, no score,
+        no label, and why.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
     done, unjudged = 0, list[Document]()
+    judging.check(model.config)
+    find_part = part_finder(model.config, model.prepared)
+    laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
 
     def left_out(key: str, error: PirnError) -> None:
-        reason = printable(error.problem)
-        unjudged.append({"key": key, "score": None, "label": None, "not_judged": reason})
+        unjudged.append(not_judged(key, error))
         failed(key, error)
 
     with (
-        writing(out, PREDICTIONS_FORMAT) as place,
-        (place / PREDICTIONS).open("w", encoding="utf-8") as lines,
+        (going_on if append else writing)(out, PREDICTIONS_FORMAT) as place,
+        _lines(place / PREDICTIONS) as lines,
     ):
-        found = model.predict_scans(scans, batch=min(batch, len(scans)), failed=left_out)
+        found = model.predict_scans(laid, batch=min(batch, len(scans)), failed=left_out)
         for result in itertools.chain(found, (None,)):
             records, unjudged[:] = unjudged[:], ()
             if result is not None:
                 prediction = model.postprocess(result)
-                records.append(_write(place, out, result.scan, prediction, model))
+                verdict = judging.verdict(result.scan, prediction, model.calibration, find_part)
+                record = record_of(model, result.scan.key, prediction, verdict)
+                record |= _write(place, out, result.scan, prediction, verdict, model.calibration)
+                records.append(record)
             for record in records:
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()
@@ -201,28 +220,44 @@ def predict_scans(
                 yield record
 
 
-def _write(place: Path, out: Path, scan: Scan, prediction: Prediction, model: PIRN) -> Document:
+@contextmanager
+def _lines(path: Path) -> Iterator[IO[str]]:
+    """A file to add lines to; a line that a kill cut short is taken off first."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+    with path.open("a", encoding="utf-8") as lines:
+        yield lines
+
+
+def _write(
+    place: Path,
+    out: Path,
+    scan: Scan,
+    prediction: Prediction,
+    verdict: Verdict,
+    calibration: Calibration | None,
+) -> Document:
+    """Write the pictures of a scan; returns their files."""
     from PIL import Image
 
-    name = picture_stem(scan.key)
-    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, model.calibration)}
-    if prediction.pred_mask is not None:
-        pictures["mask"] = prediction.pred_mask.view(np.uint8) * np.uint8(255)
+    name = _free_name(place, picture_stem(scan.key))
+    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, calibration)}
+    if verdict.mask is not None:
+        pictures["mask"] = verdict.mask.view(np.uint8) * np.uint8(255)
     files = {}
     for kind in tuple(pictures):  # one after the other: large ones are not held together
         with whole_file(place / f"{name}_{kind}.png") as file:
             Image.fromarray(pictures.pop(kind)).save(file, "PNG")
         files[kind] = str(out / f"{name}_{kind}.png")
-    return {
-        "key": scan.key,
-        "score": prediction.pred_score,
-        "label": prediction.pred_label,
-        "threshold": None if model.calibration is None else model.calibration.threshold,
-        "regions": [region._asdict() for region in prediction.regions],
-        **files,
-        "trained_on": model.origin.get("data"),
-        "random_weights": model.random_weights,
-    }
+    return files
+
+
+def _free_name(place: Path, stem: str) -> str:
+    """The stem; where an earlier call wrote pictures of it, the first free one of stem~2 and on."""
+    names = itertools.chain([stem], (f"{stem}~{number}" for number in itertools.count(2)))
+    return next(name for name in names if not (place / f"{name}_heatmap.png").exists())
 
 
 def heatmap(

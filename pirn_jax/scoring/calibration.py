@@ -34,6 +34,7 @@ from pirn_jax.errors import BadInputError, ConfigError
 
 CONFIDENCE = 0.95
 _LARGEST = 1e30  # of a number in a file
+_MOST_SCORES = 1_000_000
 
 
 class Calibration(NamedTuple):
@@ -48,6 +49,7 @@ class Calibration(NamedTuple):
         mean_rate: k / (n + 1), the rate promised on average.
         rate_bound: the rate not exceeded with 95 % confidence.
         leave_one_out: the scores came from models trained without the scan; approximate.
+        scores: of those scans, from the lowest up: what another threshold would do to them.
     """
 
     threshold: float
@@ -58,6 +60,7 @@ class Calibration(NamedTuple):
     mean_rate: float
     rate_bound: float
     leave_one_out: bool = False
+    scores: tuple[float, ...] = ()
 
     @property
     def kept(self) -> bool:
@@ -130,6 +133,7 @@ def calibrate(
         mean_rate=rank / (count + 1),
         rate_bound=rate_bound(count, rank),
         leave_one_out=leave_one_out,
+        scores=tuple(np.sort(values).tolist()),
     )
 
 
@@ -139,8 +143,10 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
     Raises:
         BadInputError: naming the first field that is missing, of another kind, or out of range.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"scores": _read_scores(document.get("scores", ()))}
     for name, kind in get_type_hints(Calibration).items():
+        if name == "scores":
+            continue
         value: Any = document.get(name, Calibration._field_defaults.get(name))
         kinds = (int, float) if kind is float else (kind,)
         # True is no int here; NaN is not below anything.
@@ -157,6 +163,14 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
         if not fits:
             raise BadInputError(f"{name}: out of range in {found}")
     return found
+
+
+def _read_scores(found: object) -> tuple[float, ...]:
+    """The scores a file has, from the lowest up; none where an older version wrote it."""
+    scores = found if isinstance(found, list | tuple) and len(found) <= _MOST_SCORES else (None,)
+    if not all(type(score) in (int, float) and abs(score) < _LARGEST for score in scores):
+        raise BadInputError(f"scores: expected a list of finite numbers, got {found!r:.80}")
+    return tuple(sorted(map(float, scores)))
 
 
 def rate_bound(scans: int, rank: int = 1, confidence: float = CONFIDENCE) -> float:

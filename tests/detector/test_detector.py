@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -11,11 +12,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, detector, fit_models, open_encoder, view_scan
+from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, NotJudgedError, WeightsError
+from pirn_jax.geometry.zones import Zone, Zones
 from pirn_jax.manifest import MANIFEST, write_manifest
 from pirn_jax.scans import open_dataset
+from pirn_jax.scoring.rules import PART_RULE, NotOk, Rules
 from pirn_jax.storage import read_object, write_json
 
 SMALL = {"epochs": 2, "decoder.layers": 1, "decoder.iterations": 5, "decoder.mlp_ratio": 0}
@@ -221,6 +225,49 @@ def test_leave_one_out_scores_are_those_of_models_fitted_without_the_shot(data, 
     assert model.calibration.threshold == pytest.approx(max(scores), abs=1e-3)
 
 
+# Verdicts
+
+
+def test_zones_and_rules_decide(model, data):
+    """What is not judged has no part in score and mask; the rule that decides is named."""
+    scan = data.test[0]
+    found = next(iter(model.predict_scans([scan], batch=1)))
+    prediction = model.postprocess(found)
+    find_part = part_finder(model.config)
+    plain = Judging().verdict(scan, prediction, model.calibration, find_part)
+    assert (plain.label, plain.rule) == (prediction.pred_label, PART_RULE)
+    assert [one.region for one in plain.regions] == prediction.regions
+
+    left = np.zeros(scan.valid.shape, bool)
+    left[:, :48] = True
+    zones = Zones({"left": Zone(left, judged=False), "right": Zone(~left, judged=True)})
+    rules = Rules(part=-1.0, pixel=0.0, not_ok=(NotOk("on the right", zone="right", count=1),))
+    judging = Judging(rules, zones)
+    judging.check(model.config)
+    laid = judging.lay_on(scan, find_part)
+    assert np.array_equal(laid.ignore, left)
+    found = next(iter(model.predict_scans([laid], batch=1)))
+    prediction = model.postprocess(found)
+    verdict = judging.verdict(laid, prediction, model.calibration, find_part)
+    assert (verdict.label, verdict.rule, verdict.threshold) == (1, "on the right", -1.0)
+    assert verdict.mask.any()
+    assert not verdict.mask[left].any()
+    with pytest.raises(ConfigError, match="did you mean 'right'"):
+        Judging(Rules(zones={"rigth": 2.0}), zones).check(model.config)
+
+
+def test_zones_that_move_need_a_part(model, data):
+    zone = Zone(np.ones((96, 96), bool), judged=False)
+    judging = Judging(None, Zones({"all": zone}, zone.pixels))
+    judging.check(model.config)
+    scan = data.test[0]
+    with pytest.raises(BadInputError, match="no measured pixel"):
+        model.predict(judging.lay_on(scan, part_finder(model.config)))
+    whole = dataclasses.replace(model.config, background="none")
+    with pytest.raises(ConfigError, match="does not tell from its background"):
+        judging.check(whole)
+
+
 # Files
 
 
@@ -237,6 +284,12 @@ def test_a_saved_model_predicts_the_same(saved, data, encoder, predictions):
     assert again.pred_score == pytest.approx(predictions[0].pred_score, abs=1e-6)
     assert again.pred_label == predictions[0].pred_label
     np.testing.assert_allclose(again.anomaly_map, predictions[0].anomaly_map, atol=1e-6)
+    assert re.fullmatch("[0-9a-f]{16}", loaded.model_id)
+    loaded.set_fixed_threshold(9.0)
+    loaded.save(saved)  # another threshold, the same model
+    assert PIRN.load(saved, encoder=encoder).model_id == loaded.model_id
+    loaded.parameters = loaded.parameters
+    assert loaded.model_id == ""
     with pytest.raises(BadInputError, match="its shots are not at hand"):
         loaded.calibrate()
 

@@ -347,6 +347,69 @@ def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
         assert any(part in done.stderr for part in message.split("|")), done.stderr
 
 
+@pytest.mark.slow
+def test_rules_zones_and_predictions_added_to_others(run, scans, place, tmp_path):
+    """Twice the same scan into one folder: by the threshold, then by rules on half of it."""
+    files, out = sorted(scans.iterdir())[:2], tmp_path / "out"
+    done = predict(run, place, *files, "--unit", "m", out=out)
+    assert done.returncode == 0, done.stderr
+    (first,) = map(json.loads, done.stdout.splitlines())
+    assert first["rule"] == "part threshold"
+    half = np.zeros((128, 128), np.uint8)
+    half[:64] = 255
+    Image.fromarray(half).save(tmp_path / "roi.png")
+    (tmp_path / "rules.toml").write_text(
+        "[threshold]\npart = -1\npixel = 0\n[[not_ok]]\nname = 'everything'\n"
+    )
+    with (out / "predictions.jsonl").open("a") as lines:
+        lines.write('{"key": "cut sh')  # a kill
+    done = predict(run, place, *files, "--unit", "m", "--append", "--fail-on-defect", "--rules",
+                   tmp_path / "rules.toml", "--roi", tmp_path / "roi.png", out=out)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    (second,) = map(json.loads, done.stdout.splitlines())
+    assert (second["key"], second["rule"], second["threshold"]) == (first["key"], "everything", -1)
+    assert second["model"] == first["model"]
+    assert second["calibration"] == first["calibration"]
+    assert second["heatmap"] != first["heatmap"]
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [first, second]
+    with Image.open(second["mask"]) as mask:
+        mask = np.asarray(mask)
+    assert mask.any()
+    assert not mask[:64].any()
+
+
+@pytest.mark.slow
+def test_a_run_is_served(run, scans, place, tmp_path):
+    """By HTTP and from a folder, until it is told to end."""
+    import socket
+    import urllib.request
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    options = ("--port", port, "--state", tmp_path / "state", "--unit", "m")
+    options += ("--watch", scans, "--to-folder", tmp_path / "out")
+    serving = start("serve", run, *options, cache=place / "cache")
+    try:
+        for _ in range(1200):
+            if serving.poll() is not None or len(list((tmp_path / "out").glob("*.json"))) == 3:
+                break
+            time.sleep(0.1)
+        records = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("*.json")]
+        known = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/results").read())
+    finally:
+        serving.terminate()
+        done = finish(serving)
+    assert done.returncode == 0, done.stderr
+    assert sorted(one["key"] for one in known) == sorted(record["key"] for record in records)
+    alone = {scan.key.replace("/", "-"): scan for scan in
+             open_dataset("synthetic", None, "flange", size=128).test[:3]}  # fmt: skip
+    model = PIRN.load(run / "flange" / "seed0" / "model")
+    for record in records:
+        score = model.predict(alone[record["key"]]).pred_score
+        assert record["score"] == pytest.approx(score, rel=1e-3)
+
+
 # Evaluation
 
 

@@ -9,8 +9,14 @@ from scipy import ndimage, stats
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.metrics import image_metrics
-from pirn_jax.scoring import calibrate, decide, normalise, rate_bound, scans_needed
-from pirn_jax.scoring.calibration import Calibration
+from pirn_jax.scoring import (
+    calibrate,
+    decide,
+    normalise,
+    rate_bound,
+    read_calibration,
+    scans_needed,
+)
 
 
 @pytest.mark.parametrize("law", [stats.norm(), stats.lognorm(1.5), stats.beta(0.5, 0.5)])
@@ -82,7 +88,11 @@ def test_statement_says_what_is_true():
 
 def test_calibration_survives_json():
     got = calibrate([0.3, 0.1, 0.2], 0.3, leave_one_out=True)
-    assert Calibration(**json.loads(json.dumps(got._asdict()))) == got
+    assert read_calibration(json.loads(json.dumps(got._asdict()))) == got
+    older = {name: value for name, value in got._asdict().items() if name != "scores"}
+    assert read_calibration(older) == got._replace(scores=())
+    with pytest.raises(BadInputError, match="scores: expected"):
+        read_calibration(got._asdict() | {"scores": [0.1, "0.2"]})
 
 
 @pytest.mark.parametrize(

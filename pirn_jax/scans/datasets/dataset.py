@@ -92,6 +92,10 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
             )
         return Split([by_key[key] for key in keys], self._reader)
 
+    def changed(self, change: Callable[[Scan], Scan]) -> Split:
+        """The same scans, each changed once it has been read."""
+        return Split(self.entries, lambda entry: change(self._reader(entry)))
+
     def watched(self, done: Callable[[], None]) -> Split:
         """The same scans; `done` is called whenever one has been read, or could not be."""
 

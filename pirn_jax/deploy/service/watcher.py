@@ -1,0 +1,136 @@
+"""A folder as the source of parts: what lies there whole is judged once; nothing in it is touched.
+
+Files are paired as `predict` pairs them. A part is taken when its files have not changed for two
+looks; which files were taken is in the journal, by name, size and time, so that a restart takes
+none twice and a file that was replaced is judged again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from pirn_jax.deploy.service.batcher import Batcher
+from pirn_jax.deploy.service.intake import ROLE_NAMES, accept
+from pirn_jax.deploy.service.journal import Journal
+from pirn_jax.errors import PirnError
+from pirn_jax.scans import Entry
+from pirn_jax.scans.datasets.inputs import CAMERAS, list_inputs
+from pirn_jax.storage import open_regular
+
+_log = logging.getLogger("pirn_jax")
+
+
+class Watcher:
+    """The thread that looks.
+
+    Args:
+        folder: that is watched, to the bottom.
+        journal: where parts are written down.
+        batcher: that judges them.
+        model: the name of the one that judges.
+        streams: of that model: rgb, xyz.
+        seconds: between two looks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        batcher: Batcher,
+        *,
+        model: str,
+        streams: tuple[str, ...],
+        seconds: float = 1.0,
+    ):
+        self._folder, self._journal, self._batcher = folder, journal, batcher
+        self._model, self._streams, self._seconds = model, streams, seconds
+        self._before: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the part at hand."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self.look()
+            except (PirnError, OSError) as error:
+                _log.warning("%s: %s", self._folder, error)
+
+    def look(self) -> int:
+        """Take what is whole; returns how many parts that were."""
+        found = list_inputs([self._folder], self._streams)
+        states = {entry.key: state for entry in found.entries if (state := _state(entry))}
+        taken = 0
+        for entry in found.entries:
+            state = states.get(entry.key)
+            if state is None or self._before.get(entry.key) != state or state in self._taken:
+                continue
+            if self._journal.has_seen(state):
+                self._taken.add(state)
+                continue
+            while not self._batcher.take_slot(wait=0.5):  # the folder waits, it is not refused
+                if self._stop.is_set():
+                    return taken
+            self._take(entry, state)
+            taken += 1
+        self._before = states
+        self._taken &= set(states.values())  # files that went are forgotten; the journal knows
+        return taken
+
+    def _take(self, entry: Entry, state: str) -> None:
+        try:
+            with ExitStack() as stack:
+                files = {
+                    role: (path.name, stack.enter_context(open_regular(path)))
+                    for role, path in _files(entry).items()
+                }
+                part = accept(
+                    self._journal,
+                    files,
+                    key=entry.key,
+                    model=self._model,
+                    source="folder",
+                    origin=state,
+                )
+        except BaseException:
+            self._batcher.free_slot()
+            raise
+        self._taken.add(state)
+        self._batcher.put(part)
+
+
+def _files(entry: Entry) -> Mapping[str, Path]:
+    """The files of a part, and the camera beside them."""
+    found = {role: file.path for role, file in entry.files.items() if role in ROLE_NAMES}
+    beside = next(iter(found.values())).parent
+    for name in CAMERAS:
+        if (beside / name).is_file():
+            found[Path(name).stem] = beside / name
+    return found
+
+
+def _state(entry: Entry) -> str | None:
+    """Names, sizes and times of its files, as one number; None where one has gone meanwhile."""
+    digest = hashlib.sha256(entry.key.encode())
+    try:
+        for role, path in sorted(_files(entry).items()):
+            known = path.stat()
+            digest.update(f"|{role} {path} {known.st_size} {known.st_mtime_ns}".encode())
+    except OSError:
+        return None
+    return digest.hexdigest()

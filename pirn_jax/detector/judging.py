@@ -1,0 +1,148 @@
+"""From a prediction to a verdict: zones laid on the scan before it is judged, rules after.
+
+Dimension letters: H W scan pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from pirn_jax.config import Config
+from pirn_jax.detector.prediction import Prediction
+from pirn_jax.detector.preprocessing import NOTHING_KEPT
+from pirn_jax.errors import ConfigError
+from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.zones import Zones, read_zones
+from pirn_jax.scans import File, Limits, Scan
+from pirn_jax.scans.formats.files import decoding, read_bytes
+from pirn_jax.scoring import Calibration
+from pirn_jax.scoring.rules import PART_RULE, JudgedRegion, Rules, Verdict, apply_rules, parse_rules
+
+FindPart = Callable[[Scan], Bool[np.ndarray, "H W"]]
+"""The pixels of a scan that show the part."""
+NO_THRESHOLD = "no threshold"
+"""What decides nothing: a model that was not calibrated, and no rules."""
+_LARGEST = 1 << 20  # bytes of a file of rules
+
+
+class Judging(NamedTuple):
+    """What is judged of a scan, and by which rules.
+
+    Attributes:
+        rules: None: the model's threshold alone.
+        zones: of the view; None: the whole of it.
+    """
+
+    rules: Rules | None = None
+    zones: Zones | None = None
+
+    def check(self, config: Config) -> None:
+        """Refuse rules and zones that do not fit a model.
+
+        Raises:
+            ConfigError: an unknown zone or modality, or zones that move with a part which is not
+                told from its background.
+        """
+        if self.rules is not None:
+            named = () if self.zones is None else self.zones.named
+            self.rules.check_names(named, config.modalities)
+        if self.zones is not None and self.zones.part is not None and config.background == "none":
+            raise ConfigError(
+                "the zones move with the part, which this model does not tell from its background",
+                "leave `part` out of the file of zones",
+            )
+
+    def lay_on(self, scan: Scan, find_part: FindPart) -> Scan:
+        """The scan with what is not to be judged of it left out.
+
+        Args:
+            scan: as it was read.
+            find_part: says where the part is, for zones that move with it.
+
+        Raises:
+            BadInputError: the zones were drawn on scans of another size.
+        """
+        if self.zones is None:
+            return scan
+        ignored = self._place(scan, find_part).not_judged
+        if scan.ignore is not None:
+            ignored = ignored | scan.ignore
+        return scan._replace(ignore=ignored)
+
+    def verdict(
+        self,
+        scan: Scan,
+        prediction: Prediction,
+        calibration: Calibration | None,
+        find_part: FindPart,
+    ) -> Verdict:
+        """What is said of a scan, by the rules, or without any by the model's threshold.
+
+        Args:
+            scan: as `lay_on` left it.
+            prediction: of it.
+            calibration: of the model.
+            find_part: as for `lay_on`.
+        """
+        threshold = None if calibration is None else calibration.threshold
+        if self.rules is None:
+            rule = NO_THRESHOLD if calibration is None else PART_RULE
+            regions = [JudgedRegion(region, (), 1.0, True) for region in prediction.regions]
+            mask = prediction.pred_mask
+            return Verdict(prediction.pred_label, rule, threshold, mask, regions)
+        zones = {}
+        if self.zones is not None:
+            placed = self._place(scan, find_part)
+            zones = {name: zone.pixels for name, zone in placed.named.items() if zone.judged}
+        return apply_rules(
+            self.rules,
+            prediction.anomaly_map,
+            score=prediction.pred_score,
+            threshold=threshold,
+            modalities=prediction.maps,
+            xyz=scan.xyz,
+            valid=scan.valid,
+            ignore=scan.ignore,
+            zones=zones,
+        )
+
+    def _place(self, scan: Scan, find_part: FindPart) -> Zones:
+        assert self.zones is not None
+        return self.zones.place(scan.valid if self.zones.part is None else find_part(scan))
+
+
+def part_finder(config: Config, prepared: PreparedCache = NOTHING_KEPT) -> FindPart:
+    """What finds the part in scans as a detector of this config does."""
+    return functools.partial(_find_part, config=config, prepared=prepared)
+
+
+def _find_part(scan: Scan, config: Config, prepared: PreparedCache) -> Bool[np.ndarray, "H W"]:
+    background = "plane" if config.background == "auto" else config.background
+    settings = Settings(config.geometry_method, background)
+    known = prepared.read(scan, settings) or prepare_scan(scan, settings, normals=False)
+    return known.object
+
+
+def read_judging(rules: Path | None, zones: Path | None, limits: Limits) -> Judging:
+    """What a file of rules and one of zones say; either may be left out.
+
+    Raises:
+        BadInputError: a file cannot be read.
+        ConfigError: it says something else than is understood.
+    """
+    found = None
+    if rules is not None:
+        with decoding(rules, "TOML document", "see docs/serving.md for what it may hold"):
+            document = tomllib.loads(read_bytes(File(rules), limits, _LARGEST).decode())
+        try:
+            found = parse_rules(document)
+        except ConfigError as error:
+            raise ConfigError(error.problem, error.remedy, rules) from error
+    return Judging(found, None if zones is None else read_zones(zones, limits))

@@ -1,0 +1,223 @@
+"""`python -m pirn_jax.serve RUN`: judge parts over HTTP, with a page to look at them.
+
+http://127.0.0.1:8000/ is the page, /docs describes the interface, /metrics is for Prometheus. Parts
+come by `POST /v1/judge`, or from a folder (--watch); records go to a folder, a web address and an
+MQTT topic (--to-folder, --webhook, --mqtt), each tried again until it takes them. What was accepted
+is never lost: it lies in --state, and is judged and delivered after a crash.
+
+Other machines are answered only with a key (--key-file); encrypt the way to them with a proxy.
+
+Exit codes are those of every command (`pirn_jax.command`); told to end by SIGTERM it judges what
+waits, and ends with 0.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from pirn_jax.command import Console, exits, parse
+from pirn_jax.errors import ConfigError, MissingDependencyError, check_name
+from pirn_jax.scans.formats.options import Reading
+
+if TYPE_CHECKING:
+    from pirn_jax.deploy.service.judge import Served
+    from pirn_jax.deploy.service.sinks import Sink
+
+
+@dataclass(frozen=True)
+class Arguments(Reading):
+    """Judge parts over HTTP with trained models, and show them on a page."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or the model/ folder of one model."""
+    host: str = "127.0.0.1"
+    """Where it listens; others than this machine's own need --key-file."""
+    port: int = 8000
+    """On which."""
+    key_file: Path | None = None
+    """File of keys, one a line; each request then needs one, as header X-API-Key."""
+    state: Path = Path("service")
+    """Folder of the log, and of the newest parts with their pictures; one process at a time."""
+    keep: int = 500
+    """Newest parts whose files and pictures are kept; marked ones always are, verdicts too."""
+    category: str | None = None
+    """Which model, where a run holds several; without it all of them are served."""
+    seed: int | None = None
+    """Which seed's model; without it the first."""
+    weights: str | None = None
+    """The encoder's file, where it has moved."""
+    runtime: str | None = None
+    """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    rules: Path | None = None
+    """TOML file of what is not OK: thresholds, sizes in mm, severities, zones."""
+    roi: Path | None = None
+    """What is not judged: a picture, white there, or a TOML file of zones."""
+    batch: int = 4
+    """Most parts a call of the device; changes no score."""
+    gather_ms: float = 4.0
+    """Milliseconds that a part waits for others to be judged with."""
+    queue: int = 64
+    """Most parts that wait; further ones are refused with status 429."""
+    largest_mib: int = 256
+    """Most MiB of one request."""
+    watch: Path | None = None
+    """Also judge what is laid into this folder; nothing in it is changed."""
+    to_folder: Path | None = None
+    """Also write each record into this folder."""
+    webhook: str | None = None
+    """Also send each record to this http or https address."""
+    mqtt: str | None = None
+    """Also send each record to mqtt://host:port/topic."""
+    cache: str | None = None
+    """Folder for compiled programs, as in training."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        arguments: instead of the process's own.
+    """
+    with exits(arguments) as words:
+        given = parse(
+            Arguments,
+            words,
+            prog="python -m pirn_jax.serve",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        serve(given)
+
+
+def serve(arguments: Arguments) -> None:
+    """Do what the flags say, until it is told to end (Ctrl-C, SIGTERM)."""
+    try:
+        import uvicorn
+
+        from pirn_jax.deploy.service.app import Parts, create_app
+        from pirn_jax.deploy.service.batcher import Batcher
+        from pirn_jax.deploy.service.guard import check_bind, is_this_machine, read_keys
+        from pirn_jax.deploy.service.journal import Journal
+        from pirn_jax.deploy.service.measures import Measures
+        from pirn_jax.deploy.service.sinks import Courier
+        from pirn_jax.deploy.service.watcher import Watcher
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the service needs {error.name}", "pip install 'pirn-jax[serve]'"
+        ) from error
+    from pirn_jax.storage import sole_writer
+
+    for name, least in (("batch", 1), ("queue", 1), ("keep", 0), ("largest_mib", 1)):
+        if getattr(arguments, name) < least:
+            raise ConfigError(f"{name}: expected {least} or more, got {getattr(arguments, name)}")
+    keys = () if arguments.key_file is None else read_keys(arguments.key_file)
+    check_bind(arguments.host, keys)
+    sinks = _sinks(arguments)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    arguments.state.mkdir(parents=True, exist_ok=True)
+    with sole_writer(arguments.state):
+        models = _models(arguments)
+        if arguments.watch is not None and len(models) > 1:
+            raise ConfigError(
+                f"--watch with models {', '.join(models)}", "say which with --category"
+            )
+        journal, measures = Journal(arguments.state), Measures()
+        batcher = Batcher(
+            journal,
+            models,
+            sinks=[sink.name for sink in sinks],
+            measures=measures,
+            batch=arguments.batch,
+            gather=arguments.gather_ms / 1e3,
+            capacity=arguments.queue,
+            keep=arguments.keep,
+        )
+        workers: list[Courier | Watcher] = [Courier(journal, sink) for sink in sinks]
+        if arguments.watch is not None:
+            name, served = next(iter(models.items()))
+            names = {"rgb": "rgb", "normals": "xyz"}
+            streams = tuple(names[modality] for modality in served.modalities)
+            workers.append(Watcher(arguments.watch, journal, batcher, model=name, streams=streams))
+        app = create_app(
+            Parts(
+                journal,
+                batcher,
+                models,
+                measures,
+                keys=keys,
+                largest=arguments.largest_mib << 20,
+                local=not keys and is_this_machine(arguments.host),
+            )
+        )
+        # uvicorn ends in order, then hands the signal on; without this it would end us at once.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        for worker in workers:
+            worker.start()
+        url = f"http://{arguments.host}:{arguments.port}/"
+        console.print(f"serving {', '.join(models)}: {url} (Ctrl-C ends it)", markup=False)
+        try:
+            uvicorn.run(
+                app, host=arguments.host, port=arguments.port, log_level="warning", lifespan="on"
+            )
+        finally:
+            for worker in workers:
+                worker.stop()
+            journal.close()
+
+
+def _models(arguments: Arguments) -> dict[str, Served]:
+    """The models that are served, compiled: the first part need not wait."""
+    from pirn_jax.deploy.service.judge import RunJudge, Served, describe
+    from pirn_jax.detector import PIRN
+    from pirn_jax.detector.judging import read_judging
+    from pirn_jax.detector.saving import is_model
+    from pirn_jax.runs.folder import start_caches, trained_models
+    from pirn_jax.runs.predictions import find_model
+
+    judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
+    _, prepared = start_caches(arguments.cache)
+    if is_model(arguments.run):
+        names = {arguments.run.resolve().parent.parent.name or "model": arguments.run}
+    else:
+        known = sorted({place.category for place in trained_models(arguments.run)})
+        if arguments.category is not None:
+            check_name("category", arguments.category, known)
+            known = [arguments.category]
+        names = {name: find_model(arguments.run, name, arguments.seed) for name in known}
+    found, encoder = {}, None
+    for name, place in names.items():
+        model = PIRN.load(
+            place,
+            weights=arguments.weights,
+            runtime=arguments.runtime,
+            encoder=encoder,
+            prepared=prepared,
+        )
+        encoder = model.encoder
+        judge = RunJudge(model, judging, arguments, arguments.batch)
+        judge.compile()
+        found[name] = Served(name, judge, model.config.modalities, describe(name, model, judging))
+    return found
+
+
+def _sinks(arguments: Arguments) -> list[Sink]:
+    from pirn_jax.deploy.service.sinks import FolderSink, MqttSink, WebhookSink
+
+    found: list[Sink] = []
+    if arguments.to_folder is not None:
+        found.append(FolderSink(arguments.to_folder))
+    if arguments.webhook is not None:
+        found.append(WebhookSink(arguments.webhook))
+    if arguments.mqtt is not None:
+        found.append(MqttSink(arguments.mqtt))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""A watched folder: whole parts once each, replaced ones again, and nothing of it is touched."""
+
+from pirn_jax.deploy.service.watcher import Watcher
+from tests.deploy.service.stand_in import make, png
+from tests.scans import layouts
+
+
+def watcher_of(folder, parts, streams=("rgb",)):
+    return Watcher(folder, parts.journal, parts.batcher, model="cap", streams=streams)
+
+
+def keys(parts):
+    return sorted(one["key"] for one in parts.journal.results())
+
+
+def test_what_lies_still_is_taken_once(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    parts = make(tmp_path / "state")
+    parts.batcher.start()
+    watcher = watcher_of(folder, parts)
+    (folder / "a.png").write_bytes(png()[:-9])  # still being written
+    assert watcher.look() == 0
+    (folder / "a.png").write_bytes(png())
+    assert watcher.look() == 0
+    assert watcher.look() == 1
+    assert watcher.look() == 0
+    assert watcher_of(folder, parts).look() == 0
+    again = watcher_of(folder, parts)  # after a restart
+    assert [again.look(), again.look()] == [0, 0]
+    (folder / "a.png").write_bytes(png(50))
+    (folder / "b").mkdir()
+    (folder / "b" / "c.png").write_bytes(png())
+    assert [watcher.look(), watcher.look()] == [0, 2]
+    parts.batcher.stop()
+    assert keys(parts) == ["a", "a", "b/c"]
+    assert sorted(path.name for path in folder.rglob("*")) == ["a.png", "b", "c.png"]
+    assert (folder / "a.png").read_bytes() == png(50)
+
+
+def test_a_part_waits_until_its_files_are_all_there(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    parts = make(tmp_path / "state")
+    parts.batcher.start()
+    watcher = watcher_of(folder, parts, ("rgb", "xyz"))
+    (folder / "a.png").write_bytes(png(size=layouts.SIZE))
+    (folder / "intrinsics.json").write_text("{}")
+    assert [watcher.look(), watcher.look()] == [0, 0]
+    (folder / "a.tiff").write_bytes(layouts.tiff_bytes(layouts.points()))
+    assert [watcher.look(), watcher.look()] == [0, 1]
+    parts.batcher.stop()
+    (result,) = parts.journal.results()
+    assert result["state"] == "judged"
+    names = {path.name for path in parts.journal.place(result["id"]).iterdir()}
+    assert {"rgb.png", "xyz.tiff", "intrinsics.json", "points.bin"} <= names
