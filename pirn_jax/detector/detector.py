@@ -260,7 +260,8 @@ class PIRN(DetectorState):
         padded = [views for _, views in pairs]
         padded += [padded[-1]] * (size - len(padded))
         names = self.config.modalities
-        pictures = np.stack([[views.picture(name) for views in padded] for name in names])
+        shown = [[views.picture(name) for views in padded] for name in names]
+        pictures = np.asarray(shown, np.float32)
         valid = np.stack([token_validity(views.valid, self.encoder.grid) for views in padded])
         return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
 

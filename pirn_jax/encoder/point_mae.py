@@ -117,6 +117,7 @@ class PointMaeNetwork(nnx.Module):
             heads=size.heads,
             patch=1,
             layers=size.taps,
+            normalised_layers=size.taps,
             hidden=4 * size.width,
             epsilon=1e-5,
         )

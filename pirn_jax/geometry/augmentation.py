@@ -180,7 +180,7 @@ def _moved(views: Views, move: Augmentation) -> Views:
     if views.points is not None:
         points = _turned(carry_all(views.points, order=0), turn.astype(np.float32))
         points = np.where(valid[..., None], points, np.float32(0))
-    return Views(rgb, normals, valid, None, ignore, views.frame, points)
+    return Views(rgb, normals, valid, None, ignore, views.frame, points=points)
 
 
 def _turned(

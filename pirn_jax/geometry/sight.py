@@ -77,7 +77,8 @@ def sight_of(
     found = Sight()
     if rgb is not None and part.any():
         inside = ndimage.binary_erosion(part, iterations=_EDGE)  # its edge is blended with black
-        grey = rgb[inside if inside.any() else part].mean(axis=-1, dtype=np.float64)
+        counted = np.asarray(inside if inside.any() else part, bool)
+        grey = rgb[counted].mean(axis=-1, dtype=np.float64)
         found = found._replace(brightness=float(grey.mean()), contrast=float(grey.std()))
     if xyz is not None:
         step = max(1, math.isqrt(valid.size // _TELL))
@@ -189,7 +190,7 @@ def read_sight(document: Any) -> SightLimits | None:
         return None
     values: dict[str, tuple[float, float] | None] = {}
     for name in SightLimits._fields:
-        pair = document.get(name) if isinstance(document, Mapping) else ()
+        pair: Any = document.get(name) if isinstance(document, Mapping) else ()
         if pair is not None:
             numbers = isinstance(pair, list) and [type(value) for value in pair] == [float] * 2
             if not numbers or not 0 <= pair[0] <= pair[1] < math.inf:

@@ -284,5 +284,6 @@ def _resize(
         place = scan_rows.start - window_rows.start
         strip = np.zeros((stop - start, width, *last), kind)
         strip[:, window_columns] = field(slice(start + place, stop + place), scan_columns)
-        narrow[start:stop] = Image.fromarray(strip).resize((columns, stop - start), way)
+        resized = Image.fromarray(strip).resize((columns, stop - start), way)
+        narrow[start:stop] = np.asarray(resized)
     return Image.fromarray(narrow).resize((columns, frame.size[0]), way)

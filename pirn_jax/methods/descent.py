@@ -159,8 +159,8 @@ class Learner(ABC):
 
             statistics, tokens = fit(self.settings, self.grid, job.shots)
             parameters, more = self.train(job, statistics, tokens, report)
-            learned = jax.tree.map(np.array, (parameters, statistics | more))
-            trained.append(Trained(job.name, *learned, history))
+            parameters, known = jax.tree.map(np.array, (parameters, statistics | more))
+            trained.append(Trained(job.name, parameters, known, history))
         return trained
 
     @abstractmethod
@@ -248,9 +248,10 @@ def run_steps(
         loss, gradient = jax.value_and_grad(objective)(parameters, *given)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             change, memory = optimizer.update(gradient, memory, parameters)
-        return (optax.apply_updates(parameters, change), memory), loss
+        updated: Params = optax.apply_updates(parameters, change)  # pyright: ignore
+        return (updated, memory), loss
 
-    return jax.lax.scan(step, state, (indices, seeds))
+    return jax.lax.scan(step, state, (jnp.asarray(indices), jnp.asarray(seeds)))
 
 
 def passes(seed: int, items: int, count: int) -> Int[np.ndarray, " _"]:

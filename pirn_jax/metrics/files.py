@@ -20,7 +20,7 @@ from pirn_jax.errors import BadInputError
 from pirn_jax.scans.formats import File, Limits, open_archive, read_array, read_bytes, read_mask
 from pirn_jax.scans.formats.arrays import read_npy_header
 from pirn_jax.scans.formats.files import Stream, decoding
-from pirn_jax.scans.formats.pictures import converted, decode, open_picture
+from pirn_jax.scans.formats.pictures import GREY, converted, decode, open_picture
 from pirn_jax.storage import LARGEST_FILE, LARGEST_JSON, open_regular, read_regular
 
 MAP_ENDINGS = (".npy", ".tif", ".tiff", ".png")
@@ -255,7 +255,7 @@ def read_map(file: File, limits: Limits = LIMITS) -> Shaped[np.ndarray, "H W"]:
 
 def _grey(file: File, limits: Limits) -> Shaped[np.ndarray, "H W *c"]:
     """A picture's values; one channel where a grey picture was saved in colour."""
-    picture = open_picture(file, limits, deep=True)
+    picture = open_picture(file, limits, deep=(GREY,))
     if picture.mode in ("1", "L") or picture.mode.startswith("I;16"):
         return decode(file, picture)
     channels = decode(file, converted(file, picture, "RGB"))

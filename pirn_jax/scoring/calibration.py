@@ -167,7 +167,9 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
 
 def _read_scores(found: object) -> tuple[float, ...]:
     """The scores a file has, from the lowest up; none where an older version wrote it."""
-    scores = found if isinstance(found, list | tuple) and len(found) <= _MOST_SCORES else (None,)
+    scores: Any = (
+        found if isinstance(found, list | tuple) and len(found) <= _MOST_SCORES else (None,)
+    )
     if not all(type(score) in (int, float) and abs(score) < _LARGEST for score in scores):
         raise BadInputError(f"scores: expected a list of finite numbers, got {found!r:.80}")
     return tuple(sorted(map(float, scores)))

@@ -85,8 +85,8 @@ def read_rgb(
         picture = converted(file, picture, "RGBA")
     if picture.mode in ("RGBA", "LA"):
         with decoding(file, f"{picture.format or ''} picture".strip(), _BAD):
-            least, _ = picture.getchannel("A").getextrema()
-        if least < 255:
+            opaque = picture.getchannel("A").getextrema() == (255, 255)
+        if not opaque:
             raise BadInputError(
                 "the photograph is partly transparent",
                 "flatten it onto the background it was taken against, without an alpha channel",
