@@ -66,6 +66,7 @@ def student_config(shape: Shape, teacher: EncoderConfig, side: int) -> EncoderCo
         heads=shape.heads,
         patch=teacher.patch,
         layers=(shape.depth,),
+        normalised_layers=(shape.depth,),
         hidden=4 * shape.width,
         layer_scale=True,
         position_rule="meta",

@@ -59,7 +59,7 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     target, source = Path(folder), stored.encoder.source
     calibration = stored.calibration
     document = {
-        "config": to_json(stored.config),
+        "config": to_json(_resolved(stored.config, stored.encoder)),
         "encoder": {
             "name": stored.encoder.config.name,
             "weights": str(Path(source.path).resolve()) if source.path else "",
@@ -84,6 +84,17 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
     if isinstance(stored.encoder, EncoderWithPoints):
         remember(stored.encoder.points.source)
     return target
+
+
+def _resolved(config: Config, encoder: Encoder) -> Config:
+    """As `load_model` gives it, so that a model that is loaded and saved is the same model."""
+    return replace(
+        config,
+        encoder=encoder.config.name,
+        layers=encoder.layers,
+        weights=None,
+        points_weights=None,
+    )
 
 
 def is_model(folder: Path) -> bool:

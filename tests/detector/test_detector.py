@@ -342,8 +342,9 @@ def test_a_damaged_description_is_refused(saved, damage):
 def test_a_threshold_that_is_no_number_is_refused(saved, encoder, threshold):
     text = (saved / "config.json").read_text()
     found = json.loads(text)["calibration"]["threshold"]
-    assert str(found) in text
-    (saved / "config.json").write_text(text.replace(str(found), threshold))
+    assert f'"threshold": {found}' in text
+    text = text.replace(f'"threshold": {found}', f'"threshold": {threshold}')
+    (saved / "config.json").write_text(text)
     with pytest.raises(BadInputError, match="not the file that was saved"):
         PIRN.load(saved, encoder=encoder)
     about = {"calibration": {"threshold": None}}
