@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from pirn_jax import doctor, evaluate, predict, prepare, train
+from pirn_jax import doctor, evaluate, predict, prepare, serve, train
 from pirn_jax.metrics import __main__ as metrics
 from pirn_jax.scans.formats.files import Limits
 from pirn_jax.scans.formats.options import Options
@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": flags_of(evaluate.Arguments),
     "predict": flags_of(predict.Arguments),
     "prepare": flags_of(prepare.Command),
+    "serve": flags_of(serve.Arguments),
     "doctor": flags_of(doctor.main),
 }
 EVERYWHERE = set.intersection(*COMMANDS.values())
