@@ -34,8 +34,8 @@ def dying(*arguments, **more):
 
 parts = make(folder / "state", sinks=["folder"])
 setattr(Journal, step, dying)
-part = accepted(parts.journal)
 parts.batcher.start()
+part = accepted(parts.journal)
 parts.batcher.take_slot()
 parts.batcher.put(part).result()
 sink = FolderSink(folder / "out")
