@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -46,12 +47,14 @@ from pirn_jax.detector.preprocessing import (
 from pirn_jax.detector.saving import Stored, load_model, model_id, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import PirnError
+from pirn_jax.errors import NotJudgedError, PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.progress import Tell, shown_progress
 from pirn_jax.scans import Scan, Split
 from pirn_jax.training import HistoryLine, token_validity
+
+_log = logging.getLogger("pirn_jax")
 
 
 class PIRN(DetectorState):
@@ -189,10 +192,17 @@ class PIRN(DetectorState):
 
         Returns:
             `i_auroc, i_ap, i_f1max` where labels of both kinds are known, `p_auroc, p_ap, p_f1max,
-            aupro_0.3, …` where masks are; with a threshold also what it does.
+            aupro_0.3, …` where masks are; with a threshold also what it does. Of scans that are not
+            judged (see `predict`) none counts; they are named in the log.
         """
+
+        def left_out(key: str, error: PirnError) -> None:
+            if not isinstance(error, NotJudgedError):
+                raise error
+            _log.warning("left out: %s", error.problem)
+
         evaluator = Evaluator(None if self.calibration is None else self.calibration.threshold)
-        for result in self.predict_scans(scans):
+        for result in self.predict_scans(scans, failed=left_out):
             evaluator.add(Truth.of(result.scan, result.views), result.inferred)
         return evaluator.figures()[0]
 

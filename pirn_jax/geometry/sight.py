@@ -17,6 +17,7 @@ Dimension letters: H, W the pixels of the scan; h, w the view's.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ EMPTIER = 1 / 3
 SMALLER, LARGER = 0.4, 2.5
 """A part may be these times as large as the smallest and the largest shot's."""
 
+_log = logging.getLogger("pirn_jax")
 _TELL = 50_000  # points that tell the size
 _EDGE = 2  # pixels
 _MEND = "see to camera, light and place of the part; where good parts may look so, fit with such"
@@ -143,14 +145,14 @@ _QUANTITIES = {
 
 
 def learn_sight(sights: Sequence[Sight], keys: Sequence[str]) -> SightLimits:
-    """The limits that shots give, which must be alike themselves.
+    """The limits that shots give; one that is far from what the others show is named.
 
     Args:
         sights: of the shots.
         keys: theirs.
 
     Raises:
-        NotJudgedError: one of them is a single colour, or far from what the others show.
+        NotJudgedError: one of them is a single colour.
     """
     for key, sight in zip(keys, sights, strict=True):
         if sight.contrast == 0:
@@ -160,8 +162,11 @@ def learn_sight(sights: Sequence[Sight], keys: Sequence[str]) -> SightLimits:
     for place, (key, sight) in enumerate(zip(keys, sights, strict=True)):
         others = [*sights[:place], *sights[place + 1 :]]
         if problem := _limits(others, np.median, np.median).problem(sight):
-            raise NotJudgedError(
-                f"{key or 'a shot'} is unlike the other shots: {problem}", "leave that scan out"
+            _log.warning(
+                "%s is unlike the other shots, and widens what is judged: %s; leave that scan out "
+                "unless good parts may look so",
+                key or "a shot",
+                problem,
             )
     return _limits(sights)
 

@@ -454,6 +454,14 @@ def test_a_dead_sensor_is_not_judged(model, data, kind):
     assert list(failed) == [scan.key]
 
 
+def test_figures_leave_a_dead_sensor_out_and_say_so(model, data, caplog):
+    scans = list(data.test)
+    figures = model.evaluate(scans)
+    assert model.evaluate([*scans, dead(scans[0]._replace(key="dead"), "black")]) == figures
+    assert "left out: dead is not judged" in caplog.text
+    assert model.evaluate([*scans, scans[0]]) != figures
+
+
 def test_a_dead_shot_is_named(data, encoder):
     scans = [*data.train, dead(data.train[0], "black")]
     with pytest.raises(NotJudgedError, match="single colour"):
