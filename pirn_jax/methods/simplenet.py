@@ -15,7 +15,9 @@ largest D of the shots' own tokens, so that a token that is as normal as can be 
 | scale          | raw                                                | `standardise`: a ViT's    |
 |                |                                                    | channels differ a hundred |
 |                |                                                    | times; noise is per one   |
-| noise          | σ = 0.015                                          | `noise`                   |
+| noise          | σ = 0.015 on features as they are                  | 0.4 on standardised ones: |
+|                |                                                    | with 0.015 nothing is     |
+|                |                                                    | learned (docs/methods.md) |
 | networks       | C → C linear; C → 1024 → 1, BatchNorm, LeakyReLU   | the same                  |
 | optimizers     | AdamW 1e-4 (decay 0.01) of the adaptor, Adam 2e-4  | the same; L2 as published |
 |                | (L2 1e-5) of the discriminator                     |                           |
@@ -68,7 +70,7 @@ MEASURED = 8192  # tokens, at most, that the discriminator's moments are measure
 class SimpleNetSettings(DescentSettings):
     """SimpleNet; the values are its authors' where the module's table does not say otherwise."""
 
-    noise: float = 0.015
+    noise: float = 0.4
     """Standard deviation of the noise on adapted tokens."""
     hidden: int = 1024
     """Channels inside the discriminator."""
@@ -79,7 +81,7 @@ class SimpleNetSettings(DescentSettings):
         super().__post_init__()
         self.at_least(hidden=1)
         if not self.noise > 0:
-            raise ConfigError(f"noise: expected above 0, got {self.noise}", "use 0.015")
+            raise ConfigError(f"noise: expected above 0, got {self.noise}", "use 0.4")
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> SimpleNet:
         """The networks, for tokens of that encoder."""
