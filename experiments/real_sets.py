@@ -131,7 +131,8 @@ def main(options: Options) -> None:
     """Measure what is missing, unit by unit, and print the table."""
     units = {}
     for encoder, shots, chosen in product(options.encoders, options.shots, options.sets):
-        name = "-".join((encoder, chosen.replace(", ", "_"), str(shots), str(options.size)))
+        about = (encoder, chosen.replace(", ", "_"), shots, options.size, *options.draws)
+        name = "-".join(map(str, about))
         path = options.jobs / f"{name}.json"
         unit = read_object(path) if path.is_file() else {}
         missing = [system for system in options.systems if system not in unit]

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from pirn_jax.config import Config
 from pirn_jax.detector import open_encoder
+from pirn_jax.detector.encoders import features_of
 from pirn_jax.encoder import Encoder
 
 _KEPT = 4
@@ -23,6 +24,9 @@ def encoder_of(config: Config) -> Encoder:
         config.runtime,
         config.encoder_layers(),
         config.chosen_recipe.encoder,
+        features_of(config),
+        config.points_weights,
+        config.modalities if features_of(config) != "normals" else (),
     )
     if key not in _loaded:
         _loaded[key] = open_encoder(config)

@@ -29,6 +29,7 @@ from harness.provenance import function_hash, source_hash
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector import BATCH, Truth, prefetch, view_scan
+from pirn_jax.detector.encoders import points_digest
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry import Views
@@ -90,6 +91,8 @@ class TokenStore:
             "layers": str(encoder.layers),
             "groups": str(encoder.groups),
             "normalised": str(encoder.normalised),
+            "features": encoder.features,
+            "points": points_digest(encoder),
             "dtype": encoder.dtype.name,
             "runtime": encoder.runtime,
             "modalities": str(self.config.modalities),

@@ -76,6 +76,12 @@ def features_of(config: Config) -> str:
     return config.settings.geometry_features()
 
 
+def describes_as(encoder: Encoder, config: Config) -> bool:
+    """Whether the encoder describes the geometry as a config says, for just its modalities."""
+    apart = isinstance(encoder, EncoderWithPoints) and encoder.modalities != config.modalities
+    return encoder.features == features_of(config) and not apart
+
+
 def points_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights of an encoder's features of points; "" where these have none."""
     return encoder.points.source.sha256 if isinstance(encoder, EncoderWithPoints) else ""
@@ -91,7 +97,7 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str, points: str = "
         points: and of its features of points.
     """
     return (
-        encoder.features == features_of(config)
+        describes_as(encoder, config)
         and points_digest(encoder) == points
         and encoder.config.name == config.encoder
         and encoder.source.sha256 == digest

@@ -43,16 +43,26 @@ class Judging(NamedTuple):
     rules: Rules | None = None
     zones: Zones | None = None
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, calibrated: bool = True) -> None:
         """Refuse rules and zones that do not fit a model.
 
+        Args:
+            config: of the model.
+            calibrated: it has a threshold.
+
         Raises:
-            ConfigError: an unknown zone or modality, or zones that move with a part which is not
-                told from its background.
+            ConfigError: an unknown zone or modality, no threshold in rules and model, or zones that
+                move with a part which is not told from its background.
         """
         if self.rules is not None:
-            named = () if self.zones is None else self.zones.named
+            zones = {} if self.zones is None else self.zones.named
+            named = [name for name, zone in zones.items() if zone.judged]
             self.rules.check_names(named, config.modalities)
+            if not calibrated and None in (self.rules.part, self.rules.pixel):
+                raise ConfigError(
+                    "neither the rules nor the model say above which score a part is not OK",
+                    "give both thresholds in the rules, or calibrate the model",
+                )
         if self.zones is not None and self.zones.part is not None and config.background == "none":
             raise ConfigError(
                 "the zones move with the part, which this model does not tell from its background",

@@ -13,6 +13,7 @@ import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens, select_scans
+from pirn_jax.detector.encoders import points_digest
 from pirn_jax.detector.preprocessing import BATCH
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
@@ -51,6 +52,7 @@ def shot_tokens(
         "dtype": encoder.dtype.name,
         "runtime": encoder.runtime,
         "features": encoder.features,
+        "points": points_digest(encoder),
         "modalities": str(config.modalities),
         "pictures": digest.hexdigest(),
     }

@@ -13,7 +13,7 @@ import numpy as np
 
 from pirn_jax.config import Config
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.detector.encoders import features_of, open_encoder
+from pirn_jax.detector.encoders import describes_as, features_of, open_encoder
 from pirn_jax.detector.inference import Inference, build_inference
 from pirn_jax.detector.preprocessing import NOTHING_KEPT
 from pirn_jax.encoder import Encoder
@@ -65,7 +65,7 @@ class DetectorState:
         Raises:
             ConfigError: the encoder describes geometry as to another method.
         """
-        if self.encoder.features != features_of(self.config):
+        if not describes_as(self.encoder, self.config):
             raise ConfigError(
                 f"method {self.config.method} of {features_of(self.config)} with an encoder of "
                 f"{self.encoder.features}",

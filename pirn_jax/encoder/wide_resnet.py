@@ -252,8 +252,16 @@ class WideResNet(Encoder):
         self._run = jax.jit(self.tokens)
 
     def read(self, blocks: Blocks) -> Encoder:
-        """Itself: its stages are read in one way."""
-        del blocks
+        """Itself: its stages are read in one way; they are never normalised.
+
+        Raises:
+            ConfigError: groups of stages, or other stages, were asked for.
+        """
+        layers = tuple(blocks.layers) if isinstance(blocks.layers, Sequence) else blocks.layers
+        if blocks.groups != 1 or layers not in (None, STAGES):
+            raise ConfigError(
+                f"{NAME} has no blocks to choose from", "use a Vision Transformer for this method"
+            )
         return self
 
     def tokens(self, parameters: dict[str, Any] | Packed, images: Images) -> Float[Array, "B N C"]:

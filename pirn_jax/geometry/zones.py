@@ -83,8 +83,11 @@ class Zones(NamedTuple):
             )
         if self.part is None:
             return self
-        if not part.any():
-            raise BadInputError("no part in the scan that the zones could move with", "look at it")
+        if not part.any() or part.all():
+            raise BadInputError(
+                "no part told from its background that the zones could move with",
+                "look at the scan; or leave `part` out of the file of zones",
+            )
         pose = find_pose(self.part, part)
         moved = {
             name: zone._replace(pixels=pose.move(zone.pixels)) for name, zone in self.named.items()

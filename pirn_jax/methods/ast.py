@@ -17,7 +17,7 @@ odd stays odd in its output, and a net of another kind has no way to guess it.
 | student        | 1024 channels, 4 residual blocks                   | the same, `width` 128:    |
 |                |                                                    | 1024 is 75 M parameters   |
 | position       | 32 channels of sines and cosines                   | the same                  |
-| training       | Adam 2e-4 (L2 1e-5), 72 epochs of batches of 8     | `steps` of 8 images, for  |
+| training       | Adam 2e-4 (L2 1e-5), 72 epochs of batches of 8     | `steps` of 4 images, for  |
 |                | images each                                        | each                      |
 | few shots      | no step: the last batch, of fewer than 8 images,   | all steps, of all shots   |
 |                | is dropped                                         |                           |

@@ -52,7 +52,7 @@ from pirn_jax.encoder import Encoder
 from pirn_jax.methods.descent import DescentSettings, Learner, Report, descend, tokens_of
 from pirn_jax.methods.flow import affine, clamp_tanh, positions, rotations, standard_normal
 from pirn_jax.methods.layers import create_linear, linear
-from pirn_jax.methods.scaling import scaled, statistics_shapes
+from pirn_jax.methods.scaling import check_widths, scaled, statistics_shapes
 from pirn_jax.training import TrainingJob
 
 MOST = 1.9  # of a log-scale
@@ -80,7 +80,12 @@ class CFlowSettings(DescentSettings):
         self.multiple_of_four("position_channels")
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> CFlow:
-        """The flows, for tokens of that encoder."""
+        """The flows, for tokens of that encoder.
+
+        Raises:
+            ConfigError: its modalities have different numbers of channels.
+        """
+        check_widths("cflow", modalities, encoder)
         return CFlow(self, len(modalities), encoder.grid, encoder.channels)
 
 

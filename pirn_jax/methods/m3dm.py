@@ -221,7 +221,7 @@ class M3dm:
         """
         if self.settings.decision == "z_score":
             spread = away.std(0)
-            return 1 / np.where(spread > 0, spread, 1.0)
+            return 1 / np.where(spread > 0, spread, np.maximum(deviations, 1e-12))
         try:
             from sklearn.linear_model import SGDOneClassSVM
         except ImportError as error:
@@ -233,7 +233,7 @@ class M3dm:
         svm = SGDOneClassSVM(**_SVM, random_state=job.seed).fit(away * scale)
         # A plane w·x = offset with good parts beyond it: w·x itself is what is published as the
         # score, which grows with distances where all of w is positive.
-        weights = np.maximum(np.asarray(svm.coef_), 0) * scale
+        weights = np.maximum(np.ravel(svm.coef_), 0) * scale
         if not weights.any():
             raise PirnError(
                 f"{job.name}: no weight of the one-class SVM is positive", "use decision z_score"

@@ -45,7 +45,13 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
 from pirn_jax.methods.method import LearnOptions
-from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
+from pirn_jax.methods.scaling import (
+    TokenSettings,
+    check_widths,
+    fit,
+    scaled,
+    statistics_shapes,
+)
 from pirn_jax.training import Trained, TrainingJob
 from pirn_jax.transport import balanced_plan
 
@@ -90,7 +96,12 @@ class MixtureSettings(TokenSettings):
         self.at_least(prototypes=1, rank=1, rounds=1, prior=0)
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Mixture:
-        """The mixtures, for tokens of that encoder."""
+        """The mixtures, for tokens of that encoder.
+
+        Raises:
+            ConfigError: its modalities have different numbers of channels.
+        """
+        check_widths("mixture", modalities, encoder)
         return Mixture(self, len(modalities), encoder.grid, encoder.channels)
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
-from pirn_jax.encoder import Blocks
+from pirn_jax.encoder import Blocks, Encoder
+from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric, rotations
 from pirn_jax.methods.settings import Features, MethodSettings
 
@@ -70,6 +71,20 @@ class TokenSettings(MethodSettings):
         if self.rotations:
             return {}
         return {"rotations": 8, "jitter": 0} if any_angle else {"rotations": 1}
+
+
+def check_widths(method: str, modalities: tuple[str, ...], encoder: Encoder) -> None:
+    """Refuse tokens of which some channels are filled up with zeros: they have no density.
+
+    Raises:
+        ConfigError: the encoder's modalities have different numbers of channels.
+    """
+    widths = encoder.widths(modalities)
+    if set(widths) != {encoder.channels}:
+        raise ConfigError(
+            f"{method} takes tokens of one width, not {' and '.join(map(str, widths))} channels",
+            "leave out recipe.features, or use method memory, subspace, m3dm or btf",
+        )
 
 
 def prepare(

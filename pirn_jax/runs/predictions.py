@@ -190,7 +190,7 @@ def predict_scans(
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
     done, unjudged = 0, list[Document]()
-    judging.check(model.config)
+    judging.check(model.config, model.calibration is not None)
     find_part = part_finder(model.config, model.prepared)
     laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
 

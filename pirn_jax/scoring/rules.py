@@ -193,7 +193,9 @@ def apply_rules(
         )
     found = anomaly_map.astype(np.float64) > pixel  # in float64, as `decide` does
     found = found if ignore is None else found & ~ignore
-    if score > part and not found.any():
+    # A score stands in for the part's threshold: the least of both has a pixel to speak of.
+    lowest = min([part, *(rule.score for rule in rules.not_ok if rule.score is not None)])
+    if score > lowest and not found.any():
         counted = anomaly_map if ignore is None else np.where(ignore, -np.inf, anomaly_map)
         found.reshape(-1)[np.argmax(counted)] = True
     labels = label_regions(found)

@@ -279,7 +279,7 @@ class Journal:
                 asked.append(condition)
                 values.append(value)
         kinds = {
-            "ok": "state = 'judged' AND label IS NOT 1",
+            "ok": "state = 'judged' AND label = 0",
             "not_ok": "label = 1",
             "failed": "state = 'failed'",
         }

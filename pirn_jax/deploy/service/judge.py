@@ -100,7 +100,7 @@ class RunJudge:
     """
 
     def __init__(self, model: PIRN, judging: Judging, reading: Reading, batch: int):
-        judging.check(model.config)
+        judging.check(model.config, model.calibration is not None)
         options, camera = options_of(model.origin, reading)
         self._model, self._judging, self._batch = model, judging, batch
         self._find_part = part_finder(model.config, model.prepared)
@@ -131,7 +131,7 @@ class RunJudge:
             pictures = np.zeros((modalities, size, side, side, 3), np.float32)
             valid = np.ones((size, model.encoder.grid[0] * model.encoder.grid[1]), bool)
             model.inference.from_pictures(
-                model.encoder.parameters, *model.parameters, pictures, valid
+                model.encoder.packed, *model.placed, pictures, valid
             ).score.block_until_ready()
 
     def _judged(self, result: ScanResult, key: str) -> Judged:

@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import shutil
+import sqlite3
 import threading
 import time
 import urllib.error
@@ -158,13 +159,14 @@ class Courier:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            due = self._journal.due(self._sink.name, time.time())
+            due = []
             try:
+                due = self._journal.due(self._sink.name, time.time())
                 for delivery in due:
                     if self._stop.is_set():
                         return
                     self._deliver(delivery)
-            except MachineError as error:  # it is delivered again
+            except (MachineError, sqlite3.Error) as error:  # it is delivered again
                 _log.warning("%s: %s", self._sink.name, error)
                 self._stop.wait(1.0)
             self._stop.wait(0.0 if due else 0.2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from pathlib import Path
 from pirn_jax.deploy.service.batcher import Batcher
 from pirn_jax.deploy.service.intake import ROLE_NAMES, accept
 from pirn_jax.deploy.service.journal import Journal
-from pirn_jax.errors import PirnError
+from pirn_jax.errors import PirnError, printable
 from pirn_jax.scans import Entry
 from pirn_jax.scans.datasets.inputs import CAMERAS, list_inputs
 from pirn_jax.storage import open_regular
@@ -68,7 +69,7 @@ class Watcher:
         while not self._stop.wait(self._seconds):
             try:
                 self.look()
-            except (PirnError, OSError) as error:
+            except Exception as error:  # whatever it is, the folder is looked at again
                 _log.warning("%s: %s", self._folder, error)
 
     def look(self) -> int:
@@ -86,8 +87,11 @@ class Watcher:
             while not self._batcher.take_slot(wait=0.5):  # the folder waits, it is not refused
                 if self._stop.is_set():
                     return taken
-            self._take(entry, state)
-            taken += 1
+            try:
+                self._take(entry, state)
+                taken += 1
+            except (PirnError, OSError) as error:  # of this one; the others go on
+                _log.warning("%s: %s", printable(entry.key), error)
         self._before = states
         self._taken &= set(states.values())  # files that went are forgotten; the journal knows
         return taken
@@ -102,7 +106,7 @@ class Watcher:
                 part = accept(
                     self._journal,
                     files,
-                    key=entry.key,
+                    key=printable(entry.key),
                     model=self._model,
                     source="folder",
                     origin=state,
@@ -126,11 +130,12 @@ def _files(entry: Entry) -> Mapping[str, Path]:
 
 def _state(entry: Entry) -> str | None:
     """Names, sizes and times of its files, as one number; None where one has gone meanwhile."""
-    digest = hashlib.sha256(entry.key.encode())
+    digest = hashlib.sha256(os.fsencode(entry.key))
     try:
         for role, path in sorted(_files(entry).items()):
             known = path.stat()
-            digest.update(f"|{role} {path} {known.st_size} {known.st_mtime_ns}".encode())
+            about = f"|{role} {path} {known.st_size} {known.st_mtime_ns}"
+            digest.update(os.fsencode(about))
     except OSError:
         return None
     return digest.hexdigest()

@@ -49,7 +49,7 @@ const state = { models: {}, list: [], chosen: null, layer: "photograph", picture
 const surface = new Surface($("surface"));
 
 const kind = (result) =>
-  result.state !== "judged" ? result.state : result.record.label === 1 ? "not_ok" : "ok";
+  result.state !== "judged" ? result.state : ({ 0: "ok", 1: "not_ok" }[result.record.label] ?? "unjudged");
 const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const scale = () => state.chosen && state.models[state.chosen.model]?.scale;
 
@@ -245,7 +245,7 @@ function drawOutlines(at, heats, width, height, zoom) {
   });
 }
 
-const WORDS = { ok: "OK", not_ok: "Not OK", failed: "Not judged", accepted: "Waits" };
+const WORDS = { ok: "OK", not_ok: "Not OK", failed: "Not judged", accepted: "Waits", unjudged: "No threshold" };
 const RULES = { "part threshold": "the model's threshold", "least size": "no region is large enough",
   "no rule holds": "no rule holds", "no threshold": "the model has no threshold" };
 
