@@ -1,0 +1,1 @@
+"""Deploy: a trained model as one file that is judged with without this package."""
