@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from pirn_jax.deploy.graph import Graph, Value, constant
+from pirn_jax.deploy.graph import Graph, Value, constant, is_known
 from pirn_jax.deploy.rules import RULES
 from pirn_jax.errors import ConfigError
 
@@ -75,7 +75,7 @@ def _convert_equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[
             "export a model of method mixture, pirn, memory or subspace",
         )
     outputs = [variable.aval for variable in equation.outvars]
-    if name in _EXPENSIVE and all(value.array is not None for value in inputs):
+    if name in _EXPENSIVE and all(is_known(value) for value in inputs):
         return _compute(graph, equation, inputs)
     return rule(graph, params, inputs, outputs)
 

@@ -52,6 +52,11 @@ def is_size(size: Any) -> bool:
     return isinstance(size, int | np.integer)
 
 
+def is_known(value: Value) -> bool:
+    """Whether all of a value's numbers are there, whatever the batch."""
+    return value.array is not None and all(is_size(size) for size in value.shape)
+
+
 class Graph:
     """Collects nodes.
 
@@ -139,7 +144,7 @@ class Graph:
         """The value with all the sizes it says it has."""
         if value.held == value.shape:
             return value
-        if value.array is not None and all(is_size(size) for size in value.shape):
+        if is_known(value):
             return constant(np.broadcast_to(value.array, value.shape))
         return self.node("Expand", [value, self.sizes(value.shape)], value.shape, value.dtype)
 

@@ -346,6 +346,21 @@ def _reduction(kind: str) -> Rule:
 RULES.update({name: _reduction(kind) for name, kind in _REDUCED.items()})
 
 
+def _any_or_all(kind: str) -> Rule:
+    def rule(
+        graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]
+    ) -> list[Value]:
+        axes, numbers = graph.whole(params["axes"]), _cast(graph, inputs[0], np.int32)
+        given = [graph.full(numbers), axes]
+        found = graph.node(kind, given, outputs[0].shape, np.int32, keepdims=0)
+        return [_cast(graph, found, bool)]
+
+    return rule
+
+
+RULES |= {"reduce_or": _any_or_all("ReduceMax"), "reduce_and": _any_or_all("ReduceMin")}
+
+
 @_rule("argmax")
 def _argmax(
     graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]
