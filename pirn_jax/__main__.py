@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "learn from a few good scans, set a threshold, judge test scans, write a report",
     "predict": "is this part good? files and folders, judged by a trained model",
     "evaluate": "the models of a run on its test scans again, or on others",
+    "export": "a trained model as one file, judged with without JAX",
     "doctor": "what is wrong with this installation or this data, and how to mend it",
     "prepare": "normals and object masks of a whole dataset, kept for the runs on it",
     "metrics": "exact metrics of any detector's anomaly maps",

@@ -37,10 +37,16 @@ def connected(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, " tot
     return np.unique(root, return_inverse=True)[1]
 
 
-def label(mask: Bool[np.ndarray, "H W"]) -> tuple[Int32[np.ndarray, "H W"], int]:
-    """Numbers the 8-connected parts of a mask from 1, in reading order; and how many there are.
+def label(
+    mask: Bool[np.ndarray, "H W"], *, corners: bool = True
+) -> tuple[Int32[np.ndarray, "H W"], int]:
+    """Numbers the connected parts of a mask from 1, in reading order; and how many there are.
 
     Runs of pixels along rows are tied where they touch those of the next row.
+
+    Args:
+        mask: what is numbered.
+        corners: whether pixels that share a corner alone are connected.
     """
     height, width = mask.shape
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
@@ -48,8 +54,9 @@ def label(mask: Bool[np.ndarray, "H W"]) -> tuple[Int32[np.ndarray, "H W"], int]
     _, end = np.nonzero(edges == -1)
     stride = width + 2  # so that neither end of a row touches the next
     below = (row + 1) * stride
-    first = np.searchsorted(row * stride + end, below + start - 1, "right")
-    last = np.searchsorted(row * stride + start, below + end + 1, "left")
+    reach = int(corners)
+    first = np.searchsorted(row * stride + end, below + start - reach, "right")
+    last = np.searchsorted(row * stride + start, below + end + reach, "left")
     count = np.maximum(last - first, 0)
     upper = np.repeat(np.arange(len(row)), count)
     lower = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - first, count)

@@ -31,9 +31,11 @@ masks = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 
 
 @masks
-def test_parts_are_scipys(mask):
-    expected, count = ndimage.label(mask, np.ones((3, 3)))
-    found, found_count = pixels.label(mask)
+@pytest.mark.parametrize("corners", [True, False])
+def test_parts_are_scipys(mask, corners):
+    shape = np.ones((3, 3)) if corners else ndimage.generate_binary_structure(2, 1)
+    expected, count = ndimage.label(mask, shape)
+    found, found_count = pixels.label(mask, corners=corners)
     np.testing.assert_array_equal(found, expected)
     assert found_count == count
     assert pixels.windows(found, count) == ndimage.find_objects(expected)

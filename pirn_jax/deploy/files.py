@@ -17,13 +17,12 @@ import jax
 from jax import export
 
 from pirn_jax.deploy.conversion import convert
+from pirn_jax.deploy.description import ENTRY
 from pirn_jax.deploy.graph import Graph
 from pirn_jax.deploy.program import Program
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.storage import write_whole
 
-ENTRY = "pirn_jax"
-"""Under which the description lies in an ONNX file's metadata."""
 PLATFORMS = ("cpu", "cuda")
 _DESCRIPTION, _PROGRAM = "description.json", "program.bin"
 

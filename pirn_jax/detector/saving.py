@@ -25,6 +25,7 @@ from pirn_jax.storage import (
     flatten,
     parse_object,
     parse_tensors,
+    read_object,
     unflatten,
     write_json,
     write_tensors,
@@ -82,6 +83,17 @@ def _facts(document: Mapping[str, Any]) -> dict[str, object]:
         "calibration": document["calibration"],
         "weights": document["encoder"]["sha256"],
     }
+
+
+def model_id(folder: Path) -> str:
+    """Sixteen hex digits that name a saved model, and nothing else that is trained.
+
+    Of the SHA-256 of its config, its tensors and the encoder's weights; the threshold may be set
+    anew without another model coming of it.
+    """
+    document = read_object(folder / MANIFEST)
+    about = document["about"]
+    return digest_of([about["config"], document["files"][_TENSORS], about["weights"]])[:16]
 
 
 def load_model(

@@ -155,7 +155,7 @@ def _train_into(
 
 
 def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
-    """How the scans were read, as `pirn_jax.runs.predictions.options_of` takes it again."""
+    """How the scans were read, as `pirn_jax.scans.datasets.judged.options_of` takes it again."""
     names = ("unit", "assume_aligned", "scale", "white")
     usual = Reading()
     found = {n: v for n in names if (v := getattr(config, n)) != getattr(usual, n)}
