@@ -2,11 +2,11 @@
 
     python benchmarks/runtimes.py [--quick] [--encoder NAME --weights FILE] [--json FILE]
 
-`pictures` is the exported graph alone: pictures as the encoder sees them, in host memory, to map and
-score, one pair a call. `scan` is everything from the arrays of a photograph and a scan of 256 × 256
-points to score, map, mask and regions: background and normals too. A start is a process of its
-own, from before Python's to after the first heatmap, files read, in both packages from a checkout;
-JAX finds its compiled programs kept. The default method learns from five generated flanges.
+`pictures` is the exported graph alone: pictures as the encoder sees them, in host memory, to map
+and score, one pair a call. `scan` is everything from the arrays of a photograph and its points to
+score, map, mask and regions: background and normals too. A start is a process of its own, from
+before Python's to after the first heatmap, files read, in both packages from a checkout; JAX finds
+its compiled programs kept. The default method learns from five generated flanges.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A traced JAX program → an ONNX graph, equation by equation.
 
 JAX's trace (jaxpr) of the whole path from pictures to maps has some forty kinds of equation, and
-each has its rule in `rules.py`. Functions inside it are laid open, loops of a fixed number of
-rounds are written out round by round, and what depends on weights alone is computed here. So
-nothing of JAX is changed to export, and nothing but the package `onnx` is needed. A kind of
-equation without a rule is refused by its name.
+each has its rule (`elementwise.py`, `shapes.py`, `axes.py`). Functions inside it are laid open,
+loops of a fixed number of rounds are written out round by round, and what depends on weights alone
+is computed here. So nothing of JAX is changed to export, and nothing but the package `onnx` is
+needed. A kind of equation without a rule is refused by its name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from pirn_jax.deploy import axes, elementwise, shapes
 from pirn_jax.deploy.graph import Graph, Value, constant, is_known
-from pirn_jax.deploy.rules import RULES
+from pirn_jax.deploy.rules import Rules
 from pirn_jax.errors import ConfigError
 
+_RULES: Rules = elementwise.RULES | shapes.RULES | axes.RULES
 _OPENED = {  # equations that hold another program, by the parameter that names it
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -68,7 +70,7 @@ def _convert_equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[
         return convert(graph, _closed(params[_OPENED[name]]), inputs)
     if name == "scan":
         return _unroll(graph, params, inputs)
-    rule = RULES.get(name)
+    rule = _RULES.get(name)
     if rule is None:
         raise ConfigError(
             f"this method has a step ({name}) that cannot be exported",
@@ -107,7 +109,7 @@ def _unroll(graph: Graph, params: Mapping[str, Any], inputs: list[Value]) -> lis
         found = convert(graph, params["jaxpr"], [*constants, *carry, *each])
         carry, collected[place] = found[:carried], found[carried:]
     stacked = [
-        RULES["stack"](graph, {"axis": 0}, list(values), [None])[0]
+        shapes.stack(graph, list(values), 0)
         for values in zip(*(collected[place] for place in rounds), strict=True)
     ]
     return [*carry, *stacked]

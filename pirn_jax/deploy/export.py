@@ -14,8 +14,8 @@ from pirn_jax.detector import PIRN
 from pirn_jax.detector.preprocessing import looking_of
 from pirn_jax.detector.saving import model_id
 
-# Of what DINOv2, DINO, timm's AugReg networks and pirn-tiny are published under.
-_LICENCES = {"dinov2": "Apache-2.0", "dino": "Apache-2.0", "vit": "Apache-2.0", "pirn": "Apache-2.0"}
+_APACHE = ("dinov2", "dino", "vit", "pirn")
+"""Families of encoders whose weights are published under the Apache License 2.0."""
 
 
 def export_model(
@@ -57,7 +57,7 @@ def export_model(
         version=__version__,
         model=model_id(folder),
         weights=source.sha256,
-        licence=_LICENCES.get(name.split("-")[0], "") if source.path else "",
+        licence="Apache-2.0" if source.path and name.split("-")[0] in _APACHE else "",
         encoder=name,
         about=source.about or (source.repository and f"{source.repository} {source.revision}"),
         random_weights=model.random_weights,

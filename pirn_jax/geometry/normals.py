@@ -8,9 +8,10 @@ Differs from the paper: the default window is the disc of 29 pixels in a 7×7 wi
     depth edge are left out, where the nearest neighbours in space may reach across. The sign is
     decided per pixel by the line of sight instead of by propagation from point to point.
 
-The arithmetic is in `plane_fits.py`. How a scan is sampled (`Sampling` there) is measured on the scan itself: rays that meet in the origin, as
-a camera has them, or parallel ones, as a height map has them. It gives the distance between
-neighbouring pixels, which the depth test is relative to, and the direction the sensor lies in.
+The arithmetic is in `plane_fits.py`. How a scan is sampled (`Sampling` there) is measured on the
+scan itself: rays that meet in the origin, as a camera has them, or parallel ones, as a height map
+has them. It gives the distance between neighbouring pixels, which the depth test is relative to,
+and the direction the sensor lies in.
 
 Dimension letters: H, W the pixels of the scan; `*batch` any leading dimensions.
 """

@@ -1,4 +1,4 @@
-"""What of a scan a detector looks at: the one rule of learning, of judging, and of judging elsewhere.
+"""What of a scan a detector looks at: one rule for learning, judging, and judging elsewhere.
 
 Dimension letters: H, W the pixels of the scan.
 """

@@ -12,7 +12,6 @@ from pirn_jax.scoring import Calibration, normalise
 # matplotlib's inferno (CC0): 256 colours, three bytes each.
 _INFERNO = np.frombuffer(
     base64.b85decode(
-    960
         b"0009300aO41_1yE0RagC0Sf{F4gvxY0|F8R0~7=U76k+t1_T=i1sw<m9|;B_3I`(#2PO>&C=LiJ4+$+02`>@~G7}"
         b"0k6bm*M3pp1HI~fZ;8Vf)i3_~3ZMIQ`DAPh<(3rr*nP9_UbCks+33sfr#RxJuxE(%&O3S2S?T{H<_H3?uh31K-2V"
         b"mk?BJPBn!31&bEW<d#OLkeg`3TZ|PX-ErdN(*XB3~NmcYflYqPz`KS4s25nZB-9#R}XDi5N%o!ZCep;T@r3z5^i7"

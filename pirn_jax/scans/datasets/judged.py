@@ -1,5 +1,4 @@
-"""Scans nothing is known about: found among files and folders, read as a model's training scans were.
-"""
+"""Scans nothing is known about: found among files and folders, read as a model's training was."""
 
 from __future__ import annotations
 
