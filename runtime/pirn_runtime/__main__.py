@@ -34,6 +34,7 @@ from pirn_jax.errors import (
 from pirn_jax.manifest import digest_of
 from pirn_jax.report.heatmap import overlay
 from pirn_jax.report.layout import picture_stem
+from pirn_jax.scans import Split
 from pirn_jax.scans.datasets.inputs import PREDICTIONS
 from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.datasets.left_out import describe_left_out
@@ -137,25 +138,18 @@ def predict(given: argparse.Namespace) -> int:
     return DEFECT_FOUND if defective and given.fail_on_defect else 0
 
 
-def _each(judge: Judge, scans: Any, batch: int) -> Iterator[tuple[str, Judged | PirnError]]:
-    """Each scan judged, or why it cannot be; a batch with such a one is judged one by one."""
-    keys = scans.keys
-    for start in range(0, len(keys), batch):
-        some = []
-        for place in range(start, min(start + batch, len(keys))):
-            try:
-                scan = scans[place]
-                judge.show(scan) if batch > 1 else None
-                some.append(scan)
-            except Exception as error:
-                yield keys[place], _as_ours(error)
+def _each(judge: Judge, scans: Split, batch: int) -> Iterator[tuple[str, Judged | PirnError]]:
+    """Each scan judged, or why it cannot be, which keeps no other from being judged."""
+    size, waiting = judge.description.batch or batch, []
+    for place, key in enumerate(scans.keys):
         try:
-            for found in judge.judge(some, batch=batch):
-                yield found.scan.key, found
+            scan = scans[place]
+            waiting.append((scan, judge.show(scan)))
         except Exception as error:
-            if len(some) != 1:
-                raise
-            yield some[0].key, _as_ours(error)
+            yield key, _as_ours(error)
+        if len(waiting) == size or place + 1 == len(scans.keys):
+            yield from ((found.scan.key, found) for found in judge.judge_shown(waiting))
+            waiting = []
 
 
 def record_of(judge: Judge, judged: Judged) -> dict[str, Any]:

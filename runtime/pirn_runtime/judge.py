@@ -114,10 +114,9 @@ class Judge:
         for scan in scans:
             waiting.append((scan, self.show(scan)))
             if len(waiting) == size:
-                yield from self._judge_batch(waiting)
+                yield from self.judge_shown(waiting)
                 waiting = []
-        if waiting:
-            yield from self._judge_batch(waiting)
+        yield from self.judge_shown(waiting)
 
     def show(self, scan: Scan) -> Views:
         """The scan as the encoder sees it."""
@@ -134,7 +133,14 @@ class Judge:
         known = prepare_scan(scan, settings, normals=wanted, fit=_fit)
         return show_scan(scan, looking, known)
 
-    def _judge_batch(self, pairs: Sequence[tuple[Scan, Views]]) -> Iterator[Judged]:
+    def judge_shown(self, pairs: Sequence[tuple[Scan, Views]]) -> Iterator[Judged]:
+        """Scans with what `show` made of them, in one call.
+
+        Args:
+            pairs: none is none to judge; of a file for so many scans a call, that many at most.
+        """
+        if not pairs:
+            return
         size = self.description.batch or len(pairs)
         views = [view for _, view in pairs] + [pairs[-1][1]] * (size - len(pairs))
         modalities = self.description.looking.modalities
