@@ -110,7 +110,6 @@ ROOMS: dict[str, set[str]] = {
     "deploy": {
         "config",
         "config_json",
-        "decoder",
         "detector",
         "geometry",
         "methods",

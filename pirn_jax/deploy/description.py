@@ -22,8 +22,12 @@ ENTRY = "pirn_jax"
 LARGEST = 1 << 20  # bytes of the object
 _LARGEST_SIDE, _LARGEST_BATCH = 4096, 4096
 _ANOTHER = "export it again, with the version of pirn_jax that judges"
-_GRAPH, _INITIALIZER, _METADATA = 7, 5, 14  # fields of ModelProto and GraphProto
-_LOCATION, _EXTERNAL = 14, 13  # of TensorProto
+# Fields of onnx.proto: ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto.
+_GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
+_ATTRIBUTE, _DOMAIN = 5, 7
+_HOLDING = {5, 6, 10, 11, 22, 23}  # tensors and graphs
+_EXTERNAL, _LOCATION = 13, 14
 
 
 class Description(NamedTuple):
@@ -136,15 +140,15 @@ def read_entry(content: bytes, path: Path) -> str:
         for field, part in _fields(memoryview(content)):
             if field == _METADATA:
                 entry = dict(_fields(part))
-                if bytes(entry.get(1, b"")) == ENTRY.encode() and len(entry[2]) <= LARGEST:
-                    found = bytes(entry[2]).decode()
-            elif field == _GRAPH:
-                for inner, tensor in _fields(part):
-                    if inner == _INITIALIZER and _is_elsewhere(tensor):
-                        raise BadInputError("weights that lie in another file", _ANOTHER, path)
+                if entry[1] == ENTRY.encode() and len(entry[2]) <= LARGEST:
+                    found = entry[2].tobytes().decode()
+            elif field == _GRAPH and (problem := _problem(part)):
+                raise BadInputError(problem, _ANOTHER, path)
+            elif field == _FUNCTIONS:
+                raise BadInputError("functions, which no file of ours has", _ANOTHER, path)
     except BadInputError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"not a readable ONNX file: {error}", _ANOTHER, path) from error
     if found is None:
         raise BadInputError(
@@ -155,11 +159,22 @@ def read_entry(content: bytes, path: Path) -> str:
     return found
 
 
-def _is_elsewhere(tensor: memoryview) -> bool:
-    return any(
-        field == _EXTERNAL or (field == _LOCATION and value != 0)
-        for field, value in _fields(tensor)
-    )
+def _problem(graph: memoryview) -> str:
+    """What a graph has that none of ours has, and by which other files could be read; or ""."""
+    for field, part in _fields(graph):
+        if field == _INITIALIZER:
+            for inner, value in _fields(part):
+                if inner == _EXTERNAL or (inner == _LOCATION and value != 0):
+                    return "weights that lie in another file"
+        elif field == _NODE:
+            for inner, value in _fields(part):
+                if inner == _DOMAIN and len(value):
+                    return "operators that are not ONNX's own"
+                if inner == _ATTRIBUTE and _HOLDING & {kind for kind, _ in _fields(value)}:
+                    return "graphs or weights within an operator"
+        elif field == _SPARSE:
+            return "sparse weights"
+    return ""
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

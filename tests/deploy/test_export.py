@@ -165,6 +165,27 @@ def test_weights_in_other_files_are_refused(saved):
         read_entry(model.SerializeToString(), place / "part.onnx")
 
 
+def test_graphs_unlike_ours_are_refused(saved):
+    import onnx
+
+    _, place = saved
+    path = place / "part.onnx"
+    for words, change in (
+        ("not ONNX's own", lambda graph: setattr(graph.node[0], "domain", "com.example")),
+        (
+            "within an operator",
+            lambda graph: graph.node[0].attribute.append(
+                onnx.helper.make_attribute("body", onnx.helper.make_graph([], "g", [], []))
+            ),
+        ),
+        ("sparse", lambda graph: graph.sparse_initializer.add()),
+    ):
+        model = onnx.load(path)
+        change(model.graph)
+        with pytest.raises(BadInputError, match=words):
+            read_entry(model.SerializeToString(), path)
+
+
 def test_what_cannot_be_exported_is_refused_by_name():
     from dataclasses import replace
 
