@@ -73,7 +73,7 @@ class Description(NamedTuple):
             },
             "metres_per_pixel": None if side is None else side / looking.image_size,
             "calibration": None if known is None else known._asdict(),
-            "promise": "" if known is None else known.statement(),
+            "promise": known.statement() if known is not None and known.scans else "",
             "reading": self.reading,
             "trained_on": self.trained_on,
             "config": self.config,

@@ -150,7 +150,8 @@ def read_calibration(document: Mapping[str, object]) -> Calibration:
     rates = (found.wanted_rate, found.mean_rate, found.rate_bound)
     for name, fits in (
         ("spread", found.spread > 0),
-        ("rank", 1 <= found.rank <= found.scans),
+        # A fixed threshold was set with no scans at all.
+        ("rank", 1 <= found.rank <= found.scans or found.rank == found.scans == 0),
         ("rates", all(0 <= rate <= 1 for rate in rates)),
     ):
         if not fits:
