@@ -55,10 +55,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "runtime"))
     from bench.measure import RESULTS, bars, environment, interleaved, show, write
-    from pirn_runtime import Judge
-
     from pirn_jax import PIRN, Config, open_dataset
     from pirn_jax.deploy.export import export_model
+    from pirn_runtime import Judge
 
     target = arguments.json or RESULTS / f"runtimes_{arguments.encoder}.json"
     size, runs = (56, 3) if arguments.quick else (224, 60)

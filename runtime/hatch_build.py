@@ -49,7 +49,9 @@ SHARED = (
 """Modules of pirn_jax that need numpy, Pillow and tifffile, and nothing else to judge."""
 
 _IMPORT = re.compile(r"^(\s*(?:from|import) )pirn_jax\b", re.MULTILINE)
-_ROOT = '"""Modules of pirn_jax, as the runtime shares them; built by `runtime/hatch_build.py`."""\n'
+_ROOT = (
+    '"""Modules of pirn_jax, as the runtime shares them; built by `runtime/hatch_build.py`."""\n'
+)
 
 
 class Hook(BuildHookInterface):

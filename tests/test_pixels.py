@@ -71,7 +71,7 @@ def test_the_nearest_is_as_near_as_scipys(mask):
     np.testing.assert_allclose(distance, expected[asked], rtol=1e-12)
 
 
-@pytest.mark.parametrize("total, ties", [(1, 0), (50, 20), (2000, 2100), (2000, 9000)])
+@pytest.mark.parametrize(("total", "ties"), [(1, 0), (50, 20), (2000, 2100), (2000, 9000)])
 def test_groups_are_scipys(total, ties):
     pairs = np.random.default_rng(total + ties).integers(0, total, (2, ties))
     if ties > 2000:  # and a chain, the longest path there is

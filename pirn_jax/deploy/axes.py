@@ -69,8 +69,9 @@ def _top_k(
 
 @rule_for(RULES, "dot_general")
 def _dot(graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]) -> list[Value]:
-    """A product over some axes, batched over others, as one MatMul of two- or more-dimensional
-    arrays: batch axes first, then rows and what is summed, or what is summed and columns.
+    """A product over some axes, batched over others, as one MatMul.
+
+    Batch axes come first, then rows and what is summed, or what is summed and columns.
     """
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     left, right = (graph.full(value) for value in inputs)

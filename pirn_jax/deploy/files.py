@@ -51,9 +51,7 @@ def write_onnx(
         ) from error
 
     graph = Graph(half=half)
-    given = [
-        graph.input(name, spec.shape, spec.dtype) for name, spec in program.inputs.items()
-    ]
+    given = [graph.input(name, spec.shape, spec.dtype) for name, spec in program.inputs.items()]
     traced = jax.make_jaxpr(program.run)(*program.inputs.values())
     found = dict(zip(program.outputs, convert(graph, traced, given), strict=True))
     model = graph.finish(found, "part", {ENTRY: json.dumps(description)})

@@ -64,9 +64,9 @@ def build_program(model: PIRN, batch: int | None) -> Program:
         )
     count: Any = export.symbolic_shape(BATCH)[0] if batch is None else batch
     modalities, size = config.modalities, (config.image_size, config.image_size)
-    inputs = {
-        name: jax.ShapeDtypeStruct((count, *size, 3), KINDS[name]) for name in modalities
-    } | {"valid": jax.ShapeDtypeStruct((count, *size), np.bool_)}
+    inputs = {name: jax.ShapeDtypeStruct((count, *size, 3), KINDS[name]) for name in modalities} | {
+        "valid": jax.ShapeDtypeStruct((count, *size), np.bool_)
+    }
     run_all, grid = _exportable(model).inference.from_pictures, model.encoder.grid
     weights, learned = model.encoder.parameters, model.parameters
 

@@ -13,6 +13,7 @@ from pirn_jax.errors import ConfigError
 
 RULES: Rules = {}
 
+
 def reshape(graph: Graph, value: Value, shape: Sequence[Any]) -> Value:
     """Another shape of as many numbers; at most one of its sizes depends on the batch."""
     value, sizes = graph.full(value), tuple(shape)

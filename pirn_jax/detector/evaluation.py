@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 
-from pirn_jax.detector.result import Inferred, ScanResult
+from pirn_jax.detector.result import Inferred
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.metrics import evaluate_maps, image_metrics

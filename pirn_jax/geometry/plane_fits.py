@@ -169,7 +169,7 @@ def measure_sampling(xp: Any, xyz: Float32[Any, "H W 3"], valid: Bool[Any, "H W"
 
 def smallest_eigenvector(
     xp: Any, matrix: tuple[Any, ...]
-) -> tuple[tuple[Any, Any, Any], Bool[Any, "..."]]:
+) -> tuple[tuple[Any, Any, Any], Bool[Any, ...]]:
     """Unit eigenvector to the smallest eigenvalue of symmetric 3×3 matrices, in closed form.
 
     The eigenvalue by the cubic's trigonometric solution; the eigenvector as the largest column of

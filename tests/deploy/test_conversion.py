@@ -14,6 +14,7 @@ from pirn_jax.errors import ConfigError
 onnxruntime = pytest.importorskip("onnxruntime")
 RANDOM = np.random.default_rng(0)
 WEIGHTS = RANDOM.standard_normal((7, 5)).astype(np.float32)
+ROW = WEIGHTS[None, :, 0]
 
 
 def run(function, array, **options):
@@ -71,8 +72,8 @@ STEPS = {
         lambda x: np.where((x > 1).any(-1, keepdims=True), x, 0.0),
     ),
     "broadcast to the batch": (
-        lambda x: jnp.concatenate([jnp.broadcast_to(WEIGHTS[None, :, 0], (x.shape[0], 7)), x[:, 0]], 1),
-        lambda x: np.concatenate([np.broadcast_to(WEIGHTS[None, :, 0], (len(x), 7)), x[:, 0]], 1),
+        lambda x: jnp.concatenate([jnp.broadcast_to(ROW, (x.shape[0], 7)), x[:, 0]], 1),
+        lambda x: np.concatenate([np.broadcast_to(ROW, (len(x), 7)), x[:, 0]], 1),
     ),
     "small numbers": (lambda x: jnp.expm1(x * 1e-3), lambda x: np.expm1(x * 1e-3)),
 }  # fmt: skip

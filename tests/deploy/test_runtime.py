@@ -22,6 +22,10 @@ from pirn_runtime import Judge
 from pirn_runtime.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
+BLOCKED = (
+    *("jax", "flax", "scipy", "pirn_jax", "safetensors", "rich", "tyro", "pydantic"),
+    *("matplotlib", "onnx"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,12 @@ def test_normals_given_are_those_computed(judge, scans):
 def test_normals_in_numpy_are_jaxs(pinhole):
     random = np.random.default_rng(3)
     row, column = np.mgrid[:90, :70].astype(np.float32)
-    z = 0.5 + 0.01 * np.sin(row / 9) + 0.02 * (column > 40) + 1e-5 * random.standard_normal((90, 70))
+    z = (
+        0.5
+        + 0.01 * np.sin(row / 9)
+        + 0.02 * (column > 40)
+        + 1e-5 * random.standard_normal((90, 70))
+    )
     x, y = (column - 35) / 500, (row - 45) / 500
     xyz = np.stack([x * z, y * z, z] if pinhole else [x, y, z], -1).astype(np.float32)
     valid = random.random((90, 70)) < 0.9
@@ -177,8 +186,7 @@ def test_what_is_shared_imports_nothing_but_what_the_runtime_needs(tmp_path):
         "import importlib, sys\n"
         "class Blocked:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('jax', 'flax', 'scipy', 'pirn_jax', 'safetensors', 'rich',"
-        " 'tyro', 'pydantic', 'matplotlib', 'onnx'):\n"
+        f"        if name.split('.')[0] in {BLOCKED}:\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Blocked())\n"
         f"for name in {names}: importlib.import_module(name)\n"
@@ -189,7 +197,11 @@ def test_what_is_shared_imports_nothing_but_what_the_runtime_needs(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    left = [f for f in made.rglob("*.py") if re.search(r"^\s*(from|import) pirn_jax", f.read_text(), re.M)]
+    left = [
+        f
+        for f in made.rglob("*.py")
+        if re.search(r"^\s*(from|import) pirn_jax", f.read_text(), re.M)
+    ]
     assert not left
 
 

@@ -12,8 +12,8 @@ import pytest
 from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
 from pirn_jax.geometry import GeometryWarning, grid_normals, measured, surface_normals
 from pirn_jax.geometry import open3d_normals as child
-from pirn_jax.geometry.plane_fits import measure_sampling, numpy_normals, smallest_eigenvector
 from pirn_jax.geometry.open3d_import import missing_open3d
+from pirn_jax.geometry.plane_fits import measure_sampling, smallest_eigenvector
 from tests.geometry import surfaces
 
 angle = surfaces.angle

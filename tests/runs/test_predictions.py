@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans import Intrinsics, Options
+from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.formats.options import Reading
 from tests.scans import layouts
 
