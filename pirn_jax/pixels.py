@@ -97,7 +97,9 @@ def _along_columns(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     return np.where(rows - above <= below - rows, above, below)
 
 
-def distance_within(mask: Bool[np.ndarray, "H W"], reach: float) -> Float64[np.ndarray, "H W"]:
+def distance_within(
+    mask: Bool[np.ndarray, "H W"], reach: float | int
+) -> Float64[np.ndarray, "H W"]:
     """Distance of each pixel to the nearest of the mask; infinite where that is beyond `reach`."""
     height, width = mask.shape
     down = np.abs(_along_columns(mask) - np.arange(height)[:, None]).astype(np.float64)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pirn_jax.detector.detector import PIRN
     from pirn_jax.detector.encoders import open_encoder
-    from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
+    from pirn_jax.detector.evaluation import Evaluator, Truth
     from pirn_jax.detector.fitting import fit_models
     from pirn_jax.detector.prediction import Prediction
     from pirn_jax.detector.preprocessing import BATCH, decide, prefetch, view_scan, view_shots
+    from pirn_jax.detector.result import Inferred, ScanResult
 
 _HOME = {
     "PIRN": "detector",
     "open_encoder": "encoders",
     "Evaluator": "evaluation",
-    "Inferred": "evaluation",
-    "ScanResult": "evaluation",
+    "Inferred": "result",
+    "ScanResult": "result",
     "Truth": "evaluation",
     "fit_models": "fitting",
     "Prediction": "prediction",

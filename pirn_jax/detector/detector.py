@@ -28,12 +28,13 @@ import jax
 import numpy as np
 
 from pirn_jax.decoder import Tokens, select_scans
-from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
+from pirn_jax.detector.evaluation import Evaluator, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.preprocessing import BATCH, NOTHING_KEPT, check_good, prefetch, view_scan
+from pirn_jax.detector.result import Inferred, ScanResult
 from pirn_jax.detector.saving import Stored, load_model, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder
