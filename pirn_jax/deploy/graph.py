@@ -127,7 +127,7 @@ class Graph:
             self._known[key] = self._in_full(name, array)
         return self._known[key]
 
-    def whole(self, numbers: Sequence[int]) -> Value:
+    def whole(self, numbers: Sequence[int | np.integer]) -> Value:
         """Whole numbers, as sizes and axes are given to nodes."""
         return constant(numbers, np.int64)
 

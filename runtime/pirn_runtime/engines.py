@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ Engine = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 RUNTIMES = ("onnxruntime", "openvino")
 
 
-def open_engine(content: bytes, path: Path, runtime: str, threads: int | None) -> Engine:
+def open_engine(
+    content: bytes, path: Path, outputs: Sequence[str], runtime: str, threads: int | None
+) -> Engine:
     """The graph, ready to run; for one thread at a time.
 
     Args:
         content: of the file.
         path: of the file, for messages.
+        outputs: their names.
         runtime: one of `RUNTIMES`.
         threads: that it may use; None: as many as there are processors to run on.
 
@@ -31,7 +34,7 @@ def open_engine(content: bytes, path: Path, runtime: str, threads: int | None) -
     count = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
     build = _onnxruntime if runtime == "onnxruntime" else _openvino
     try:
-        return build(content, count)
+        return build(content, outputs, count)
     except ImportError as error:
         raise MissingDependencyError(
             f"runtime {runtime} cannot be imported ({error})",
@@ -44,22 +47,21 @@ def open_engine(content: bytes, path: Path, runtime: str, threads: int | None) -
         ) from error
 
 
-def _onnxruntime(content: bytes, threads: int | None) -> Engine:
+def _onnxruntime(content: bytes, outputs: Sequence[str], threads: int | None) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors alone
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        return dict(zip(outputs, session.run(list(outputs), dict(inputs)), strict=True))
 
     return run
 
 
-def _openvino(content: bytes, threads: int | None) -> Engine:
+def _openvino(content: bytes, outputs: Sequence[str], threads: int | None) -> Engine:
     import openvino
 
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -67,10 +69,9 @@ def _openvino(content: bytes, threads: int | None) -> Engine:
         settings["INFERENCE_NUM_THREADS"] = threads
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
-    names = [output.any_name for output in compiled.outputs]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = compiled(dict(inputs))
-        return {name: np.array(found[name]) for name in names}  # copies: its memory is used again
+        return {name: np.array(found[name]) for name in outputs}  # copies: its memory is used again
 
     return run

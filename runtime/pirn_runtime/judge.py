@@ -75,7 +75,9 @@ class Judge:
         self.calibration: Calibration | None = self.description.calibration
         if threshold is not None:
             self.calibration = _fixed(threshold, self.calibration)
-        self.graph = open_engine(content, path, runtime, threads)
+        modalities = self.description.looking.modalities
+        outputs = ("score", "map", *(f"map_{name}" for name in modalities))
+        self.graph = open_engine(content, path, outputs, runtime, threads)
 
     def __call__(
         self,

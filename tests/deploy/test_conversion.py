@@ -59,9 +59,9 @@ STEPS = {
     ),
     "largest": (lambda x: jax.lax.top_k(x, 2)[0], lambda x: np.sort(x)[..., ::-1][..., :2]),
     "place of the largest": (lambda x: x.argmax(-1), lambda x: x.argmax(-1)),
-    "looked up": (lambda x: WEIGHTS[x.argmax(-1)], lambda x: WEIGHTS[x.argmax(-1)]),
+    "looked up": (lambda x: jnp.asarray(WEIGHTS)[x.argmax(-1)], lambda x: WEIGHTS[x.argmax(-1)]),
     "one of an axis": (lambda x: x[:, 1], lambda x: x[:, 1]),
-    "reversed": (lambda x: x[:, ::-1], lambda x: x[:, ::-1]),
+    "reversed": (lambda x: jax.lax.rev(x, (1,)), lambda x: x[:, ::-1]),
     "padded": (
         lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 0))),
         lambda x: np.pad(x, ((0, 0), (1, 2), (0, 0))),

@@ -38,6 +38,7 @@ def scans():
     return list(open_dataset("synthetic", None, "flange").test[:2])
 
 
+@pytest.mark.slow
 def test_the_same_verdict(saved, judge, scans):
     model, _ = saved
     for scan in scans:
@@ -53,6 +54,7 @@ def test_the_same_verdict(saved, judge, scans):
         assert its.regions[0].area_mm2 == pytest.approx(ours.regions[0].area_mm2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_views_are_equal_to_1e_4(saved, judge, scans):
     model, _ = saved
     for scan in scans:
@@ -95,6 +97,7 @@ def write(scan, folder, name):
     np.save(folder / f"{name}.npy", scan.xyz)
 
 
+@pytest.mark.slow
 def test_the_same_lines_as_predict(saved, scans, tmp_path, capsys):
     from pirn_jax.predict import main as predict
 
@@ -159,6 +162,7 @@ def test_what_cannot_be_judged_is_said(saved, judge, scans, tmp_path):
         Judge(tmp_path / "other.onnx")
 
 
+@pytest.mark.slow
 def test_by_openvino(saved, judge, scans):
     pytest.importorskip("openvino")
     _, place = saved
