@@ -49,6 +49,13 @@ def test_dilation_is_scipys(mask):
 
 
 @masks
+@pytest.mark.parametrize("times", [1, 2])
+def test_erosion_is_scipys(mask, times):
+    expected = ndimage.binary_erosion(mask, iterations=times)
+    np.testing.assert_array_equal(pixels.erode(mask, times), expected)
+
+
+@masks
 def test_distances_are_scipys_up_to_the_reach(mask):
     reach = 6.4
     expected = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry.prepared import Settings
 from pirn_jax.geometry.showing import Looking
+from pirn_jax.geometry.sight import SightLimits, read_sight
 from pirn_jax.scoring.calibration import Calibration, read_calibration
 
 FORMAT = "pirn_jax part 1"
@@ -41,6 +42,7 @@ class Description(NamedTuple):
     about: str
     random_weights: bool
     looking: Looking
+    sight: SightLimits | None
     batch: int | None
     stored: str
     calibration: Calibration | None
@@ -72,6 +74,7 @@ class Description(NamedTuple):
                 "part_side": side,
             },
             "metres_per_pixel": None if side is None else side / looking.image_size,
+            "sight": None if self.sight is None else self.sight._asdict(),
             "calibration": None if known is None else known._asdict(),
             "promise": known.statement() if known is not None and known.scans else "",
             "reading": self.reading,
@@ -115,6 +118,7 @@ def parse_description(text: str, path: Path) -> Description:
             },
             random_weights=document["random_weights"] is True,
             looking=looking,
+            sight=read_sight(document["sight"]),
             batch=None if batch is None else _whole(batch, _LARGEST_BATCH),
             calibration=None if known is None else read_calibration(known),
             reading=dict(document["reading"]),

@@ -62,6 +62,7 @@ def export_model(
         about=source.about or (source.repository and f"{source.repository} {source.revision}"),
         random_weights=model.random_weights,
         looking=looking_of(config),
+        sight=model.sight,
         batch=batch,
         stored=stored,
         calibration=model.calibration,

@@ -125,13 +125,15 @@ def predict(given: argparse.Namespace) -> int:
         if isinstance(found, PirnError):
             bad += 1
             _say(f"skipped: {key}: {found}")
-            continue
-        record = record_of(judge, found) | _write_pictures(judge, found, given.out)
+            record = not_judged(key, found)
+        else:
+            record = record_of(judge, found) | _write_pictures(judge, found, given.out)
         defective += record["label"] == 1
         lines.append(json.dumps(record) + "\n")
         sys.stdout.write(lines[-1])
         sys.stdout.flush()
         if given.out is not None:
+            given.out.mkdir(parents=True, exist_ok=True)
             write_whole(given.out / PREDICTIONS, "".join(lines).encode())
     if bad:
         return UNJUDGED
@@ -157,7 +159,8 @@ def record_of(judge: Judge, judged: Judged) -> dict[str, Any]:
     known, about, prediction = judge.calibration, judge.description, judged.prediction
     return {
         "key": judged.scan.key,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "time": _now(),
+        "size": prediction.anomaly_map.shape,
         "score": prediction.pred_score,
         "label": prediction.pred_label,
         "threshold": None if known is None else known.threshold,
@@ -168,6 +171,16 @@ def record_of(judge: Judge, judged: Judged) -> dict[str, Any]:
         "trained_on": about.trained_on,
         "random_weights": about.random_weights,
     }
+
+
+def not_judged(key: str, error: PirnError) -> dict[str, Any]:
+    """What is said of a scan that cannot be used: no score, no label, and why."""
+    reason = printable(error.problem)
+    return {"key": key, "time": _now(), "score": None, "label": None, "not_judged": reason}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _write_pictures(judge: Judge, judged: Judged, out: Path | None) -> dict[str, str]:

@@ -95,6 +95,7 @@ class Judge:
 
         Raises:
             BadInputError: what the model needs is missing, or cannot be what it should.
+            NotJudgedError: see `show`.
         """
         given = {"rgb": rgb, "xyz": xyz, "normals": normals}
         return self.predict({name: a for name, a in given.items() if a is not None})
@@ -121,7 +122,12 @@ class Judge:
         yield from self.judge_shown(waiting)
 
     def show(self, scan: Scan) -> Views:
-        """The scan as the encoder sees it."""
+        """The scan as the encoder sees it.
+
+        Raises:
+            BadInputError: what the model needs is missing, or cannot be what it should.
+            NotJudgedError: it is far from all shots, as a black photograph is.
+        """
         looking = self.description.looking
         wanted = "normals" in looking.modalities
         settings = looking.settings
@@ -133,7 +139,10 @@ class Judge:
                 )
             settings = Settings("grid", settings.background)
         known = prepare_scan(scan, settings, normals=wanted, fit=_fit)
-        return show_scan(scan, looking, known)
+        views = show_scan(scan, looking, known)
+        if self.description.sight is not None:
+            self.description.sight.check(scan.key, views.sight)
+        return views
 
     def judge_shown(self, pairs: Sequence[tuple[Scan, Views]]) -> Iterator[Judged]:
         """Scans with what `show` made of them, in one call.

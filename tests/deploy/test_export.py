@@ -117,6 +117,7 @@ def test_the_description_is_whole(saved):
     assert session.get_modelmeta().custom_metadata_map == {"pirn_jax": text}
     assert json.loads(json.dumps(about.document())) == json.loads(text)
     assert about.calibration == model.calibration
+    assert about.sight == model.sight
     assert (about.weights, about.licence) == (model.encoder.source.sha256, "Apache-2.0")
     assert (about.trained_on, about.reading) == ("generated", {"unit": "m"})
     assert about.looking.part_side == model.config.part_side
@@ -134,6 +135,7 @@ def test_the_description_is_whole(saved):
         ("views", {}),
         ("batch", 0),
         ("model", 7),
+        ("sight", {"size": [1.0, "large"]}),
         ("calibration", {"threshold": "high"}),
         ("reading", None),
     ],
@@ -190,11 +192,13 @@ def test_what_cannot_be_exported_is_refused_by_name():
     from dataclasses import replace
 
     from pirn_jax import PIRN
+    from pirn_jax.config import with_settings
 
     model = trained("mixture")
     for config, words in (
         (replace(model.config, dtype="bfloat16"), "bfloat16"),
         (replace(model.config, method="inp-former", recipe="default"), "inp-former"),
+        (with_settings(model.config, {"features": "fpfh"}), "fpfh features"),
     ):
         with pytest.raises(ConfigError, match=words):
             build_program(PIRN(config, encoder=model.encoder), None)

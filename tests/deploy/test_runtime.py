@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pirn_jax.detector.preprocessing import view_scan
-from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.errors import BadInputError, ConfigError, NotJudgedError
 from pirn_jax.geometry.normals import grid_normals
 from pirn_jax.geometry.plane_fits import numpy_normals
 from pirn_jax.scans import open_dataset
@@ -110,7 +110,16 @@ def test_the_same_lines_as_predict(saved, scans, tmp_path, capsys):
     ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(its) == len(ours) == 2
     for one, other in zip(its, ours, strict=True):
-        same = ("key", "label", "threshold", "trained_on", "random_weights", "model", "calibration")
+        same = (
+            "key",
+            "size",
+            "label",
+            "threshold",
+            "trained_on",
+            "random_weights",
+            "model",
+            "calibration",
+        )
         assert all(one[name] == other[name] for name in same if name in other)
         assert one["score"] == pytest.approx(other["score"], rel=1e-4)
         assert {*one["regions"][0]} <= {*other["regions"][0]}
@@ -142,6 +151,22 @@ def test_exit_codes(saved, scans, tmp_path, capsys):
     assert code(file, parts, "--nonsense") == 3
     assert code(str(tmp_path / "none.onnx"), parts) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_dead_sensor_is_not_judged(saved, judge, scans, tmp_path, capsys):
+    model, place = saved
+    dark = scans[0]._replace(rgb=scans[0].rgb // 8)
+    with pytest.raises(NotJudgedError) as ours:
+        model.predict(dark)
+    with pytest.raises(NotJudgedError) as its:
+        judge(dark.rgb, dark.xyz)
+    assert str(its.value).split(": ", 1)[1] == str(ours.value).split(": ", 1)[1]
+    write(dark, tmp_path / "parts", "dark")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(place / "part.onnx"), str(tmp_path / "parts")])
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["label"], line["score"]) == (None, None)
+    assert "dark" in line["not_judged"]
 
 
 def test_what_cannot_be_judged_is_said(saved, judge, scans, tmp_path):
