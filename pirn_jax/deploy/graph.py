@@ -144,7 +144,7 @@ class Graph:
         """The value with all the sizes it says it has."""
         if value.held == value.shape:
             return value
-        if is_known(value):
+        if value.array is not None and is_known(value):
             return constant(np.broadcast_to(value.array, value.shape))
         return self.node("Expand", [value, self.sizes(value.shape)], value.shape, value.dtype)
 

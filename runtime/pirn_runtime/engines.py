@@ -56,7 +56,8 @@ def _onnxruntime(content: bytes, outputs: Sequence[str], threads: int | None) ->
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(outputs, session.run(list(outputs), dict(inputs)), strict=True))
+        found = session.run(list(outputs), dict(inputs))
+        return {name: np.asarray(one) for name, one in zip(outputs, found, strict=True)}
 
     return run
 
