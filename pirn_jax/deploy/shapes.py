@@ -130,7 +130,7 @@ def _split(
     graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]
 ) -> list[Value]:
     found, axis, start = [], params["axis"], 0
-    for size in params["sizes"]:
+    for size in map(int, params["sizes"]):
         starts, ends = [0] * len(inputs[0].shape), list(inputs[0].shape)
         starts[axis], ends[axis] = start, start + size
         found.append(cut(graph, inputs[0], starts, ends, [1] * len(starts)))

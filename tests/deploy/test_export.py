@@ -1,4 +1,4 @@
-"""Exported models in ONNX Runtime and OpenVINO, against JAX: maps within 2e-5 of their largest."""
+"""Exported models in ONNX Runtime and OpenVINO, against JAX: maps within 5e-5 of their largest."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from pirn_jax.scans import open_dataset
 from .models import trained
 
 onnxruntime = pytest.importorskip("onnxruntime")
-ALLOWED = 2e-5
+ALLOWED = 5e-5
 """Largest difference of a map's value, as a share of the largest value of all the scans' maps."""
 
 
@@ -44,15 +44,19 @@ def check(expected, outputs, modalities, scale=None):
 
 def by_onnxruntime(path, inputs):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    names = outputs_of(path)
     return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def outputs_of(path):
+    return [output.name for output in onnxruntime.InferenceSession(path).get_outputs()]
 
 
 def by_openvino(path, inputs):
     openvino = pytest.importorskip("openvino")
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     found = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", options)(inputs)
-    return {name: found[name] for key in found for name in key.names}
+    return {name: found[name] for name in outputs_of(path)}
 
 
 def test_the_default_model_says_the_same_in_onnxruntime(saved):
