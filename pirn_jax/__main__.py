@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "is this part good? files and folders, judged by a trained model",
     "serve": "the same over HTTP, with a page to look at parts and verdicts",
     "evaluate": "the models of a run on its test scans again, or on others",
+    "export": "a trained model as one file, judged with without JAX",
     "doctor": "what is wrong with this installation or this data, and how to mend it",
     "prepare": "normals and object masks of a whole dataset, kept for the runs on it",
     "metrics": "exact metrics of any detector's anomaly maps",

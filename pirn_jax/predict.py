@@ -107,7 +107,8 @@ def predict(arguments: Arguments) -> int:
     from pirn_jax.manifest import is_ours
     from pirn_jax.runs.folder import start_caches
     from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
-    from pirn_jax.runs.predictions import find_model, find_scans, options_of, predict_scans
+    from pirn_jax.runs.predictions import find_model, predict_scans
+    from pirn_jax.scans.datasets.judged import find_scans, options_of
     from pirn_jax.scans.datasets.left_out import describe_left_out
 
     named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}

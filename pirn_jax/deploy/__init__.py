@@ -1,1 +1,1 @@
-"""Deploy: a trained model as one file that is judged with without this package."""
+"""Deploy: a trained model at work: as one file, judged with without this package; as a service."""

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 from pirn_jax.decoder import Tokens, select_scans
-from pirn_jax.detector.evaluation import Evaluator, Inferred, ScanResult, Truth
+from pirn_jax.detector.evaluation import Evaluator, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
@@ -44,6 +44,7 @@ from pirn_jax.detector.preprocessing import (
     prefetch,
     view_scan,
 )
+from pirn_jax.detector.result import Inferred, ScanResult
 from pirn_jax.detector.saving import Stored, load_model, model_id, save_model
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.encoder import Encoder

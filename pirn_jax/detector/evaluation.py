@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 
+from pirn_jax.detector.result import Inferred
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.views import Frame
 from pirn_jax.metrics import evaluate_maps, image_metrics
@@ -20,31 +21,6 @@ from pirn_jax.scans import Scan
 
 Curves = dict[str, dict[str, list[float]]]
 """Points of the "roc" and "pro" curves."""
-
-
-class Inferred(NamedTuple):
-    """What the device made of one scan.
-
-    Attributes:
-        score: image score.
-        fused: anomaly map at the model's size.
-        maps: of each modality, the same.
-        usage: share of the tokens that each prototype of the last layer answers for; None for a
-            method without prototypes.
-    """
-
-    score: float
-    fused: Float32[np.ndarray, "h w"]
-    maps: Float32[np.ndarray, "M h w"]
-    usage: Float[np.ndarray, "M K"] | None
-
-
-class ScanResult(NamedTuple):
-    """A scan, its views, and what came of them."""
-
-    scan: Scan
-    views: Views
-    inferred: Inferred
 
 
 class Truth(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans import File, Options, Scan, read_scan
 from pirn_jax.scans.datasets.names import role_of
-from pirn_jax.scans.formats.measurements import points_in_metres
+from pirn_jax.scans.formats.measurements import finish_normals, points_in_metres
 
 _STREAMS = {"rgb": "rgb", "normals": "xyz"}
 
@@ -55,9 +55,9 @@ def _read(paths: Mapping[str, Path], key: str) -> Scan:
 
 
 def _of_arrays(arrays: Mapping[str, np.ndarray]) -> Scan:
-    if unknown := set(arrays) - {"rgb", "xyz"}:
-        raise BadInputError(f"unknown array {sorted(unknown)}", "give rgb, xyz, or both")
-    rgb, xyz = arrays.get("rgb"), arrays.get("xyz")
+    if unknown := set(arrays) - {"rgb", "xyz", "normals"}:
+        raise BadInputError(f"unknown array {sorted(unknown)}", "give rgb, xyz or normals")
+    rgb, xyz, normals = (arrays.get(name) for name in ("rgb", "xyz", "normals"))
     if rgb is not None:
         rgb = _photograph(rgb)
     if xyz is not None:
@@ -67,14 +67,24 @@ def _of_arrays(arrays: Mapping[str, np.ndarray]) -> Scan:
                 "give x, y, z of every pixel, channels last, zeros where nothing was measured",
             )
         xyz = points_in_metres(File(Path("xyz")), xyz.astype(np.float32), Options(unit="m"))
-    shape = (rgb if rgb is not None else xyz).shape[:2]  # type: ignore[union-attr]
-    if xyz is not None and xyz.shape[:2] != shape:
-        raise BadInputError(
-            f"a photograph of {shape} pixels with points of {xyz.shape[:2]}",
-            "bring both onto one grid",
-        )
-    valid = np.ones(shape, bool) if xyz is None else (xyz != 0).any(axis=-1)
-    return Scan(rgb=rgb, xyz=xyz, valid=valid)
+    if normals is not None:
+        if normals.ndim != 3 or normals.shape[2] != 3 or normals.dtype.kind != "f":
+            raise BadInputError(
+                f"expected normals as float32 (H, W, 3), got {normals.dtype} {normals.shape}",
+                "give unit vectors in the camera's axes, zeros where undefined",
+            )
+        copy = np.nan_to_num(np.array(normals, np.float32), posinf=0, neginf=0)
+        normals = finish_normals(File(Path("normals")), copy, "camera")
+    shape = next(a for a in (rgb, xyz, normals) if a is not None).shape[:2]
+    for name, array in (("points", xyz), ("normals", normals)):
+        if array is not None and array.shape[:2] != shape:
+            raise BadInputError(
+                f"a photograph of {shape} pixels with {name} of {array.shape[:2]}",
+                "bring both onto one grid",
+            )
+    measured = xyz if xyz is not None else normals
+    valid = np.ones(shape, bool) if measured is None else (measured != 0).any(axis=-1)
+    return Scan(rgb=rgb, xyz=xyz, valid=valid, normals=normals)
 
 
 def _photograph(array: np.ndarray) -> np.ndarray:

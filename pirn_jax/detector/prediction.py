@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from pirn_jax.detector.evaluation import ScanResult
+from pirn_jax.detector.result import ScanResult
 from pirn_jax.scoring import Calibration, Region, decide, find_regions
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,15 +25,13 @@ from pirn_jax.geometry import (
     Views,
     background_of,
     choose_object,
-    make_views,
 )
-from pirn_jax.geometry.part import find_part, lie_at_any_angle, part_frame, square_side
-from pirn_jax.geometry.prepared import Prepared, PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.part import find_part, lie_at_any_angle, square_side
+from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.showing import Looking, show_scan
 from pirn_jax.geometry.sight import SightLimits, learn_sight
-from pirn_jax.geometry.views import Frame
 from pirn_jax.scans import Scan, Split
 
-_log = logging.getLogger("pirn_jax")
 BATCH = 8
 """Scans a call, where there are many; the last batch is padded, never compiled anew."""
 PIXELS_AT_HAND = 32_000_000
@@ -52,9 +49,6 @@ def view_scan(
 ) -> Views:
     """The scan as the encoder sees it: background, normals and square as the config says.
 
-    With foreground "all" every location is valid but those to be ignored, whatever the pictures
-    show there; it is said here and nowhere else.
-
     Args:
         scan: with what the model's modalities need.
         config: of the detector; background auto is plane.
@@ -65,62 +59,29 @@ def view_scan(
         BadInputError: a modality of the model is missing, nothing of the part was measured, or no
             points say where it is and the model looks at a square around it.
     """
-    background = "plane" if config.background == "auto" else config.background
-    settings, points = Settings(config.geometry_method, background), sees_points(config)
-    wanted = "normals" in config.modalities and not points
-    known = prepared.read(scan, settings)
+    looking = looking_of(config)
+    known = prepared.read(scan, looking.settings)
     if known is None:
-        known = prepare_scan(scan, settings, found, normals=wanted)
-    for note in known.notes:
-        _log.warning("%s: %s", scan.key, note)
-    photograph = scan.rgb if "rgb" in config.modalities else None
-    shown = scan._replace(rgb=photograph, normals=known.normals if wanted else None)
-    for name in config.modalities:
-        if getattr(shown, "xyz" if points and name == "normals" else name) is None:
-            needed = {"rgb": "photograph"}.get(name, "points" if points else "points or normals")
-            raise BadInputError(
-                f"{scan.key or 'the scan'} has no {needed}, which this model needs",
-                "give it, or use a model trained without that modality",
-            )
-    window = _window(scan, known, config)
-    views = make_views(shown, config.image_size, known.object, window, points=points)
-    if views.ignore is not None:
-        views = views._replace(valid=views.valid & ~views.ignore)
-    if not views.valid.any():
-        raise BadInputError(
-            f"{scan.key or 'the scan'} shows no measured pixel of a part",
-            "check its points and the ignore mask",
-        )
-    if config.chosen_recipe.foreground == "all":
-        everywhere = np.ones_like(views.valid) if views.ignore is None else ~views.ignore
-        views = views._replace(valid=everywhere)
-    return views
+        known = prepare_scan(scan, looking.settings, found, normals=looking.sees_normals)
+    return show_scan(scan, looking, known)
+
+
+def looking_of(config: Config) -> Looking:
+    """What a detector of that config looks at; background auto is plane."""
+    background = "plane" if config.background == "auto" else config.background
+    return Looking(
+        config.modalities,
+        config.image_size,
+        Settings(config.geometry_method, background),
+        config.chosen_recipe.foreground,
+        config.part_side,
+        sees_points(config),
+    )
 
 
 def sees_points(config: Config) -> bool:
     """Whether it is points, and no picture of normals, that describe the geometry."""
     return "normals" in config.modalities and config.settings.geometry_features() != "normals"
-
-
-def _window(scan: Scan, known: Prepared, config: Config) -> Frame | None:
-    """The square around the part, or None: the whole frame."""
-    if config.part_side is None:
-        return None
-    part = find_part(scan.xyz, scan.valid, known.object)
-    if part is None:
-        raise BadInputError(
-            f"{scan.key or 'the scan'} has no points that say where the part is, and this model "
-            "looks at a square around it",
-            "give its points, or train with --recipe.view frame",
-        )
-    frame, widened = part_frame(part, config.part_side, (config.image_size, config.image_size))
-    if widened > 1:
-        _log.warning(
-            "%s: the part is larger than those learned from; it is shown %.2f times smaller",
-            scan.key,
-            widened,
-        )
-    return frame
 
 
 def view_shots(

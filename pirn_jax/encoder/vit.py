@@ -163,10 +163,10 @@ class ViT(nnx.Module):
         (rows, columns), side = self.grid, self.config.patch
         mean, std = jnp.asarray(self.config.mean), jnp.asarray(self.config.std)
         colours = (images.astype(jnp.float32) - mean[None, None, None]) / std[None, None, None]
-        cut = colours.reshape(len(images), rows, side, columns, side, 3).swapaxes(2, 3)
-        tokens = self.patches(cut.reshape(len(images), rows * columns, 3 * side * side))
+        cut = colours.reshape(images.shape[0], rows, side, columns, side, 3).swapaxes(2, 3)
+        tokens = self.patches(cut.reshape(images.shape[0], rows * columns, 3 * side * side))
         tokens = tokens + self.positions[...][None]
-        prefix = jnp.broadcast_to(self.prefix[...], (len(tokens), *self.prefix[...].shape))
+        prefix = jnp.broadcast_to(self.prefix[...], (tokens.shape[0], *self.prefix[...].shape))
         return jnp.concatenate([prefix, tokens], axis=1)
 
     def outputs(self, images: Float[Array, "B h w 3"], last: int) -> Iterator[Array]:

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
-from scipy import ndimage
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.clusters import grid_cluster, open3d_cluster
 from pirn_jax.geometry.open3d_import import load_open3d
+from pirn_jax.pixels import dilate, label
 
 BORDER = 10
 """Pixels: the width of the border in which only background is expected."""
@@ -276,10 +276,9 @@ def _enclosed(
     kept: Bool[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
     """Unmeasured pixels that touch neither a removed point nor the edge of the picture."""
-    labelled: Any = ndimage.label(~valid, structure=np.ones((3, 3)))
-    hole, count = labelled
+    hole, count = label(~valid)
     outside = np.pad(valid & ~kept, 1, constant_values=True)
-    outside = ndimage.binary_dilation(outside, np.ones((3, 3)))[1:-1, 1:-1]
+    outside = dilate(outside)[1:-1, 1:-1]
     open_hole = np.zeros(count + 1, bool)
     open_hole[hole[outside]] = True
     return ~valid & ~open_hole[hole]

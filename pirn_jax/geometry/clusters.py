@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pirn_jax.geometry.open3d_import import load_open3d
+from pirn_jax.pixels import connected
 
 CLUSTER_DISTANCE = 0.006
 """Metres: points this near to each other belong together."""
@@ -130,7 +129,7 @@ def _tie_lines(
         near = np.where(adjacent, np.abs(step[:, 2]), np.linalg.norm(step, axis=1))
         tied = (np.diff(line) == 0) & (near < CLUSTER_DISTANCE)
         ties.append(np.stack([name[:-1][tied], name[1:][tied]]))
-    number[core] = _components(np.concatenate(ties, axis=1), int(core.sum()))
+    number[core] = connected(np.concatenate(ties, axis=1), int(core.sum()))
     return number
 
 
@@ -143,10 +142,5 @@ def _tie_groups(
     for one, other, near in pairs:
         joins = near & (one != other) & (one >= 0) & (other >= 0)
         ties.append(np.stack([one[joins], other[joins]]))
-    group = _components(np.concatenate(ties, axis=1), int(label.max()) + 1)
+    group = connected(np.concatenate(ties, axis=1), int(label.max()) + 1)
     return np.where(label >= 0, group[label], -1)
-
-
-def _components(ties: Int[np.ndarray, "2 m"], total: int) -> Int[np.ndarray, " total"]:
-    graph = coo_array((np.ones(ties.shape[1], np.int8), tuple(ties)), shape=(total, total))
-    return connected_components(graph, directed=False)[1]

@@ -8,9 +8,10 @@ Differs from the paper: the default window is the disc of 29 pixels in a 7×7 wi
     depth edge are left out, where the nearest neighbours in space may reach across. The sign is
     decided per pixel by the line of sight instead of by propagation from point to point.
 
-How a scan is sampled (`_Sampling`) is measured on the scan itself: rays that meet in the origin, as
-a camera has them, or parallel ones, as a height map has them. It gives the distance between
-neighbouring pixels, which the depth test is relative to, and the direction the sensor lies in.
+The arithmetic is in `plane_fits.py`. How a scan is sampled (`Sampling` there) is measured on the
+scan itself: rays that meet in the origin, as a camera has them, or parallel ones, as a height map
+has them. It gives the distance between neighbouring pixels, which the depth test is relative to,
+and the direction the sensor lies in.
 
 Dimension letters: H, W the pixels of the scan; `*batch` any leading dimensions.
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +28,14 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.background import GeometryWarning, measured
-
-WINDOW = 7
-"""Side of the window in pixels, of which the inscribed disc is used: 29 pixels, as kNN 30."""
-
-EDGE_SLOPE = 4.0
-"""A neighbour is across a depth edge where z changes by more than this many pixel distances per
-pixel: a surface seen at more than 76° from its normal, which no sensor measures well anyway."""
-
-FEWEST_POINTS = 5
-"""Fewer points in the window, the pixel itself included, leave the normal undefined."""
+from pirn_jax.geometry.plane_fits import (
+    WINDOW,
+    fit_planes,
+    measure_sampling,
+    stride_of,
+)
 
 _LARGE = 1 << 22  # pixels; larger scans are fitted strip by strip
-_ROUNDEST_LINE = 1e-3  # below this ratio of middle to total variance, points are on a line
-
-
-class _Sampling(NamedTuple):
-    """How the pixels of one scan sample space."""
-
-    pinhole: Bool[Array, ""]  # True: rays meet in the origin; False: parallel to z
-    step: Float[Array, ""]  # between neighbours: per metre of z (pinhole) or metres (parallel)
 
 
 def surface_normals(
@@ -144,7 +132,7 @@ def grid_normals(
     Returns:
         Unit normals towards the sensor, zeros where undefined.
     """
-    fit = functools.partial(_fit_planes, window=window)
+    fit = functools.partial(fit_planes, jnp, window=window)
     return jnp.vectorize(fit, signature="(h,w,c),(h,w)->(h,w,c)")(xyz, valid)
 
 
@@ -157,11 +145,11 @@ def _normals_by_strips(
 ) -> Float32[np.ndarray, "H W 3"]:
     """`grid_normals` of a large scan, some rows at a time: a fit holds dozens of planes of them."""
     (height, width), reach = valid.shape, window // 2
-    stride = _stride(valid.shape)
+    stride = stride_of(valid.shape)
     some, there = xyz[::stride, ::stride], valid[::stride, ::stride]
     there = there & np.isfinite(some).all(-1)
     some = np.where(there[..., None], some, 0).astype(np.float32)
-    sampling = _jitted_sampling(some, there, float(stride))
+    sampling = _sampling(some, there, float(stride))
     rows = max(1, _LARGE // 4 // width)
     normals = np.empty((height, width, 3), np.float32)
     for start in range(0, height, rows):
@@ -176,151 +164,6 @@ def _normals_by_strips(
     return normals
 
 
-def _fit_planes(
-    xyz: Float32[Array, "H W 3"],
-    valid: Bool[Array, "H W"],
-    sampling: _Sampling | None = None,
-    *,
-    window: int,
-) -> Float32[Array, "H W 3"]:
-    """Planes of one scan; how it samples space is measured unless it is known."""
-    height, width = valid.shape
-    reach = window // 2
-    valid = valid & jnp.isfinite(xyz).all(-1)
-    xyz = jnp.where(valid[..., None], xyz, 0.0)
-    if sampling is None:
-        stride = _stride(valid.shape)
-        sampling = _sampling(xyz[::stride, ::stride], valid[::stride, ::stride], float(stride))
-    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
-    jump = EDGE_SLOPE * sampling.step * jnp.where(sampling.pinhole, z, 1.0)
-
-    padded = [jnp.pad(plane, reach) for plane in (x, y, z, valid.astype(jnp.float32))]
-    sums = [jnp.zeros_like(z)] * 10
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
-            if not 0 < down**2 + right**2 <= reach**2:
-                continue
-            rows = slice(reach + down, reach + down + height)
-            columns = slice(reach + right, reach + right + width)
-            x_there, y_there, z_there, weight = (plane[rows, columns] for plane in padded)
-            dx, dy, dz = x_there - x, y_there - y, z_there - z
-            weight = jnp.where(jnp.abs(dz) <= jump * max(abs(down), abs(right)), weight, 0.0)
-            wx, wy, wz = weight * dx, weight * dy, weight * dz
-            products = (wx * dx, wx * dy, wx * dz, wy * dy, wy * dz, wz * dz)
-            sums = [s + term for s, term in zip(sums, (weight, wx, wy, wz, *products), strict=True)]
-
-    count = sums[0] + 1.0  # the pixel itself, with difference zero
-    mx, my, mz, xx, xy, xz, yy, yz, zz = (s / count for s in sums[1:])
-    covariance = (
-        xx - mx * mx,
-        xy - mx * my,
-        xz - mx * mz,
-        yy - my * my,
-        yz - my * mz,
-        zz - mz * mz,
-    )
-    (nx, ny, nz), planar = _smallest_eigenvector(covariance)
-
-    away = jnp.where(sampling.pinhole, nx * x + ny * y + nz * z, nz) > 0
-    defined = valid & planar & (count >= FEWEST_POINTS)
-    sign = jnp.where(defined, jnp.where(away, -1.0, 1.0), 0.0)
-    return jnp.stack([nx * sign, ny * sign, nz * sign], axis=-1)
-
-
-def _stride(shape: tuple[int, ...]) -> int:
-    """Of the at most 128×128 pixels by which a scan's sampling is measured."""
-    return max(1, -(-max(shape) // 128))
-
-
-def _sampling(
-    xyz: Float32[Array, "h w 3"], valid: Bool[Array, "h w"], stride: float | Float32[Array, ""]
-) -> _Sampling:
-    """Decides between rays that meet in the origin and parallel ones, and measures their distance.
-
-    A camera's x/z and y/z are linear in the pixel's row and column, whatever the depth; a height
-    map's x and y are. The camera is believed where it is right to a pixel or nearer than the other:
-    with nearly constant z the two are the same.
-
-    Args:
-        xyz: every so many rows and columns of the scan; zeros where not valid.
-        valid: pixels to use.
-        stride: how many.
-    """
-    weight = valid.astype(jnp.float32)
-    rows = jnp.arange(valid.shape[0], dtype=jnp.float32) * stride
-    columns = jnp.arange(valid.shape[1], dtype=jnp.float32) * stride
-    row, column = jnp.meshgrid(rows, columns, indexing="ij")
-
-    def centre(plane: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
-        mean = jnp.sum(plane * weight) / jnp.maximum(jnp.sum(weight), 1.0)
-        return jnp.where(valid, plane - mean, 0.0)
-
-    row, column = centre(row), centre(column)
-    rr, rc, cc = jnp.sum(row * row), jnp.sum(row * column), jnp.sum(column * column)
-    determinant = jnp.maximum(rr * cc - rc * rc, 1e-6)
-
-    def linear(plane: Float32[Array, "h w"]) -> tuple[Array, Array, Array]:
-        plane = centre(plane)
-        pr, pc = jnp.sum(plane * row), jnp.sum(plane * column)
-        by_row = (pr * cc - pc * rc) / determinant
-        by_column = (pc * rr - pr * rc) / determinant
-        rest = plane - by_row * row - by_column * column
-        return by_row, by_column, jnp.sum(rest * rest)
-
-    def model(across: Float32[Array, "h w"], along: Float32[Array, "h w"]) -> tuple[Array, Array]:
-        (a, b, rest_across), (c, d, rest_along) = linear(across), linear(along)
-        step = jnp.sqrt(jnp.abs(a * d - b * c))  # one pixel's area, as a side
-        rest = jnp.sqrt((rest_across + rest_along) / jnp.maximum(jnp.sum(weight), 1.0))
-        return step, rest / jnp.maximum(step, 1e-30)  # and the misfit in pixels
-
-    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
-    in_front = jnp.all(jnp.where(valid, z > 0, True))
-    depth = jnp.where(valid & (z > 0), z, 1.0)
-    ray_step, ray_misfit = model(x / depth, y / depth)
-    flat_step, flat_misfit = model(x, y)
-    pinhole = in_front & ((ray_misfit < 1.0) | (ray_misfit <= flat_misfit))
-    return _Sampling(pinhole, jnp.where(pinhole, ray_step, flat_step))
-
-
-def _smallest_eigenvector(
-    matrix: tuple[Array, ...],
-) -> tuple[tuple[Array, Array, Array], Array]:
-    """Unit eigenvector to the smallest eigenvalue of symmetric 3×3 matrices, in closed form.
-
-    The eigenvalue by the cubic's trigonometric solution; the eigenvector as the largest column of
-    the adjugate of A - λI, which is (λ₁-λ)(λ₂-λ) v vᵀ: three candidates, of which the largest
-    cannot vanish unless λ is a double root, that is, unless the points lie on a line.
-
-    Args:
-        matrix: the entries xx, xy, xz, yy, yz, zz, each of one shape.
-
-    Returns:
-        The vector's three components, and False where the two smaller eigenvalues coincide so
-        nearly that there is no such vector.
-    """
-    xx, xy, xz, yy, yz, zz = matrix
-    scale = 1.0 / jnp.maximum(xx + yy + zz, 1e-30)  # trace 1: the unit of length cancels
-    xx, xy, xz, yy, yz, zz = (entry * scale for entry in (xx, xy, xz, yy, yz, zz))
-    mean = (xx + yy + zz) / 3.0
-    dx, dy, dz = xx - mean, yy - mean, zz - mean
-    spread = dx * dx + dy * dy + dz * dz + 2.0 * (xy * xy + xz * xz + yz * yz)
-    radius = jnp.sqrt(jnp.maximum(spread / 6.0, 1e-20))
-    det = dx * (dy * dz - yz * yz) - xy * (xy * dz - yz * xz) + xz * (xy * yz - dy * xz)
-    angle = jnp.arccos(jnp.clip(det / (2.0 * radius**3), -1.0, 1.0)) / 3.0
-    smallest = mean + 2.0 * radius * jnp.cos(angle + 2.0 * np.pi / 3.0)
-
-    xx, yy, zz = xx - smallest, yy - smallest, zz - smallest
-    axx, ayy, azz = yy * zz - yz * yz, xx * zz - xz * xz, xx * yy - xy * xy
-    axy, axz, ayz = xz * yz - xy * zz, xy * yz - xz * yy, xy * xz - yz * xx
-    by_z = (azz >= axx) & (azz >= ayy)
-    by_x = ~by_z & (axx >= ayy)
-    nx = jnp.where(by_z, axz, jnp.where(by_x, axx, axy))
-    ny = jnp.where(by_z, ayz, jnp.where(by_x, axy, ayy))
-    nz = jnp.where(by_z, azz, jnp.where(by_x, axz, ayz))
-    inverse = jax.lax.rsqrt(jnp.maximum(nx * nx + ny * ny + nz * nz, 1e-30))
-    return (nx * inverse, ny * inverse, nz * inverse), axx + ayy + azz > _ROUNDEST_LINE
-
-
 def _open3d_normals(
     xyz: Float[np.ndarray | Array, "*batch H W 3"],
     valid: Bool[np.ndarray | Array, "*batch H W"] | None,
@@ -333,9 +176,9 @@ def _open3d_normals(
     points = np.where(use[..., None], points, np.float32(0))
     normals, fallbacks = np.zeros_like(points), []
     for scan in np.ndindex(points.shape[:-3]):
-        stride = _stride(use[scan].shape)
+        stride = stride_of(use[scan].shape)
         some = (points[scan][::stride, ::stride], use[scan][::stride, ::stride])
-        pinhole = _jitted_sampling(*some, float(stride)).pinhole
+        pinhole = _sampling(*some, float(stride)).pinhole
         sight = points[scan] if pinhole else np.array([[[0.0, 0.0, 1.0]]], np.float32)
         normals[scan], why = tangent_plane_normals(points[scan], use[scan], sight, time_limit)
         if why:
@@ -343,5 +186,5 @@ def _open3d_normals(
     return (jnp.asarray(normals) if isinstance(xyz, jax.Array) else normals), tuple(fallbacks)
 
 
-_jitted_sampling = jax.jit(_sampling)
-_fit_strip = jax.jit(_fit_planes, static_argnames=("window",))
+_sampling = jax.jit(functools.partial(measure_sampling, jnp))
+_fit_strip = jax.jit(functools.partial(fit_planes, jnp), static_argnames=("window",))

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy import ndimage
 
 from pirn_jax.geometry.views import Frame
 
@@ -148,6 +147,8 @@ def lie_at_any_angle(parts: Sequence[Part]) -> bool:
 
 def _turned(part: Part, side: float) -> list[Bool[np.ndarray, "_ _"]]:
     """The silhouette about its centre of mass, in a square of `side` metres, at all angles."""
+    from scipy import ndimage  # for learning only
+
     middle = np.array(ndimage.center_of_mass(part.silhouette))[:, None, None]
     reach = np.linspace(-0.5, 0.5, _SIDE) * side * np.sqrt(2) / part.pitch
     places = np.stack(np.meshgrid(reach, reach, indexing="ij"))

@@ -23,7 +23,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -62,6 +62,10 @@ class Settings:
     time_limit: float = 300.0
 
 
+Fit = Callable[[np.ndarray, np.ndarray, Settings], tuple[np.ndarray, tuple[str, ...]]]
+"""Points (H, W, 3), pixels to use (H, W) and settings → unit normals, and what was odd."""
+
+
 class Prepared(NamedTuple):
     """What `make_views` needs of a scan's geometry.
 
@@ -80,7 +84,12 @@ class Prepared(NamedTuple):
 
 
 def prepare_scan(
-    scan: Scan, settings: Settings, found: Background | None = None, *, normals: bool = True
+    scan: Scan,
+    settings: Settings,
+    found: Background | None = None,
+    *,
+    normals: bool = True,
+    fit: Fit | None = None,
 ) -> Prepared:
     """Object and normals of one scan.
 
@@ -89,6 +98,7 @@ def prepare_scan(
         settings: what is computed.
         found: what `choose_object` found in this scan by these settings, if it was asked already.
         normals: False: none are computed, for detectors that look at the photograph alone.
+        fit: what computes them; None: `pirn_jax.geometry.normals.fit_normals`.
     """
     if found is None:
         found = choose_object(
@@ -99,14 +109,19 @@ def prepare_scan(
     notes = (found.reason,) if found.reason else ()
     fitted = scan.normals
     if fitted is None and normals:
-        from pirn_jax.geometry.normals import fit_normals  # imports JAX
-
-        points, use = scan.xyz, found.object & scan.valid
-        vectors, fallbacks = fit_normals(
-            points, use, settings.method, time_limit=settings.time_limit
-        )
+        use = found.object & scan.valid
+        vectors, fallbacks = (fit or _fit_by_jax)(scan.xyz, use, settings)
         fitted, notes = np.asarray(vectors), notes + fallbacks
     return Prepared(fitted, found.object, found.stands, notes)
+
+
+def _fit_by_jax(
+    xyz: Float32[np.ndarray, "H W 3"], use: Bool[np.ndarray, "H W"], settings: Settings
+) -> tuple[Float32[np.ndarray, "H W 3"], tuple[str, ...]]:
+    from pirn_jax.geometry.normals import fit_normals  # imports JAX
+
+    vectors, notes = fit_normals(xyz, use, settings.method, time_limit=settings.time_limit)
+    return np.asarray(vectors), notes
 
 
 def default_folder(cache: Path) -> Path:

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy import ndimage
 
 from pirn_jax.errors import BadInputError, NotJudgedError
+from pirn_jax.pixels import erode
 
 DARKER = 1 / 3
 """A photograph may have this share of the darkest shot's brightness; and be as far from white, as
@@ -78,8 +78,8 @@ def sight_of(
     """
     found = Sight()
     if rgb is not None and part.any():
-        inside = ndimage.binary_erosion(part, iterations=_EDGE)  # its edge is blended with black
-        counted = np.asarray(inside if inside.any() else part, bool)
+        inside = erode(part, _EDGE)  # its edge is blended with black
+        counted = inside if inside.any() else part
         grey = rgb[counted].mean(axis=-1, dtype=np.float64)
         found = found._replace(brightness=float(grey.mean()), contrast=float(grey.std()))
     if xyz is not None:

@@ -85,7 +85,7 @@ def forward(
     targets = jnp.stack(jnp.split(tokens, GROUPS, axis=-1))
     mean = targets.mean(0)
     prototypes = jnp.broadcast_to(
-        parameters["prototypes"][None], (len(mean), *parameters["prototypes"].shape)
+        parameters["prototypes"][None], (mean.shape[0], *parameters["prototypes"].shape)
     )
     prototypes = aggregate(parameters["aggregation"], prototypes, mean, heads)
     coherence = (1.0 - unit(mean) @ unit(prototypes).swapaxes(-1, -2)).min(-1).mean()

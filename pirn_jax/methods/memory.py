@@ -149,8 +149,7 @@ def nearest(
         # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
         near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
         near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
-        place = near.argmax(-1)
-        value = jnp.take_along_axis(near, place[:, None], -1)[:, 0]
+        place, value = near.argmax(-1), near.max(-1)
         closer = value > best[0]
         places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
         return (jnp.where(closer, value, best[0]), places), None
@@ -158,7 +157,7 @@ def nearest(
     size = math.gcd(CHUNK, len(bank))  # CHUNK, for a bank of our making
     chunks = right.reshape(-1, size, right.shape[-1])
     starts = jnp.arange(len(chunks), dtype=jnp.int32) * size
-    count = len(queries)
+    count = queries.shape[0]  # may be any: a symbol, where it is exported
     none = (jnp.full(count, -jnp.inf, left.dtype), jnp.zeros(count, jnp.int32))
     (_, places), _ = jax.lax.scan(look, none, (starts, chunks))
     return places

@@ -9,6 +9,19 @@ A run folder is described once, for whoever writes one and for the report that r
 and `html` make the page.
 """
 
-from pirn_jax.report.html import write_report
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pirn_jax.report.html import write_report
 
 __all__ = ["write_report"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "write_report":  # the page's parts are not all needed by who needs one of them
+        from pirn_jax.report.html import write_report
+
+        return write_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -20,121 +18,22 @@ from jaxtyping import Float32, UInt8
 from pirn_jax.detector import PIRN, Prediction
 from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.saving import is_model
-from pirn_jax.errors import BadInputError, ConfigError, PirnError
+from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.report import layout
-from pirn_jax.report.heatmap import colour_map
+from pirn_jax.report.heatmap import overlay
 from pirn_jax.report.layout import picture_stem
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
 from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, going_on, writing
 from pirn_jax.runs.records import not_judged, record_of
-from pirn_jax.scans import (
-    Entry,
-    File,
-    Options,
-    Scan,
-    Split,
-    read_camera_calibration,
-    read_intrinsics,
-)
-from pirn_jax.scans.datasets.inputs import PREDICTIONS, Inputs, list_inputs
-from pirn_jax.scans.datasets.left_out import LeftOut
-from pirn_jax.scans.datasets.reading import read_entry
-from pirn_jax.scans.formats.options import Reading
-from pirn_jax.scans.formats.registration import Intrinsics, parse_intrinsics
-from pirn_jax.scoring import Calibration, normalise
+from pirn_jax.scans import Scan, Split
+from pirn_jax.scans.datasets.inputs import PREDICTIONS
+from pirn_jax.scoring import Calibration
 from pirn_jax.scoring.rules import Verdict
 from pirn_jax.storage import whole_file
 
 JUDGED_BY_THRESHOLD = Judging()
 """No rules, no zones."""
-
-
-def find_scans(
-    files: Sequence[Path],
-    roles: Mapping[str, Path],
-    modalities: Sequence[str],
-    options: Options,
-    out: Path | None = None,
-    camera: Intrinsics | None = None,
-    *,
-    follow_links: bool = False,
-) -> tuple[Split, tuple[LeftOut, ...]]:
-    """The scans to predict, from files and folders, or one scan's files by role; and what is none.
-
-    Args:
-        files: photographs, points and normal maps, paired by name; folders are looked through.
-        roles: instead, files of a single scan by what they are: rgb, xyz, depth, normals.
-        modalities: of the model.
-        options: how to read them; cameras beside the files are used where these name none.
-        out: where predictions are to go; it is not looked into.
-        camera: of depth maps, where neither options nor files beside them name one.
-        follow_links: go where links lead, also out of the folders.
-
-    Raises:
-        PirnError: none, or both ways at once.
-    """
-    if roles and files:
-        raise ConfigError("files beside --rgb, --xyz or --depth", "give the one or the other")
-    if roles:
-        named = {role: File(path) for role, path in roles.items()}
-        found = Inputs((Entry(next(iter(named.values())).stem, named),), ())
-    elif files:
-        streams = tuple({"rgb": "rgb", "normals": "xyz"}[name] for name in modalities)
-        found = list_inputs(files, streams, out, follow_links=follow_links)
-    else:
-        raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
-    if not found.entries and not found.left_out:
-        raise BadInputError("no scans to predict", "give a folder of scans", files[0])
-    reader = partial(read_given, options=options, camera=camera, given=tuple(files))
-    return Split(found.entries, reader), found.left_out
-
-
-_STRIP = 1 << 19  # pixels that are coloured at a time
-KEPT = ("unit", "assume_aligned", "scale", "white")
-"""How the scans of a training were read, and new ones are: fields of `Reading`."""
-_CAMERAS = {"intrinsics": read_intrinsics, "calibration": read_camera_calibration}
-
-
-def read_given(
-    entry: Entry, options: Options, camera: Intrinsics | None, given: Sequence[Path] = ()
-) -> Scan:
-    """One scan, with the cameras that lie beside it or above it in what was given."""
-    file = next(iter(entry.files.values()))
-    top = next((place for place in given if place in file.path.parents), file.path.parent)
-    for place in (file.path.parent, *file.path.parent.parents):
-        for name, read in _CAMERAS.items():
-            beside = File(place / f"{name}.json", root=file.root)
-            if getattr(options, name) is None and beside.path.is_file():
-                options = replace(options, **{name: read(beside, options.limits)})
-        if place == top:
-            break
-    if options.intrinsics is None:
-        options = replace(options, intrinsics=camera)
-    return read_entry(entry, options)
-
-
-def options_of(origin: Mapping[str, object], reading: Reading) -> tuple[Options, Intrinsics | None]:
-    """How to read scans for a model: as in training, but for what is given now; and its camera.
-
-    Args:
-        origin: of the model.
-        reading: flags; those at their defaults change nothing.
-
-    Raises:
-        BadInputError: what the model kept of its training is damaged, or a camera's file is.
-    """
-    kept = origin.get("reading")
-    found = dict(kept) if isinstance(kept, dict) else {}
-    camera = found.pop("intrinsics", None)
-    if camera is not None:
-        camera = parse_intrinsics(camera, Path("the model's intrinsics"))
-    if unknown := found.keys() - set(KEPT):  # limits, most of all, are never a model's to say
-        raise BadInputError(f"the model's record of its scans is damaged: {sorted(unknown)}")
-    try:
-        return Options(**{"unit": "auto", **found, **reading.given()}), camera
-    except TypeError as error:
-        raise BadInputError(f"the model's record of its scans is damaged: {error}") from error
 
 
 def find_model(run: Path, category: str | None, seed: int | None) -> Path:
@@ -268,17 +167,4 @@ def heatmap(
     With a threshold the colours mean the same for every scan: black is the least there is, the
     middle of the scale is the threshold. Without one they span the map's own range.
     """
-    low, high = float(anomaly_map.min()), float(anomaly_map.max())
-    picture = np.empty((*anomaly_map.shape, 3), np.uint8)
-    step = max(1, _STRIP // anomaly_map.shape[1])
-    for start in range(0, len(picture), step):
-        rows = slice(start, start + step)
-        if calibration is None:
-            colours = colour_map(anomaly_map[rows], low, high)
-        else:
-            colours = colour_map(normalise(anomaly_map[rows], calibration), 0.0, 1.0)
-        if scan.rgb is not None:
-            grey = scan.rgb[rows].mean(-1, keepdims=True)
-            colours = np.rint(0.65 * colours + 0.35 * grey)
-        picture[rows] = colours
-    return picture
+    return overlay(scan.rgb, anomaly_map, calibration)

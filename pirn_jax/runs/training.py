@@ -35,8 +35,8 @@ from pirn_jax.runs.items import (
     shots_of,
 )
 from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
-from pirn_jax.runs.predictions import KEPT
 from pirn_jax.scans import Dataset, Note, write_split
+from pirn_jax.scans.datasets.judged import KEPT
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
@@ -154,7 +154,7 @@ def _train_into(
 
 
 def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
-    """How the scans were read, as `pirn_jax.runs.predictions.options_of` takes it again."""
+    """How the scans were read, as `pirn_jax.scans.datasets.judged.options_of` takes it again."""
     usual = Reading()
     found = {n: v for n in KEPT if (v := getattr(config, n)) != getattr(usual, n)}
     camera = {} if data.intrinsics is None else {"intrinsics": asdict(data.intrinsics)}

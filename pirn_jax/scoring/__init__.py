@@ -2,26 +2,50 @@
 
 `maps` runs on the device inside the decoder's jitted call; `calibration` and `regions` work on the
 finished map with numpy and scipy.
+
+The names load on first use: only the maps need JAX.
 """
 
-from pirn_jax.scoring.calibration import (
-    Calibration,
-    Decision,
-    calibrate,
-    decide,
-    normalise,
-    rate_bound,
-    read_calibration,
-    scans_needed,
-)
-from pirn_jax.scoring.maps import (
-    AnomalyMaps,
-    image_score,
-    score_distances,
-    upsample,
-)
-from pirn_jax.scoring.regions import Region, find_regions
+from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pirn_jax.scoring.calibration import (
+        Calibration,
+        Decision,
+        calibrate,
+        decide,
+        normalise,
+        rate_bound,
+        read_calibration,
+        scans_needed,
+    )
+    from pirn_jax.scoring.maps import (
+        AnomalyMaps,
+        image_score,
+        score_distances,
+        upsample,
+    )
+    from pirn_jax.scoring.regions import Region, find_regions
+
+_HOME = {
+    "Calibration": "calibration",
+    "Decision": "calibration",
+    "calibrate": "calibration",
+    "decide": "calibration",
+    "normalise": "calibration",
+    "rate_bound": "calibration",
+    "read_calibration": "calibration",
+    "scans_needed": "calibration",
+    "AnomalyMaps": "maps",
+    "image_score": "maps",
+    "score_distances": "maps",
+    "upsample": "maps",
+    "Region": "regions",
+    "find_regions": "regions",
+}
 __all__ = [
     "AnomalyMaps",
     "Calibration",
@@ -38,3 +62,13 @@ __all__ = [
     "score_distances",
     "upsample",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

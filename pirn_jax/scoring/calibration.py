@@ -28,7 +28,6 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from pirn_jax.errors import BadInputError, ConfigError
 
@@ -178,6 +177,8 @@ def _read_scores(found: object) -> tuple[float, ...]:
 
 def rate_bound(scans: int, rank: int = 1, confidence: float = CONFIDENCE) -> float:
     """The false-alarm rate not exceeded, with this confidence, by the k-th largest of n scores."""
+    from scipy import stats  # for learning only
+
     return float(stats.beta.ppf(confidence, rank, scans + 1 - rank))
 
 

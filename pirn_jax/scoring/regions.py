@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.metrics.pixel import label_regions
+from pirn_jax.pixels import label, windows
 from pirn_jax.scoring.surface import (
     local_surface,
     measured_pixels,
@@ -100,11 +99,11 @@ def find_regions(
     if xyz is not None:
         measured = measured_pixels(xyz, valid)
         if (measured & mask).any():
-            areas = pixel_areas(xyz, valid)
-    labels = label_regions(mask)
+            areas = pixel_areas(xyz, valid, mask)
+    labels, count = label(mask)
     regions = []
-    for label, window in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[window] == label
+    for number, window in enumerate(windows(labels, count), start=1):
+        inside = labels[window] == number
         region = _in_pixels(window, inside, anomaly_map[window])
         excess = {
             name: float(np.mean(array[window], where=inside, dtype=np.float64)) - everywhere[name]
@@ -117,7 +116,7 @@ def find_regions(
             region = region._replace(area_mm2=float(areas[window][inside].sum()))
             near = surroundings(window, region.pixels)
             surface = local_surface(
-                labels[near] == label, xyz[near], measured[near], areas[near], mask[near]
+                labels[near] == number, xyz[near], measured[near], areas[near], mask[near]
             )
             if surface is not None:
                 region = region._replace(

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
-from scipy import ndimage, spatial
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.pixels import distance_within, hull, label, nearest
 
 JUMP = 25.0  # an edge this many times the median one (88 degrees steep) is a gap, not a surface
 STEP = 8.0  # the same for the ring around a region, which is to lie on one face
@@ -30,7 +30,9 @@ def measured_pixels(
 
 
 def pixel_areas(
-    xyz: Float[np.ndarray, "H W 3"], valid: Bool[np.ndarray, "H W"] | None = None
+    xyz: Float[np.ndarray, "H W 3"],
+    valid: Bool[np.ndarray, "H W"] | None = None,
+    asked: Bool[np.ndarray, "H W"] | None = None,
 ) -> Float64[np.ndarray, "H W"]:
     """Surface area that each pixel stands for, in mm².
 
@@ -43,6 +45,7 @@ def pixel_areas(
     Args:
         xyz: points in metres.
         valid: pixels that count as measured, where more is known than `xyz != 0`.
+        asked: pixels whose area is asked for; the others may be 0. None: all.
 
     Raises:
         BadInputError: where no four neighbours were measured.
@@ -68,11 +71,9 @@ def pixel_areas(
             cells[rows, columns] += complete
     known = cells > 0
     areas = total / np.maximum(cells, 1)
-    nearest = np.empty((2, *known.shape), np.int32)
-    ndimage.distance_transform_edt(
-        ~known, return_distances=False, return_indices=True, indices=nearest
-    )
-    return areas[nearest[0], nearest[1]]
+    without = ~known if asked is None else asked & ~known
+    areas[without] = areas[nearest(known, without)]
+    return areas
 
 
 def _bridged(
@@ -144,9 +145,8 @@ def local_surface(
         None where no pixel of the region, or no neighbours of three pixels, were measured.
     """
     points = np.where(measured[..., None], xyz, 0.0).astype(np.float64) * 1e3
-    distance = np.empty(region.shape)
-    ndimage.distance_transform_edt(~region, distances=distance)
     reach = GAP + _ring_width(int(region.sum()))
+    distance = distance_within(region, reach)
     ring = _nearest_surface(points, (distance > GAP) & (distance <= reach) & measured & ~others)
     inside = region & measured
     if not inside.any():
@@ -194,12 +194,11 @@ def _nearest_surface(
     jump[:, 1:] |= steps[1] > limit
     if not jump.any():
         return ring
-    labels = np.zeros(ring.shape, np.int32)
-    ndimage.label(ring & ~jump, output=labels)  # by edges only: the ones that were measured
+    labels, _ = label(ring & ~jump, corners=False)  # by edges only: the ones that were measured
     sizes = np.bincount(labels.reshape(-1))
     sizes[0] = 0
     large = np.flatnonzero(sizes >= max(1, sizes.sum() // 4))
-    depths = [np.median(np.linalg.norm(points[labels == label], axis=1)) for label in large]
+    depths = [np.median(np.linalg.norm(points[labels == part], axis=1)) for part in large]
     return labels == large[np.argmin(depths)] if len(large) else ring
 
 
@@ -262,7 +261,7 @@ def _size(
 
 def rectangle(points: Float64[np.ndarray, "n 2"]) -> tuple[float, float]:
     """Longer and shorter side of the rectangle of least area around points of the plane."""
-    corners = points[spatial.ConvexHull(points).vertices]
+    corners = hull(points)
     edges = np.roll(corners, -1, axis=0) - corners
     along = edges / np.linalg.norm(edges, axis=1, keepdims=True)
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)

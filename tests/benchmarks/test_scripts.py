@@ -28,6 +28,14 @@ def run(name, folder, *flags):
     return found
 
 
+def test_runtimes_say_the_same_and_are_timed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    found = run("runtimes", tmp_path)
+    assert {"jax", "onnxruntime", "openvino"} == found["pictures"].keys() == found["scan"].keys()
+    assert max(found["largest_difference"].values()) < 1e-4
+
+
 def test_latency_says_how_we_compare_with_pytorch(tmp_path):
     pytest.importorskip("torch")
     found = run("latency", tmp_path)

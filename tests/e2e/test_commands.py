@@ -15,8 +15,8 @@ from PIL import Image
 
 from pirn_jax import PIRN, train
 from pirn_jax import predict as predict_command
-from pirn_jax.runs.predictions import find_scans
 from pirn_jax.scans import Options, open_dataset
+from pirn_jax.scans.datasets.judged import find_scans
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
 from tests.e2e.commands import command, finish, start
 

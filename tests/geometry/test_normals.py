@@ -12,8 +12,8 @@ import pytest
 from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
 from pirn_jax.geometry import GeometryWarning, grid_normals, measured, surface_normals
 from pirn_jax.geometry import open3d_normals as child
-from pirn_jax.geometry.normals import _sampling, _smallest_eigenvector
 from pirn_jax.geometry.open3d_import import missing_open3d
+from pirn_jax.geometry.plane_fits import measure_sampling, smallest_eigenvector
 from tests.geometry import surfaces
 
 angle = surfaces.angle
@@ -102,7 +102,7 @@ def test_a_height_map_is_not_taken_for_a_camera():
     row, column = np.mgrid[:120, :120] * 1e-3
     rough = 4e-3 * np.random.default_rng(0).standard_normal((120, 120))
     xyz = np.stack([column + 0.8, row + 0.4, rough + 1.0], -1).astype(np.float32)
-    sampling = _sampling(jnp.asarray(xyz), jnp.ones((120, 120), bool), 1.0)
+    sampling = measure_sampling(jnp, jnp.asarray(xyz), jnp.ones((120, 120), bool), 1.0)
     assert not sampling.pinhole
     np.testing.assert_allclose(sampling.step, 1e-3, rtol=1e-4)
     normals = surface_normals(xyz)
@@ -112,7 +112,7 @@ def test_a_height_map_is_not_taken_for_a_camera():
 def test_the_focal_length_is_measured():
     points, _, seen = surfaces.sphere(120)
     xyz, valid = surfaces.measured(points, seen, 0.0, 0.3)
-    sampling = _sampling(jnp.asarray(xyz), jnp.asarray(valid), 1.0)
+    sampling = measure_sampling(jnp, jnp.asarray(xyz), jnp.asarray(valid), 1.0)
     assert sampling.pinhole
     np.testing.assert_allclose(sampling.step, 1 / surfaces.FOCAL, rtol=1e-4)
 
@@ -125,12 +125,14 @@ def test_smallest_eigenvector_against_numpy(scale):
         basis, _ = np.linalg.qr(random.standard_normal((200, 3, 3)))
         matrices = scale * np.einsum("nij,j,nkj->nik", basis, spectrum, basis)
         entries = [matrices[:, i, j] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))]
-        vector, planar = _smallest_eigenvector(tuple(jnp.asarray(e, jnp.float32) for e in entries))
+        vector, planar = smallest_eigenvector(
+            jnp, tuple(jnp.asarray(e, jnp.float32) for e in entries)
+        )
         _, expected = np.linalg.eigh(matrices)
         assert np.asarray(planar).all()
         aligned = np.abs(np.sum(np.stack(vector, -1) * expected[..., 0], -1))
         assert np.degrees(np.arccos(np.clip(aligned, 0, 1))).max() < 0.1
-    *_, planar = _smallest_eigenvector((jnp.ones(1), *[jnp.zeros(1)] * 5))
+    *_, planar = smallest_eigenvector(jnp, (jnp.ones(1), *[jnp.zeros(1)] * 5))
     assert not planar.any()
 
 

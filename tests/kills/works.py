@@ -24,8 +24,9 @@ from pirn_jax.geometry import PreparedCache, Settings
 from pirn_jax.report import layout
 from pirn_jax.report.contents import read_run
 from pirn_jax.runs import evaluate_run, preparation, train_run
-from pirn_jax.runs.predictions import find_scans, predict_scans
+from pirn_jax.runs.predictions import predict_scans
 from pirn_jax.scans import Options, open_dataset
+from pirn_jax.scans.datasets.judged import find_scans
 from pirn_jax.storage import read_object
 from pirn_jax.training import FeatureCache
 from tests.kills.states import contents

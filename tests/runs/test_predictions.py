@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.runs.predictions import find_scans, heatmap, options_of
+from pirn_jax.runs.predictions import heatmap
 from pirn_jax.scans import Intrinsics, Options, Scan
+from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scoring import Calibration
 from tests.scans import layouts
@@ -67,7 +68,7 @@ def test_heatmaps_are_coloured_strip_by_strip(threshold, monkeypatch):
     calibration = threshold and Calibration(threshold, 0.2, 5, 1, 0.05, 0.2, 0.4)
     whole = heatmap(scan, values, calibration)
     assert whole.shape == (20, 30, 3)
-    monkeypatch.setattr("pirn_jax.runs.predictions._STRIP", 100)
+    monkeypatch.setattr("pirn_jax.report.heatmap._STRIP", 100)
     np.testing.assert_array_equal(heatmap(scan, values, calibration), whole)
     alone = heatmap(scan._replace(rgb=None), values, calibration)
     grey = scan.rgb.mean(-1, keepdims=True)

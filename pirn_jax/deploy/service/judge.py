@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from pirn_jax.detector import PIRN
-from pirn_jax.detector.evaluation import ScanResult
 from pirn_jax.detector.judging import Judging, part_finder
+from pirn_jax.detector.result import ScanResult
 from pirn_jax.errors import PirnError
 from pirn_jax.report.schema import Document
-from pirn_jax.runs.predictions import options_of, read_given
 from pirn_jax.runs.records import calibration_id, record_of, versions
 from pirn_jax.scans import Entry, File, Scan, Split
+from pirn_jax.scans.datasets.judged import options_of, read_given
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scoring import normalise
 

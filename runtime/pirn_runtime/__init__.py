@@ -1,0 +1,12 @@
+"""Judges parts with a model that `pirn_jax` exported; needs no JAX.
+
+>>> from pirn_runtime import Judge
+>>> judge = Judge("part.onnx")
+>>> judge(rgb, xyz).pred_score
+"""
+
+from pirn_jax.detector.prediction import Prediction
+from pirn_runtime.judge import Judge
+
+__version__ = "0.1.0"
+__all__ = ["Judge", "Prediction"]
