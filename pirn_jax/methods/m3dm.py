@@ -233,7 +233,7 @@ class M3dm:
         svm = SGDOneClassSVM(**_SVM, random_state=job.seed).fit(away * scale)
         # A plane w·x = offset with good parts beyond it: w·x itself is what is published as the
         # score, which grows with distances where all of w is positive.
-        weights = np.maximum(np.ravel(svm.coef_), 0) * scale
+        weights = np.maximum(np.asarray(svm.coef_).reshape(-1), 0) * scale
         if not weights.any():
             raise PirnError(
                 f"{job.name}: no weight of the one-class SVM is positive", "use decision z_score"
