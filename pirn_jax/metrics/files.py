@@ -70,6 +70,7 @@ def open_pair(maps: Path, masks: Path, good_without_mask: bool = False) -> tuple
     mask_readers = _readers(masks, MASK_ENDINGS, "masks")
     if not set(map_readers) & set(mask_readers):
         map_readers, mask_readers = _of_run(map_readers), _of_dataset(mask_readers)
+        in_truth = in_truth or masks.name == "test"  # of a dataset, whose good scans need no masks
     for name in list(mask_readers):
         short = name.removesuffix("_mask")
         if name not in map_readers and short in map_readers and short not in mask_readers:
@@ -104,12 +105,15 @@ def _of_run(readers: _Readers) -> _Readers:
 
 
 def _of_dataset(readers: _Readers) -> _Readers:
-    """Masks of a dataset by their place in it: hole/gt/000 is hole/000; photographs are none."""
-    masks = {
-        name.removeprefix("test/").replace("/gt/", "/"): one
-        for name, one in readers.items()
-        if "/gt/" in name
-    }
+    """Masks of a dataset by their place in it; photographs are none.
+
+    hole/gt/000 is hole/000; where a mask lies beside its photograph, hole/000_mask is.
+    """
+    named = {name.removeprefix("test/"): one for name, one in readers.items()}
+    beside = {n for n in named if n.endswith("_mask") and n.removesuffix("_mask") in named}
+    if beside:
+        return {name.removesuffix("_mask"): named[name] for name in beside}
+    masks = {name.replace("/gt/", "/"): one for name, one in named.items() if "/gt/" in name}
     return masks or readers
 
 

@@ -278,7 +278,7 @@ def test_packed_maps_and_coloured_masks_mean_what_they_do_in_scans(tmp_path):
     np.testing.assert_array_equal(next(iter(masks)) > 0, truth[..., 0] > 0)
 
 
-@pytest.mark.parametrize("layout", ["mvtec3d", "mvtec2d", "folder"])
+@pytest.mark.parametrize("layout", ["mvtec3d", "mvtec2d", "folder", "beside"])
 @pytest.mark.parametrize("small", [False, True], ids=["same size", "smaller"])
 def test_maps_of_a_run_are_matched_with_the_dataset_s_test_folder(tmp_path, layout, small):
     mask = np.zeros((12, 16), np.uint8)
@@ -293,11 +293,12 @@ def test_maps_of_a_run_are_matched_with_the_dataset_s_test_folder(tmp_path, layo
                 "mvtec3d": f"test/{defect}/gt/{number:03}.png",
                 "folder": f"test/{defect}/gt/{number:03}.png",
                 "mvtec2d": f"ground_truth/{defect}/{number:03}_mask.png",
+                "beside": f"test/{defect}/{number:03}_mask.png",
             }[layout]
-            if layout != "mvtec2d" or defect != "good":
+            if layout not in ("mvtec2d", "beside") or defect != "good":
                 (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(value).save(tmp_path / place)
-            photograph = "rgb/" if layout != "mvtec2d" else ""
+            photograph = "rgb/" if layout not in ("mvtec2d", "beside") else ""
             picture = tmp_path / f"test/{defect}/{photograph}{number:03}.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.dstack([value + 1] * 3)).save(picture)
