@@ -1,6 +1,6 @@
 """A pair judged by JAX, ONNX Runtime and OpenVINO, and how long each takes from start to heatmap.
 
-    python benchmarks/runtimes.py [--quick] [--encoder NAME --weights FILE] [--json FILE]
+    PYTHONPATH=runtime python benchmarks/runtimes.py [--quick] [--encoder NAME] [--weights FILE]
 
 `pictures` is the exported graph alone: pictures as the encoder sees them, in host memory, to map
 and score, one pair a call. `scan` is everything from the arrays of a photograph and its points to
@@ -53,7 +53,6 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="of the encoder")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "runtime"))
     from bench.measure import RESULTS, bars, environment, interleaved, show, write
     from pirn_jax import PIRN, Config, open_dataset
     from pirn_jax.deploy.export import export_model

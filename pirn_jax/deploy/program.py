@@ -60,7 +60,7 @@ def build_program(model: PIRN, batch: int | None) -> Program:
     if sees_points(config):
         raise ConfigError(
             f"a model of {config.settings.geometry_features()} features cannot be exported",
-            "train with --recipe.features normals",
+            "train without recipe.features",
         )
     if config.dtype != "float32":
         raise ConfigError(

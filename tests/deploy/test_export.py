@@ -69,7 +69,6 @@ def test_the_default_model_says_the_same_in_onnxruntime(saved):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # OpenVINO forks
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize(
     ("method", "recipe"), [*((name, "default") for name in METHODS), ("pirn", "paper")]

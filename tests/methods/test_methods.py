@@ -32,7 +32,7 @@ def data():
         pytest.param("cflow", {"steps": 20, "blocks": 2}, marks=pytest.mark.slow),
         pytest.param("cfm", {"steps": 20, "rotations": 2}, marks=pytest.mark.slow),
         pytest.param("ast", {"steps": 10, "width": 8}, marks=pytest.mark.slow),
-        ("btf", {}),
+        pytest.param("btf", {}, marks=pytest.mark.slow),
         pytest.param("m3dm", {"steps": 3}, marks=pytest.mark.slow),
     ],
 )
