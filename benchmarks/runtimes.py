@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="of the encoder")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    import openvino  # noqa: F401  # before JAX has threads: on first use it forks
+
     from bench.measure import RESULTS, bars, environment, interleaved, show, write
     from pirn_jax import PIRN, Config, open_dataset
     from pirn_jax.deploy.export import export_model
