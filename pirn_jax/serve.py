@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pirn_jax.command import Console, exits, parse
-from pirn_jax.errors import ConfigError, MissingDependencyError, check_name
+from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, check_name
 from pirn_jax.scans.formats.options import Reading
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Arguments(Reading):
     roi: Path | None = None
     """What is not judged: a picture, white there, or a TOML file of zones."""
     batch: int = 4
-    """Most parts a call of the device; changes no score."""
+    """Most parts a call of the device; changes a score by rounding alone."""
     gather_ms: float = 4.0
     """Milliseconds that a part waits for others to be judged with."""
     queue: int = 64
@@ -161,10 +161,17 @@ def serve(arguments: Arguments) -> None:
             worker.start()
         url = f"http://{arguments.host}:{arguments.port}/"
         console.print(f"serving {', '.join(models)}: {url} (Ctrl-C ends it)", markup=False)
-        try:
-            uvicorn.run(
+        server = uvicorn.Server(
+            uvicorn.Config(
                 app, host=arguments.host, port=arguments.port, log_level="warning", lifespan="on"
             )
+        )
+        try:
+            server.run()
+        except SystemExit as error:
+            if server.started:
+                raise
+            raise MachineError(f"cannot listen at {url}", "--port names another") from error
         finally:
             for worker in workers:
                 worker.stop()

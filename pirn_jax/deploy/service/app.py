@@ -174,7 +174,8 @@ def _judge_routes(parts: Parts) -> APIRouter:
         try:
             record = await asyncio.wrap_future(future)
         except Exception as error:
-            words = f"accepted as {part.id}, and the verdict could not be written down: {error}"
+            reason = getattr(error, "problem", type(error).__name__)  # names no place here
+            words = f"accepted as {part.id}, and the verdict could not be written down: {reason}"
             raise HTTPException(503, words) from error
         if "error" in record:
             return JSONResponse(record, 422 if record["kind"] == "input" else 500)

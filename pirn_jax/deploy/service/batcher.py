@@ -32,6 +32,7 @@ class _Waiting(NamedTuple):
     part: Part
     since: float
     future: Future[Document]
+    alone: bool = False
 
 
 class Batcher:
@@ -80,8 +81,8 @@ class Batcher:
                     f"the process ended {tries} times while it was judged", "see to it"
                 )
                 self._finish(part, error)
-            else:
-                self._put(part)
+            else:  # alone, if it was being judged when the process ended: it may have ended it
+                self._put(part, alone=tries > 0)
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,8 +117,8 @@ class Batcher:
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
-    def _put(self, part: Part) -> Future[Document]:
-        waiting = _Waiting(part, time.monotonic(), Future())
+    def _put(self, part: Part, *, alone: bool = False) -> Future[Document]:
+        waiting = _Waiting(part, time.monotonic(), Future(), alone)
         with self._changed:
             self._queue.append(waiting)
             self._changed.notify_all()
@@ -127,11 +128,15 @@ class Batcher:
         while batch := self._next():
             try:
                 self._judge(batch)
-            except Exception as error:  # such as a full disk: they are judged after a restart
-                _log.exception("verdicts could not be written down")
+            except Exception as error:
                 for waiting in batch:
                     if not waiting.future.done():
-                        waiting.future.set_exception(error)
+                        self._unwritten(waiting, error)
+
+    def _unwritten(self, waiting: _Waiting, error: Exception) -> None:
+        """No verdict could be written down, as on a full disk: it is judged after a restart."""
+        _log.error("%s: not written down", waiting.part.key, exc_info=error)
+        waiting.future.set_exception(error)
 
     def _next(self) -> list[_Waiting]:
         """The next parts of one model; none when all is done and the end has come."""
@@ -145,10 +150,13 @@ class Batcher:
                 left = end - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
+            if self._queue[0].alone:
+                return [self._queue.popleft()]
             model, taken, others = self._queue[0].part.model, [], []
             while self._queue and len(taken) < self._batch:
                 waiting = self._queue.popleft()
-                (taken if waiting.part.model == model else others).append(waiting)
+                joins = waiting.part.model == model and not waiting.alone
+                (taken if joins else others).append(waiting)
             self._queue.extendleft(reversed(others))
             return taken
 
@@ -159,7 +167,11 @@ class Batcher:
         outcomes = self._outcomes(parts)
         self._measures.judged(len(batch), time.monotonic() - start)
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            record = self._finish(waiting.part, outcome)
+            try:
+                record = self._finish(waiting.part, outcome)
+            except Exception as error:  # of this part; the others have their verdicts
+                self._unwritten(waiting, error)
+                continue
             self._measures.finished(record, time.monotonic() - waiting.since)
             waiting.future.set_result(record)
         self._since_pruned += len(batch)

@@ -90,7 +90,7 @@ def accept(
                 os.fsync(kept.fileno())
         _sync_folder(place)
         _sync_folder(journal.requests)
-        paths = {role: place / names[role] for role in files if role in ROLE_NAMES}
+        paths = {role: place / names[role] for role in files if role in (*ROLE_NAMES, "ignore")}
         part = Part(request, key, model, paths)
         journal.accept(part, source=source, time=now(), origin=origin)
     except BaseException:

@@ -75,7 +75,9 @@ class Watcher:
     def look(self) -> int:
         """Take what is whole; returns how many parts that were."""
         found = list_inputs([self._folder], self._streams)
-        states = {entry.key: state for entry in found.entries if (state := _state(entry))}
+        states = {
+            entry.key: state for entry in found.entries if (state := _state(entry, self._folder))
+        }
         taken = 0
         for entry in found.entries:
             state = states.get(entry.key)
@@ -101,7 +103,7 @@ class Watcher:
             with ExitStack() as stack:
                 files = {
                     role: (path.name, stack.enter_context(open_regular(path)))
-                    for role, path in _files(entry).items()
+                    for role, path in _files(entry, self._folder).items()
                 }
                 part = accept(
                     self._journal,
@@ -118,21 +120,24 @@ class Watcher:
         self._batcher.put(part)
 
 
-def _files(entry: Entry) -> Mapping[str, Path]:
-    """The files of a part, and the camera beside them."""
-    found = {role: file.path for role, file in entry.files.items() if role in ROLE_NAMES}
-    beside = next(iter(found.values())).parent
-    for name in CAMERAS:
-        if (beside / name).is_file():
-            found[Path(name).stem] = beside / name
+def _files(entry: Entry, top: Path) -> Mapping[str, Path]:
+    """The files of a part, and the nearest cameras beside them or above, up to the folder."""
+    kept = (*ROLE_NAMES, "ignore")
+    found = {role: file.path for role, file in entry.files.items() if role in kept}
+    place = next(path for role, path in found.items() if role != "ignore").parent
+    above = [one for one in place.parents if one == top or top in one.parents]
+    for folder in (place, *above):
+        for name in CAMERAS:
+            if (folder / name).is_file():
+                found.setdefault(Path(name).stem, folder / name)
     return found
 
 
-def _state(entry: Entry) -> str | None:
+def _state(entry: Entry, top: Path) -> str | None:
     """Names, sizes and times of its files, as one number; None where one has gone meanwhile."""
     digest = hashlib.sha256(os.fsencode(entry.key))
     try:
-        for role, path in sorted(_files(entry).items()):
+        for role, path in sorted(_files(entry, top).items()):
             known = path.stat()
             about = f"|{role} {path} {known.st_size} {known.st_mtime_ns}"
             digest.update(os.fsencode(about))

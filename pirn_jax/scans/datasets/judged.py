@@ -71,7 +71,7 @@ def read_given(
     entry: Entry, options: Options, camera: Intrinsics | None, given: Sequence[Path] = ()
 ) -> Scan:
     """One scan, with the cameras that lie beside it or above it in what was given."""
-    file = next(iter(entry.files.values()))
+    file = next(one for role, one in entry.files.items() if role != "ignore")
     top = next((place for place in given if place in file.path.parents), file.path.parent)
     for place in (file.path.parent, *file.path.parent.parents):
         for name, read in _CAMERAS.items():

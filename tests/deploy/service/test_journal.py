@@ -87,6 +87,20 @@ def test_a_part_that_kills_the_process_does_so_no_fourth_time(tmp_path):
     assert "ended 3 times" in result["record"]["error"]
 
 
+def test_a_part_that_kills_the_process_takes_no_other_with_it(tmp_path):
+    journal = Journal(tmp_path)
+    first, second = accepted(journal), accepted(journal)
+    journal.begin([first.id, second.id])  # and the process ended
+    third = accepted(journal)
+    journal.close()
+    judge = Brightness()
+    parts = make(tmp_path, judge=judge)
+    parts.batcher.start()
+    parts.batcher.stop()
+    assert [len(call) for call in judge.calls] == [1, 1, 1]
+    assert {one["id"] for one in parts.journal.results()} == {first.id, second.id, third.id}
+
+
 def test_what_is_asked_of_it(tmp_path):
     parts = make(tmp_path, sinks=["folder", "webhook"], keep=2)
     journal, batcher = parts.journal, parts.batcher

@@ -54,3 +54,41 @@ def test_a_part_waits_until_its_files_are_all_there(tmp_path):
     assert result["state"] == "judged"
     names = {path.name for path in parts.journal.place(result["id"]).iterdir()}
     assert {"rgb.png", "xyz.tiff", "intrinsics.json", "points.bin"} <= names
+
+
+def test_what_lies_above_a_part_counts_as_for_predict(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "part_1").mkdir(parents=True)
+    (folder / "intrinsics.json").write_text("{}")
+    (folder / "ignore.png").write_bytes(png())
+    (folder / "part_1" / "rgb.png").write_bytes(png())
+    parts = make(tmp_path / "state")
+    parts.batcher.start()
+    watcher = watcher_of(folder, parts)
+    assert [watcher.look(), watcher.look()] == [0, 1]
+    parts.batcher.stop()
+    (result,) = parts.journal.results()
+    names = {path.name for path in parts.journal.place(result["id"]).iterdir()}
+    assert {"rgb.png", "ignore.png", "intrinsics.json"} <= names
+
+
+def test_one_file_that_cannot_be_taken_holds_up_no_other(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(png())
+    parts = make(tmp_path / "state")
+    parts.batcher.start()
+    watcher = watcher_of(folder, parts)
+    whole = watcher._take
+
+    def take(entry, state):
+        if entry.key == "a":
+            parts.batcher.free_slot()
+            raise OSError("no permission")
+        whole(entry, state)
+
+    monkeypatch.setattr(watcher, "_take", take)
+    assert [watcher.look(), watcher.look()] == [0, 1]
+    parts.batcher.stop()
+    assert keys(parts) == ["b"]
