@@ -23,7 +23,7 @@ from pirn_jax.errors import BadInputError, PirnError
 from pirn_jax.geometry import PreparedCache, Settings
 from pirn_jax.report import layout
 from pirn_jax.report.contents import read_run
-from pirn_jax.runs import evaluate_run, preparation, train_run
+from pirn_jax.runs import evaluate_run, preparation, records, train_run
 from pirn_jax.runs.predictions import predict_scans
 from pirn_jax.scans import Options, open_dataset
 from pirn_jax.scans.datasets.judged import find_scans
@@ -145,8 +145,9 @@ def predicting(encoder: Encoder, *, over: bool) -> Work:
 
     def predict(root: Path) -> None:
         scans, _ = find_scans([root / "scans"], {}, ("rgb",), Options())
-        for _ in predict_scans(model, scans, root / "out", _never):
-            pass
+        with mock.patch.object(records, "now", return_value="2026-01-01T00:00Z"):
+            for _ in predict_scans(model, scans, root / "out", _never):
+                pass
 
     def before(root: Path) -> None:
         (root / "scans").mkdir()
