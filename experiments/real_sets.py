@@ -1,6 +1,8 @@
 """What runs by default against memory and subspace, on the real sets: who is ahead, by how much.
 
     python experiments/real_sets.py --shared ../shared
+    python experiments/real_sets.py --shared ../shared --sets cable_gland \
+        --out experiments/results/tiles.json --systems default "448 px" "2 x 2 tiles"
     python experiments/real_sets.py --shared ../shared --encoders pirn-tiny \
         --sets cable_gland road flange biscuit --out experiments/results/methods.json \
         --systems default memory subspace simplenet cflow cfm ast
@@ -39,8 +41,9 @@ from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import BATCH, Evaluator, Truth, fit_models, prefetch, view_scan
 from pirn_jax.detector.encoders import features_of, with_points
-from pirn_jax.encoder import Encoder
+from pirn_jax.encoder import Encoder, in_tiles
 from pirn_jax.geometry import Views
+from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.scans import Scan, choose_shots
 from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import FeatureCache, extract
@@ -97,8 +100,23 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole frame": ("mixture", {"view": "frame"}),
     "poses as given": ("mixture", {"rotations": 1}),
     "pirn, trained": ("pirn", {}),
+    "392 px": ("mixture", {}),
+    "448 px": ("mixture", {}),
+    "560 px": ("mixture", {}),
+    "2 x 2 tiles": ("mixture", {}),
+    "3 x 3 tiles": ("mixture", {}),
+    "whole frame, 2 x 2 tiles": ("mixture", {"view": "frame"}),
 }
 """Each by its method and what differs from its recipe."""
+SEEN: dict[str, dict[str, Any]] = {
+    "392 px": {"image_size": 392},
+    "448 px": {"image_size": 448},
+    "560 px": {"image_size": 560},
+    "2 x 2 tiles": {"tiles": 2},
+    "3 x 3 tiles": {"tiles": 3},
+    "whole frame, 2 x 2 tiles": {"tiles": 2},
+}
+"""What differs from `Options.size` in one piece, by system."""
 FILES: dict[str, str | None] = {
     "pirn-tiny": None,
     "dinov2-small": "dinov2_small_fp16.safetensors",
@@ -131,6 +149,8 @@ class Options:
     """Side of the pictures in pixels."""
     shifts: tuple[str, ...] = ()
     """Shifts of the test scans beside these as they are: gradient, colour, gamma, blur, tilt."""
+    prepared: Path | None = None
+    """Folder of normals that `python -m pirn_jax.prepare` made; they are the same without."""
 
 
 def main(options: Options) -> None:
@@ -176,16 +196,11 @@ def measure(
     """A unit: figures of each draw, and what the bootstrap makes of the images.
 
     Returns:
-        By system, and by system and shift: `figures` (one dict a draw), `fit_s`, `judge_ms` (a
-        pair, its tokens at hand; of the fastest draw, as is `fit_s`), `stored_mb`, and
-        `replicates` by metric.
+        By system, and by system and shift: `figures` (one dict a draw), `fit_s`, `encode_ms` (a
+        scan's pictures, the fastest of five times), `judge_ms` (its tokens at hand; of the fastest
+        draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
-    file = FILES[encoder_name]
-    weights = None if file is None else options.shared / "weights" / file
-    encoder = load_encoder(
-        encoder_name, weights, options.size, position_rule=_RULES.get(encoder_name)
-    )
     # mvtec3d wants point clouds unless told otherwise.
     flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
     root = None if about.dataset == "synthetic" else options.shared / "data" / about.folder
@@ -194,8 +209,9 @@ def measure(
         given = {"train": 15, "test": GENERATED_TESTS}
     data = open_dataset(about.dataset, root, about.category, **given)
     families = shown_as(chosen, options)
+    prepared = PreparedCache(options.prepared)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
-    encoders: dict[str, Encoder] = {}  # by what describes the geometry
+    encoders: dict[object, Encoder] = {}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
@@ -209,16 +225,16 @@ def measure(
                     Config(
                         encoder=encoder_name,
                         method=method,
-                        image_size=options.size,
                         modalities=about.modalities,
                         seed=draw,
+                        **{"image_size": options.size} | SEEN.get(system, {}),
                     ),
                     change,
                 )
-                features = features_of(config)
-                if features not in encoders:
-                    encoders[features] = with_points(encoder, config)
-                model = PIRN(config, encoder=encoders[features])
+                sees = (config.image_size, config.tiles, features_of(config))
+                if sees not in encoders:
+                    encoders[sees] = encoder_of(config, options.shared)
+                model = PIRN(config, encoder=encoders[sees], prepared=prepared)
                 keys = choose_shots(data.train.keys, shots, draw, about.dataset, about.category)
                 start = time.perf_counter()
                 fit_models([model], [data.train.select(keys)], [system], cache=cache)
@@ -227,13 +243,13 @@ def measure(
                     model.config.background,
                     model.config.part_side,
                     model.encoder.normalised,
-                    features,
+                    *sees,
                 )
                 stored = sum(array.nbytes for array in jax.tree.leaves(model.parameters))
                 for family in families:
                     if (looks, family) not in seen:
                         scans = shifted(data.test, family)
-                        seen[looks, family] = tests_of(scans, model.config, model.encoder)
+                        seen[looks, family] = tests_of(scans, model)
                     tokens, truths = seen[looks, family]
                     figure, evaluation, spent = judged(model, tokens, truths)
                     judging.append(1000 * spent / len(truths))
@@ -246,6 +262,7 @@ def measure(
                 found[named(system, family)] = {
                     "figures": figures[family],
                     "fit_s": round(min(seconds), 1),
+                    "encode_ms": round(encoding_ms(model), 1),
                     "judge_ms": round(min(judging), 2),
                     "stored_mb": round(stored / 1e6, 2),
                     "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
@@ -253,16 +270,39 @@ def measure(
     return found
 
 
-def tests_of(scans: Iterable[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:
+def encoder_of(config: Config, shared: Path) -> Encoder:
+    """The encoder of a config, its weights in the shared folder."""
+    file = FILES[config.encoder]
+    weights = None if file is None else shared / "weights" / file
+    rule = _RULES.get(config.encoder)
+    network = load_encoder(config.encoder, weights, config.image_size, position_rule=rule)
+    return with_points(in_tiles(network, config.tiles), config)
+
+
+def encoding_ms(model: PIRN) -> float:
+    """What the encoder takes for the pictures of one scan."""
+    shape = (len(model.config.modalities), *model.encoder.image_size, 3)
+    pictures, times = np.random.default_rng(0).random(shape, np.float32), []
+    for _ in range(6):  # the first compiles
+        start = time.perf_counter()
+        model.encoder(pictures).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times[1:])
+
+
+def tests_of(scans: Iterable[Scan], model: PIRN) -> tuple[Tokens, list[Truth]]:
     """Tokens and truth of the test scans, seen as this detector sees them."""
     truths: list[Truth] = []
 
+    def look(scan: Scan) -> Views:
+        return view_scan(scan, model.config, model.prepared)
+
     def views() -> Iterator[Views]:
-        for scan, view in prefetch(scans, lambda scan: view_scan(scan, config), 2 * BATCH):
+        for scan, view in prefetch(scans, look, 2 * BATCH):
             truths.append(Truth.of(scan, view))
             yield view
 
-    return extract(encoder, views(), config.modalities, batch=BATCH), truths
+    return extract(model.encoder, views(), model.config.modalities, batch=BATCH), truths
 
 
 def judged(
@@ -279,7 +319,8 @@ def judged(
     figures, _ = evaluator.figures()
     pixels = [pixels_of(truth.mask) for truth in truths if truth.mask is not None]
     evaluation = Evaluation(np.array(evaluator.scores), histograms(maps, pixels))
-    kept = {name: round(figures[name], 4) for name in ("i_auroc", "p_auroc", "aupro_0.3")}
+    names = ("i_auroc", "p_auroc", "aupro_0.3", "aupro_0.05")
+    kept = {name: round(figures[name], 4) for name in names}
     return kept, evaluation, spent
 
 
@@ -289,7 +330,7 @@ def report(
     """The page as Markdown, and the record without the replicates."""
     first, *others = options.systems
     lines = [
-        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %, means "
+        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 % / AUPRO@5 %, means "
         f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, "
         "with their 95 % interval; **bold** where it excludes 0.",
     ]
@@ -311,6 +352,14 @@ def report(
                         | {name: unit[name] for name in unit if name != "replicates"}
                     )
             lines.append(f"| {system} | {' | '.join(cells)} |")
+        unit = units[encoder, shots, names[0]]
+        spent = ", ".join(
+            f"{system} {unit[system]['encode_ms']:.0f} + {unit[system]['judge_ms']:.0f} ms"
+            for system in options.systems
+            if "encode_ms" in unit[system]  # not in units of earlier versions
+        )
+        if spent:
+            lines += ["", f"Encoding and judging a scan of {names[0]}: {spent}."]
         lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for other, (pool, members) in product(others, POOLS.items()):
@@ -397,9 +446,8 @@ def difference(
 
 def shown(figures: Sequence[dict[str, float]], exposure_differs: bool = False) -> str:
     """Means over the draws."""
-    means = [np.mean([one[name] for one in figures]) for name in figures[0]]
-    first = "–" if exposure_differs else f"{means[0]:.3f}"
-    return f"{first} / {means[1]:.3f} / {means[2]:.3f}"
+    means = [f"{np.mean([one[name] for one in figures]):.3f}" for name in figures[0]]
+    return " / ".join(["–", *means[1:]] if exposure_differs else means)
 
 
 if __name__ == "__main__":

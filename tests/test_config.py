@@ -152,6 +152,7 @@ def test_a_recipe_that_cannot_be_is_refused(changes, message, unchecked):
         ({"modalities": ("rgb", "rgb")}, "one or two different"),
         ({"background": "plan"}, "did you mean 'plane'"),
         ({"image_size": 0}, "image_size"),
+        ({"tiles": 0}, "tiles"),
     ],
 )
 def test_a_detector_that_cannot_be_is_refused(changes, message, unchecked):
@@ -213,9 +214,14 @@ def test_a_detector_survives_its_file(config):
     assert set(document["settings"]) >= {"foreground", "top"}
 
 
+def test_tiles_share_a_quarter_of_their_side():
+    sizes = [Config(image_size=224, tiles=tiles).view_size for tiles in (1, 2, 3)]
+    assert sizes == [224, 224 + 168, 224 + 2 * 168]
+
+
 def test_a_file_may_leave_fields_out():
-    assert from_json(TrainConfig, {"shots": 7, "image_size": 448}, "f") == TrainConfig(
-        shots=7, detector=Config(image_size=448)
+    assert from_json(TrainConfig, {"shots": 7, "image_size": 448, "tiles": 2}, "f") == TrainConfig(
+        shots=7, detector=Config(image_size=448, tiles=2)
     )
     small = {"recipe": "paper", "settings": {"decoder": {"prototypes": 3}}}
     found = from_json(Config, small, "f").chosen_recipe

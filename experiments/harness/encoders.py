@@ -20,6 +20,7 @@ def encoder_of(config: Config) -> Encoder:
         config.weights,
         config.require_weights,
         config.image_size,
+        config.tiles,
         config.dtype,
         config.runtime,
         config.encoder_layers(),

@@ -51,7 +51,7 @@ class Estimate:
         test = dict(job.options).get("test", 60)
         scans, shots = float(test), float(job.shots or dict(job.options).get("train", 50))
         streams = len(job.config.modalities)
-        picture = encoder.config.flops(encoder.image_size, max(encoder.layers))
+        picture = encoder.flops(1)
         encoding = (scans + shots) * (streams * picture / speed + _READING)
         learning = 0.0
         settings = job.config.settings

@@ -69,7 +69,7 @@ def build_program(model: PIRN, batch: int | None) -> Program:
             "train with --dtype float32",
         )
     count: Any = export.symbolic_shape(BATCH)[0] if batch is None else batch
-    modalities, size = config.modalities, (config.image_size, config.image_size)
+    modalities, size = config.modalities, (config.view_size, config.view_size)
     inputs = {name: jax.ShapeDtypeStruct((count, *size, 3), KINDS[name]) for name in modalities} | {
         "valid": jax.ShapeDtypeStruct((count, *size), np.bool_)
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pirn_jax.config import Config
-from pirn_jax.encoder import Encoder, load_encoder
+from pirn_jax.encoder import Encoder, in_tiles, load_encoder
 from pirn_jax.encoder.hub import Unavailable
 from pirn_jax.encoder.point_mae import NAME, load_point_mae
 from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, PointFeatures
@@ -28,7 +28,7 @@ def open_encoder(config: Config) -> Encoder:
             "no weights of DINOv2 could be had, and --require-weights was given",
             "give a file with --weights, or connect to a network once",
         )
-    return with_points(encoder, config)
+    return with_points(in_tiles(encoder, config.tiles), config)
 
 
 def with_points(encoder: Encoder, config: Config) -> Encoder:
@@ -101,7 +101,8 @@ def is_encoder_of(encoder: Encoder, config: Config, digest: str, points: str = "
         and points_digest(encoder) == points
         and encoder.config.name == config.encoder
         and encoder.source.sha256 == digest
-        and encoder.image_size == (config.image_size, config.image_size)
+        and encoder.tiles == config.tiles
+        and encoder.image_size == (config.view_size, config.view_size)
         and encoder.read(config.encoder_layers()) is encoder
         and encoder.dtype.name == config.dtype
         and encoder.runtime == config.runtime

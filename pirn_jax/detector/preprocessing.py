@@ -71,7 +71,7 @@ def looking_of(config: Config) -> Looking:
     background = "plane" if config.background == "auto" else config.background
     return Looking(
         config.modalities,
-        config.image_size,
+        config.view_size,
         Settings(config.geometry_method, background),
         config.chosen_recipe.foreground,
         config.part_side,

@@ -46,6 +46,7 @@ def shot_tokens(
         "encoder": encoder.config.name,
         "weights": encoder.source.sha256,
         "size": str(encoder.image_size),
+        "tiles": str(encoder.tiles),
         "layers": str(encoder.layers),
         "groups": str(encoder.groups),
         "normalised": str(encoder.normalised),

@@ -42,6 +42,11 @@ class DetectorState:
         self.origin: dict[str, object] = {}
         self.model_id = ""
         self.shots: Tokens | None = None
+        if encoder is not None and encoder.tiles != self.config.tiles:
+            raise ConfigError(
+                f"tiles: {self.config.tiles} a side, with an encoder for {encoder.tiles}",
+                "load it with open_encoder(config)",
+            )
         self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())
         self._learned: tuple[Params, Params] | None = None
         self._placed: tuple[Params | Packed, Params | Packed] | None = None

@@ -53,12 +53,14 @@ class Encoder:
         dtype: of the matrix products.
         runtime: what a call runs on, "jax" or "openvino"; the other methods always run in JAX.
         features: what describes geometry: here "normals", a picture of them.
+        tiles: into how many along each side a picture is cut: here 1, it is seen whole.
         parameters: the pure dict that `tokens` takes.
         packed: the same in few buffers, which it takes as well: what a compiled call is given.
         source: the file behind the parameters; its path is "" for seeded ones.
     """
 
     features = "normals"
+    tiles = 1
 
     def __init__(
         self,

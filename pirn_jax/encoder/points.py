@@ -108,7 +108,7 @@ class EncoderWithPoints(Encoder):
 
     def __init__(self, pictures: Encoder, points: PointFeatures, modalities: Sequence[str]):
         self.pictures, self.points, self.modalities = pictures, points, tuple(modalities)
-        self.features = points.name
+        self.features, self.tiles = points.name, pictures.tiles
         self.channels = max(self.widths(modalities))
         self.parameters = {"pictures": pictures.parameters, "points": points.parameters}
         self.packed = {"pictures": pictures.packed, "points": points.parameters}

@@ -24,7 +24,7 @@ class Looking(NamedTuple):
 
     Attributes:
         modalities: rgb, normals, or both.
-        image_size: side of the pictures in pixels.
+        image_size: side of the pictures in pixels, of all their tiles together.
         settings: how object and normals are found.
         foreground: mask: pixels of the object count; all: every pixel does.
         part_side: side of the square around the part, in metres; None: the whole frame is shown.

@@ -128,11 +128,12 @@ def _lead(run: Run) -> str:
 
 def _facts(run: Run) -> str:
     config, encoder, size = run.config, run.metrics.encoder, run.config.get("image_size")
-    name = encoder.name if encoder else config.get("encoder")
+    name, tiles = encoder.name if encoder else config.get("encoder"), config.get("tiles", 1)
+    seen = f"{size} px" if tiles == 1 else f"{tiles} × {tiles} tiles of {size} px"
     facts = {
         "dataset": _dataset(run),
         "method": config.get("method"),
-        "encoder": f"{name}, {size} px" if name and size else name,
+        "encoder": f"{name}, {seen}" if name and size else name,
         "recipe": _recipe(run),
         "modalities": config.get("modalities"),
         "geometry": config.get("geometry"),

@@ -8,7 +8,9 @@ from pirn_jax.scans import open_dataset
 
 
 @functools.cache
-def trained(method: str, recipe: str = "default", modalities=("rgb", "normals")) -> PIRN:
+def trained(
+    method: str, recipe: str = "default", modalities=("rgb", "normals"), tiles: int = 1
+) -> PIRN:
     data = open_dataset("synthetic", None, "flange")
     config = Config(
         encoder="pirn-tiny",
@@ -17,6 +19,7 @@ def trained(method: str, recipe: str = "default", modalities=("rgb", "normals"))
         recipe=recipe,
         geometry="grid",
         modalities=modalities,
+        tiles=tiles,
     )
     if method == "pirn":
         config = with_settings(config, {"epochs": 1})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.deploy.description import parse_description, read_entry
+from pirn_jax.deploy.export import export_model
 from pirn_jax.deploy.files import write_onnx
 from pirn_jax.deploy.program import METHODS, build_program
 from pirn_jax.errors import BadInputError, ConfigError
@@ -18,6 +19,8 @@ from pirn_jax.scans import open_dataset
 from .models import trained
 
 onnxruntime = pytest.importorskip("onnxruntime")
+from pirn_runtime import Judge
+
 ALLOWED = 5e-5
 """Largest difference of a map's value, as a share of the largest value of all the scans' maps."""
 
@@ -83,6 +86,24 @@ def test_every_method_says_the_same_in_both(method, recipe, batch, tmp_path):
 
 
 @pytest.mark.slow
+def test_tiles_are_cut_and_joined_within_the_file(tmp_path):
+    """Its pictures are the whole view, and so the runtime need not know of tiles."""
+    model, path = trained("mixture", tiles=2), tmp_path / "part.onnx"
+    scans = open_dataset("synthetic", None, "flange").test[:3]
+    export_model(model.save(tmp_path / "model"), path)
+    expected, inputs = judged(model, scans, 3)
+    assert inputs["rgb"].shape == (3, 98, 98, 3)
+    for run in (by_onnxruntime, by_openvino):
+        check(expected, run(path, inputs), model.config.modalities)
+    judge = Judge(path)
+    assert judge.description.looking.image_size == 98
+    ours, its = model.predict(scans[0]), judge.predict(scans[0])
+    scale = float(ours.anomaly_map.max())
+    assert its.pred_score == pytest.approx(ours.pred_score, abs=1e-4 * scale)
+    assert np.abs(its.anomaly_map - ours.anomaly_map).max() <= 1e-4 * scale
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["rgb", "normals"])
 def test_one_modality_alone(modality, tmp_path):
     model = trained("mixture", modalities=(modality,))
@@ -95,8 +116,6 @@ def test_one_modality_alone(modality, tmp_path):
 @pytest.mark.slow
 def test_stablehlo_says_the_same(saved, tmp_path):
     from jax import export
-
-    from pirn_jax.deploy.export import export_model
 
     model, place = saved
     found = export_model(place / "model", tmp_path / "part.stablehlo", kind="stablehlo", batch=2)

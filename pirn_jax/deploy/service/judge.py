@@ -127,7 +127,7 @@ class RunJudge:
         """Compile both programs, so that the first part need not wait."""
         model = self._model
         for size in sorted({1, self._batch}):
-            side, modalities = model.config.image_size, len(model.config.modalities)
+            side, modalities = model.config.view_size, len(model.config.modalities)
             pictures = np.zeros((modalities, size, side, side, 3), np.float32)
             valid = np.ones((size, model.encoder.grid[0] * model.encoder.grid[1]), bool)
             model.inference.from_pictures(
@@ -177,7 +177,7 @@ def describe(name: str, model: PIRN, judging: Judging) -> Document:
         "modalities": model.config.modalities,
         "method": model.config.method,
         "encoder": model.encoder.config.name,
-        "image_size": model.config.image_size,
+        "image_size": model.config.view_size,
         "trained_on": model.origin.get("data"),
         "random_weights": model.random_weights,
         "versions": versions(),

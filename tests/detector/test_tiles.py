@@ -1,0 +1,49 @@
+"""A detector that sees its scans in tiles: learned, judged, kept; and what it finds by them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from pirn_jax.config import Config
+from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.scans import Scan, open_dataset
+
+CONFIG = Config(encoder="pirn-tiny", image_size=56, tiles=2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset("synthetic", None, "biscuit", size=96, train=2, validation=2, test=3)
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return PIRN(CONFIG).fit(data.train).calibrate(data.validation)
+
+
+def test_shots_are_learned_from_in_tiles_and_scans_judged_so(model, data):
+    assert model.encoder.grid == (7, 7)
+    copies = 1 + len(model.config.chosen_recipe.augmentations())
+    assert model.shots.values.shape == (2, 2 * copies, 49, 192)
+    together = list(model.predict_scans(data.test, batch=3))
+    assert together[0].inferred.fused.shape == (98, 98)
+    for result in together:
+        alone = model.predict(result.scan)
+        assert alone.pred_score == pytest.approx(result.inferred.score, rel=1e-4)
+        assert alone.anomaly_map.shape == result.scan.valid.shape
+        assert result.inferred.fused.max() == pytest.approx(result.inferred.score)
+
+
+def test_it_is_kept_with_the_model(model, data, tmp_path):
+    folder = model.save(tmp_path / "model")
+    again = PIRN.load(folder)
+    assert again.config.tiles == again.encoder.tiles == 2
+    score = model.predict(data.test[0]).pred_score
+    assert again.predict(data.test[0]).pred_score == pytest.approx(score, rel=1e-5)
+    whole = open_encoder(replace(CONFIG, tiles=1))
+    assert PIRN.load(folder, encoder=whole).encoder.tiles == 2  # another one, and not used
+    with pytest.raises(ConfigError, match="tiles: 2 a side, with an encoder for 1"):
+        PIRN(CONFIG, encoder=whole)
