@@ -3,8 +3,8 @@
     python benchmarks/serve_load.py RUN [--requests 10000] [--clients 8] [--kills 20] [--size 256]
         [--json FILE]
 
-RUN holds a trained model of generated parts. A service of its own is started on this machine, with
-a folder as sink. First so many requests are sent by so many clients at once, each of its own
+RUN holds a trained model of generated parts, or is a file exported of one. A service of its own is
+started on this machine, with a folder as sink. First so many requests are sent by so many clients at once, each of its own
 generated part out of eight; then, under the same load, the process is killed by SIGKILL so many
 times and started again. In the end every request whose files were accepted must have its record,
 once, in the log and in the sink, and every request that a client sent either its answer, or an
@@ -47,8 +47,9 @@ class Service:
 
     def __init__(self, run: Path, folder: Path, category: str, batch: int):
         self._folder, self.port = folder, free_port()
+        which = [] if run.is_file() else ["--category", category]
         self._command = [
-            *(sys.executable, "-m", "pirn_jax.serve", str(run), "--category", category),
+            *(sys.executable, "-m", "pirn_jax.serve", str(run), *which),
             *("--port", str(self.port), "--state", str(folder / "state"), "--keep", "100"),
             *("--to-folder", str(folder / "out"), "--batch", str(batch), "--queue", "64"),
         ]
@@ -69,6 +70,12 @@ class Service:
                     return time.monotonic() - began
             except OSError:
                 time.sleep(0.1)
+
+    def modalities(self) -> list[str]:
+        """What the model looks at."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("GET", "/v1/models")
+        return json.loads(connection.getresponse().read())[0]["modalities"]
 
     def memory(self) -> float:
         """Resident memory, MiB."""
@@ -151,8 +158,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def bodies(category: str, size: int) -> list[tuple[bytes, str]]:
-    """Requests, each a generated part, and their content type."""
+def bodies(category: str, size: int, modalities: list[str]) -> list[tuple[bytes, str]]:
+    """Requests, each a generated part as the model wants it, and their content type."""
     found = []
     for scan in open_dataset("synthetic", None, category, test=PARTS, size=size).test:
         picture, points = io.BytesIO(), io.BytesIO()
@@ -160,7 +167,8 @@ def bodies(category: str, size: int) -> list[tuple[bytes, str]]:
         tifffile.imwrite(points, scan.xyz, photometric="rgb")
         boundary = secrets.token_hex(12)
         body = b""
-        for role, name, content in (("rgb", "a.png", picture), ("xyz", "a.tiff", points)):
+        files = {"rgb": ("rgb", "a.png", picture), "normals": ("xyz", "a.tiff", points)}
+        for role, name, content in (files[modality] for modality in modalities):
             head = f'Content-Disposition: form-data; name="{role}"; filename="{name}"'
             body += f"--{boundary}\r\n{head}\r\n\r\n".encode() + content.getvalue() + b"\r\n"
         found.append(
@@ -208,7 +216,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    sent = bodies(given.category, given.size)
     document: dict = {"environment": environment(), "run": str(given.run.name)} | {
         name: getattr(given, name) for name in ("clients", "batch", "size")
     }
@@ -216,6 +223,8 @@ def main() -> None:
         folder = Path(place)
         service = Service(given.run, folder, given.category, given.batch)
         document["seconds_to_start"] = service.start()
+        document["modalities"] = service.modalities()
+        sent = bodies(given.category, given.size, document["modalities"])
         load, memory, began = Load(service.port, sent, given.clients), [], time.monotonic()
         threads, done = load.run(given.requests), 0
         while any(thread.is_alive() for thread in threads):
