@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pirn_jax.config import TrainConfig
 from pirn_jax.detector import PIRN
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
@@ -124,33 +126,21 @@ def add_to_run(
         )
     target = next_version(run) if out is None else out
     check_free(target, RUN_FORMAT, overwrite=False, inputs=[run, folder])
-    config = replace(
-        config,
-        **({} if data_root is None else {"data_root": data_root}),
-        category=(categories[0],),
-        seeds=tuple(place.seed for place in places),
-        out=str(target),
-        overwrite=False,
-        resume=False,
-        parallel="auto",
-        coordinator=None,
-        processes=None,
-        process=None,
-        cache=cache,
-    )
+    config = _continued(config, places, target, cache, data_root)
     _, prepared = start_caches(cache)
+
+    def load(place: ModelFolder, encoder: Encoder | None) -> PIRN:
+        return PIRN.load(
+            place.path / layout.MODEL,
+            weights=weights,
+            encoder=encoder,
+            prepared=prepared,
+            allow_code=allow_code,
+        )
+
     old: list[PIRN] = []
     for place in places:
-        encoder = old[0].encoder if old else None
-        old.append(
-            PIRN.load(
-                place.path / layout.MODEL,
-                weights=weights,
-                encoder=encoder,
-                prepared=prepared,
-                allow_code=allow_code,
-            )
-        )
+        old.append(load(place, old[0].encoder if old else None))
     data = open_category(config, categories[0])
     before = read_additions(run)
     joined = [_found_again(one, old[0], n) for n, one in enumerate(before, 1)]
@@ -171,12 +161,7 @@ def add_to_run(
         write_json(made / layout.ADDED, {**named, "folders": folders})
         for place, model in zip(places, old, strict=True):
             now = layout.model_folder(made, place.category, place.seed)
-            newer = PIRN.load(
-                now.path / layout.MODEL,
-                encoder=model.encoder,
-                prepared=prepared,
-                allow_code=allow_code,
-            )
+            newer = load(now, model.encoder)
             changes[place.name] = changes_of(place, model, now, newer, new)
         said = {name: found.document() for name, found in changes.items()}
         write_json(made / layout.CHANGES, {**named, "models": said})
@@ -205,6 +190,30 @@ def read_additions(run: Path) -> list[Addition]:
         raise BadInputError(
             f"not what was written: {error!s:.120}", "add to the run it was made of", path
         ) from error
+
+
+def _continued(
+    config: TrainConfig,
+    places: Sequence[ModelFolder],
+    target: Path,
+    cache: str | None,
+    data_root: str | None,
+) -> TrainConfig:
+    """The run's config for its next version: as it was, but for where and what is trained."""
+    return replace(
+        config,
+        data_root=data_root or config.data_root,
+        category=(places[0].category,),
+        seeds=tuple(place.seed for place in places),
+        out=str(target),
+        overwrite=False,
+        resume=False,
+        parallel="auto",
+        coordinator=None,
+        processes=None,
+        process=None,
+        cache=cache,
+    )
 
 
 def _found(folder: Path, model: PIRN, reading: Reading, number: int) -> Split:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from pirn_jax.storage import LARGEST_FILE, read_object, read_regular
 _log = logging.getLogger("pirn_jax")
 _FIGURES = ("i_auroc", "p_auroc", "aupro_0.3", "i_f1max")
 
-Pair = tuple[float | None, float | None]
+Pair = tuple[float | int | None, float | int | None]
 """Before and after; None where it is not known."""
 
 
@@ -128,7 +128,7 @@ def _scores(model: PIRN, scans: Split) -> dict[str, float]:
     return {result.scan.key: result.inferred.score for result in found}
 
 
-def _alarms(calibration: Calibration | None, scores: Iterable[float]) -> float | None:
+def _alarms(calibration: Calibration | None, scores: Iterable[float]) -> int | None:
     return None if calibration is None else sum(map(calibration.label, scores))
 
 
@@ -146,12 +146,12 @@ def _figures(place: ModelFolder) -> dict[str, float]:
         return {}
 
 
-def _middle(scores: Iterable[float | None]) -> float | None:
+def _middle(scores: Iterable[float | int | None]) -> float | None:
     known = [score for score in scores if score is not None]
     return median(known) if known else None
 
 
-def _pair(values: list[float | None]) -> Pair:
+def _pair(values: Sequence[float | int | None]) -> Pair:
     return values[0], values[1]
 
 
