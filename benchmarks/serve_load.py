@@ -187,6 +187,7 @@ def account(folder: Path, answered: list[str]) -> dict[str, int]:
     return {
         "accepted": len(rows),
         "judged": sum(state == "judged" for _, state in rows),
+        "failed": sum(state == "failed" for _, state in rows),
         "without_verdict": sum(state == "accepted" for _, state in rows),
         "undelivered": waiting,
         "not_in_the_sink": len(ids - delivered),
@@ -202,6 +203,54 @@ def settle(folder: Path) -> None:
         if not found["without_verdict"] and not found["undelivered"]:
             return
         time.sleep(0.5)
+
+
+def under_load(
+    service: Service, folder: Path, sent: list[tuple[bytes, str]], clients: int, requests: int
+) -> dict:
+    """So many requests, and what became of them."""
+    load, memory, began = Load(service.port, sent, clients), [], time.monotonic()
+    threads, done = load.run(requests), 0
+    while any(thread.is_alive() for thread in threads):
+        if len(load.seconds) >= done:
+            memory.append(service.memory())
+            done += max(1, requests // 10)
+        time.sleep(0.05)
+    wall = time.monotonic() - began
+    settle(folder)
+    cuts = statistics.quantiles(load.seconds, n=100)
+    return {
+        "requests": requests,
+        "per_second": len(load.seconds) / wall,
+        "seconds": {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]},
+        "statuses": load.statuses,
+        "errors_seen": load.failed,
+        "memory_mib": [*memory, service.memory()],
+        **account(folder, load.answered),
+    }
+
+
+def under_kills(
+    service: Service, folder: Path, sent: list[tuple[bytes, str]], clients: int, kills: int
+) -> dict:
+    """So many kills under load, and what became of the requests."""
+    load, restarts = Load(service.port, sent, clients), []
+    threads = load.run(10**9)
+    for _ in range(kills):
+        time.sleep(1 + 3 * secrets.randbelow(1000) / 1000)
+        service.end(signal.SIGKILL)
+        restarts.append(service.start())
+    load.stop()
+    for thread in threads:
+        thread.join()
+    settle(folder)
+    return {
+        "kills": kills,
+        "statuses": load.statuses,
+        "errors_seen": load.failed,
+        "seconds_to_start": statistics.median(restarts),
+        **account(folder, load.answered),
+    }
 
 
 def main() -> None:
@@ -222,48 +271,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
         folder = Path(place)
         service = Service(given.run, folder, given.category, given.batch)
-        document["seconds_to_start"] = service.start()
-        document["modalities"] = service.modalities()
-        sent = bodies(given.category, given.size, document["modalities"])
-        load, memory, began = Load(service.port, sent, given.clients), [], time.monotonic()
-        threads, done = load.run(given.requests), 0
-        while any(thread.is_alive() for thread in threads):
-            if len(load.seconds) >= done:
-                memory.append(service.memory())
-                done += max(1, given.requests // 10)
-            time.sleep(0.05)
-        wall = time.monotonic() - began
-        settle(folder)
-        cuts = statistics.quantiles(load.seconds, n=100)
-        document["load"] = {
-            "requests": given.requests,
-            "per_second": len(load.seconds) / wall,
-            "seconds": {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]},
-            "statuses": load.statuses,
-            "errors_seen": load.failed,
-            "memory_mib": [*memory, service.memory()],
-            **account(folder, load.answered),
-        }
-        print(json.dumps(document["load"]), flush=True)
-        load, restarts = Load(service.port, sent, given.clients), []
-        threads = load.run(10**9)
-        for _ in range(given.kills):
-            time.sleep(1 + 3 * secrets.randbelow(1000) / 1000)
-            service.end(signal.SIGKILL)
-            restarts.append(service.start())
-        load.stop()
-        for thread in threads:
-            thread.join()
-        settle(folder)
-        document["kills"] = {
-            "kills": given.kills,
-            "statuses": load.statuses,
-            "errors_seen": load.failed,
-            "seconds_to_start": statistics.median(restarts) if restarts else None,
-            **account(folder, load.answered),
-        }
-        print(json.dumps(document["kills"]), flush=True)
-        service.end(signal.SIGTERM)
+        try:
+            document["seconds_to_start"] = service.start()
+            document["modalities"] = service.modalities()
+            sent = bodies(given.category, given.size, document["modalities"])
+            for name, what, count in (
+                ("load", under_load, given.requests),
+                ("kills", under_kills, given.kills),
+            ):
+                if count:
+                    document[name] = what(service, folder, sent, given.clients, count)
+                    print(json.dumps(document[name]), flush=True)
+        finally:
+            service.end(signal.SIGTERM)
     if given.json is not None:
         write(given.json, document)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pirn_jax.detector import PIRN
 from pirn_jax.detector.reference import SCORE, Seen
-from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.scans import Split
 from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.datasets.left_out import LeftOut
@@ -97,9 +97,16 @@ def compare(
     options, camera = options_of(model.origin, reading)
     modalities = model.config.modalities
     scans, left_out = find_scans([folder], {}, modalities, options, None, camera)
-    found = _numbers(model, scans, failed)
+    unread: list[PirnError] = []
+
+    def keep(key: str, error: PirnError) -> None:
+        unread.append(error)
+        failed(key, error)
+
+    found = _numbers(model, scans, keep)
     if not found:
-        raise ConfigError("no scan of it could be read", "see above", folder)
+        first = unread[0].problem if unread else left_out[0].reason
+        raise BadInputError(f"no scan could be read: {first}", "give scans as to predict", folder)
     scores = () if model.calibration is None else model.calibration.scores
     limits = model.reference.limits(scores)
     names = [name for name in _MEANING if any(name in numbers for numbers in found)]
