@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.deploy.description import parse_description, read_entry
+from pirn_jax.deploy.export import export_model
 from pirn_jax.deploy.files import write_onnx
 from pirn_jax.deploy.program import METHODS, build_program
 from pirn_jax.errors import BadInputError, ConfigError
@@ -206,6 +207,20 @@ def test_what_cannot_be_exported_is_refused_by_name():
     ):
         with pytest.raises(ConfigError, match=words):
             build_program(PIRN(config, encoder=model.encoder), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", ["float16", "int8"])
+def test_weights_in_fewer_bits_change_scores_by_little(saved, tmp_path, stored):
+    judge = pytest.importorskip("pirn_runtime").Judge
+    _, place = saved
+    export_model(place / "model", tmp_path / "part.onnx", stored=stored)
+    share = (tmp_path / "part.onnx").stat().st_size / (place / "part.onnx").stat().st_size
+    assert share < {"float16": 0.6, "int8": 0.4}[stored]
+    scans = open_dataset("synthetic", None, "flange").test[:6]
+    files = (place / "part.onnx", tmp_path / "part.onnx")
+    whole, fewer = ([r.inferred.score for r in judge(f).predict_scans(scans)] for f in files)
+    assert fewer == pytest.approx(whole, rel={"float16": 1e-3, "int8": 0.1}[stored])
 
 
 @pytest.mark.slow
