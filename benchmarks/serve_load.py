@@ -4,11 +4,11 @@
         [--json FILE]
 
 RUN holds a trained model of generated parts, or is a file exported of one. A service of its own is
-started on this machine, with a folder as sink. First so many requests are sent by so many clients at once, each of its own
-generated part out of eight; then, under the same load, the process is killed by SIGKILL so many
-times and started again. In the end every request whose files were accepted must have its record,
-once, in the log and in the sink, and every request that a client sent either its answer, or an
-error that the client saw.
+started on this machine, with a folder as sink. First so many requests are sent by so many clients
+at once, each of its own generated part out of eight; then, under the same load, the process is
+killed by SIGKILL so many times and started again. In the end every request whose files were
+accepted must have its record, once, in the log and in the sink, and every request that a client
+sent either its answer, or an error that the client saw.
 
 `seconds` are the client's, from the first byte sent to the last received; `memory_mib` is the
 process's resident memory each time a tenth of the requests is done.

@@ -296,15 +296,19 @@ def test_a_light_that_changed_and_a_camera_that_moved_are_told(model, data, tmp_
     def farther(scan):  # the same part on fewer pixels
         return scan._replace(rgb=scan.rgb[::2, ::2], xyz=scan.xyz[::2, ::2])
 
-    (tmp_path / "torn").mkdir()
-    for name in ("a.png", "a.npy"):
-        (tmp_path / "torn" / name).write_bytes(b"\x89PNG")
-    with pytest.raises(BadInputError, match="no scan could be read: "):
-        compare(model, tmp_path / "torn", Reading(), failed=lambda key, error: None)
     assert moved(same) == set()
     assert "brightness" in moved(darker)
     assert "resolution" in moved(farther)
     assert model.sight is not None  # as before
+
+
+def test_a_folder_of_which_no_scan_can_be_read_is_no_verdict(model, tmp_path, unchecked):
+    for name in ("a.png", "a.npy"):
+        (tmp_path / name).write_bytes(b"torn")
+    found = []
+    with pytest.raises(BadInputError, match="no scan could be read: not a readable PNG"):
+        compare(model, tmp_path, Reading(), failed=lambda key, error: found.append(key))
+    assert found == ["a"]
 
 
 # Files
