@@ -3,12 +3,12 @@
     python benchmarks/serve_load.py RUN [--requests 10000] [--clients 8] [--kills 20] [--size 256]
         [--json FILE]
 
-RUN holds a trained model of generated parts. A service of its own is started on this machine, with
-a folder as sink. First so many requests are sent by so many clients at once, each of its own
-generated part out of eight; then, under the same load, the process is killed by SIGKILL so many
-times and started again. In the end every request whose files were accepted must have its record,
-once, in the log and in the sink, and every request that a client sent either its answer, or an
-error that the client saw.
+RUN holds a trained model of generated parts, or is a file exported of one. A service of its own is
+started on this machine, with a folder as sink. First so many requests are sent by so many clients
+at once, each of its own generated part out of eight; then, under the same load, the process is
+killed by SIGKILL so many times and started again. In the end every request whose files were
+accepted must have its record, once, in the log and in the sink, and every request that a client
+sent either its answer, or an error that the client saw.
 
 `seconds` are the client's, from the first byte sent to the last received; `memory_mib` is the
 process's resident memory each time a tenth of the requests is done.
@@ -47,8 +47,9 @@ class Service:
 
     def __init__(self, run: Path, folder: Path, category: str, batch: int):
         self._folder, self.port = folder, free_port()
+        which = [] if run.is_file() else ["--category", category]
         self._command = [
-            *(sys.executable, "-m", "pirn_jax.serve", str(run), "--category", category),
+            *(sys.executable, "-m", "pirn_jax.serve", str(run), *which),
             *("--port", str(self.port), "--state", str(folder / "state"), "--keep", "100"),
             *("--to-folder", str(folder / "out"), "--batch", str(batch), "--queue", "64"),
         ]
@@ -69,6 +70,12 @@ class Service:
                     return time.monotonic() - began
             except OSError:
                 time.sleep(0.1)
+
+    def modalities(self) -> list[str]:
+        """What the model looks at."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("GET", "/v1/models")
+        return json.loads(connection.getresponse().read())[0]["modalities"]
 
     def memory(self) -> float:
         """Resident memory, MiB."""
@@ -151,8 +158,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def bodies(category: str, size: int) -> list[tuple[bytes, str]]:
-    """Requests, each a generated part, and their content type."""
+def bodies(category: str, size: int, modalities: list[str]) -> list[tuple[bytes, str]]:
+    """Requests, each a generated part as the model wants it, and their content type."""
     found = []
     for scan in open_dataset("synthetic", None, category, test=PARTS, size=size).test:
         picture, points = io.BytesIO(), io.BytesIO()
@@ -160,7 +167,8 @@ def bodies(category: str, size: int) -> list[tuple[bytes, str]]:
         tifffile.imwrite(points, scan.xyz, photometric="rgb")
         boundary = secrets.token_hex(12)
         body = b""
-        for role, name, content in (("rgb", "a.png", picture), ("xyz", "a.tiff", points)):
+        files = {"rgb": ("rgb", "a.png", picture), "normals": ("xyz", "a.tiff", points)}
+        for role, name, content in (files[modality] for modality in modalities):
             head = f'Content-Disposition: form-data; name="{role}"; filename="{name}"'
             body += f"--{boundary}\r\n{head}\r\n\r\n".encode() + content.getvalue() + b"\r\n"
         found.append(
@@ -179,6 +187,7 @@ def account(folder: Path, answered: list[str]) -> dict[str, int]:
     return {
         "accepted": len(rows),
         "judged": sum(state == "judged" for _, state in rows),
+        "failed": sum(state == "failed" for _, state in rows),
         "without_verdict": sum(state == "accepted" for _, state in rows),
         "undelivered": waiting,
         "not_in_the_sink": len(ids - delivered),
@@ -196,6 +205,54 @@ def settle(folder: Path) -> None:
         time.sleep(0.5)
 
 
+def under_load(
+    service: Service, folder: Path, sent: list[tuple[bytes, str]], clients: int, requests: int
+) -> dict:
+    """So many requests, and what became of them."""
+    load, memory, began = Load(service.port, sent, clients), [], time.monotonic()
+    threads, done = load.run(requests), 0
+    while any(thread.is_alive() for thread in threads):
+        if len(load.seconds) >= done:
+            memory.append(service.memory())
+            done += max(1, requests // 10)
+        time.sleep(0.05)
+    wall = time.monotonic() - began
+    settle(folder)
+    cuts = statistics.quantiles(load.seconds, n=100)
+    return {
+        "requests": requests,
+        "per_second": len(load.seconds) / wall,
+        "seconds": {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]},
+        "statuses": load.statuses,
+        "errors_seen": load.failed,
+        "memory_mib": [*memory, service.memory()],
+        **account(folder, load.answered),
+    }
+
+
+def under_kills(
+    service: Service, folder: Path, sent: list[tuple[bytes, str]], clients: int, kills: int
+) -> dict:
+    """So many kills under load, and what became of the requests."""
+    load, restarts = Load(service.port, sent, clients), []
+    threads = load.run(10**9)
+    for _ in range(kills):
+        time.sleep(1 + 3 * secrets.randbelow(1000) / 1000)
+        service.end(signal.SIGKILL)
+        restarts.append(service.start())
+    load.stop()
+    for thread in threads:
+        thread.join()
+    settle(folder)
+    return {
+        "kills": kills,
+        "statuses": load.statuses,
+        "errors_seen": load.failed,
+        "seconds_to_start": statistics.median(restarts),
+        **account(folder, load.answered),
+    }
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -208,53 +265,25 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    sent = bodies(given.category, given.size)
     document: dict = {"environment": environment(), "run": str(given.run.name)} | {
         name: getattr(given, name) for name in ("clients", "batch", "size")
     }
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
         folder = Path(place)
         service = Service(given.run, folder, given.category, given.batch)
-        document["seconds_to_start"] = service.start()
-        load, memory, began = Load(service.port, sent, given.clients), [], time.monotonic()
-        threads, done = load.run(given.requests), 0
-        while any(thread.is_alive() for thread in threads):
-            if len(load.seconds) >= done:
-                memory.append(service.memory())
-                done += max(1, given.requests // 10)
-            time.sleep(0.05)
-        wall = time.monotonic() - began
-        settle(folder)
-        cuts = statistics.quantiles(load.seconds, n=100)
-        document["load"] = {
-            "requests": given.requests,
-            "per_second": len(load.seconds) / wall,
-            "seconds": {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]},
-            "statuses": load.statuses,
-            "errors_seen": load.failed,
-            "memory_mib": [*memory, service.memory()],
-            **account(folder, load.answered),
-        }
-        print(json.dumps(document["load"]), flush=True)
-        load, restarts = Load(service.port, sent, given.clients), []
-        threads = load.run(10**9)
-        for _ in range(given.kills):
-            time.sleep(1 + 3 * secrets.randbelow(1000) / 1000)
-            service.end(signal.SIGKILL)
-            restarts.append(service.start())
-        load.stop()
-        for thread in threads:
-            thread.join()
-        settle(folder)
-        document["kills"] = {
-            "kills": given.kills,
-            "statuses": load.statuses,
-            "errors_seen": load.failed,
-            "seconds_to_start": statistics.median(restarts) if restarts else None,
-            **account(folder, load.answered),
-        }
-        print(json.dumps(document["kills"]), flush=True)
-        service.end(signal.SIGTERM)
+        try:
+            document["seconds_to_start"] = service.start()
+            document["modalities"] = service.modalities()
+            sent = bodies(given.category, given.size, document["modalities"])
+            for name, what, count in (
+                ("load", under_load, given.requests),
+                ("kills", under_kills, given.kills),
+            ):
+                if count:
+                    document[name] = what(service, folder, sent, given.clients, count)
+                    print(json.dumps(document[name]), flush=True)
+        finally:
+            service.end(signal.SIGTERM)
     if given.json is not None:
         write(given.json, document)
 

@@ -3,6 +3,9 @@
 Looks at packages, devices, encoder weights, caches and, if asked, a dataset: whether its files
 pair, the header of every file, every mask, and a scan of each part. Changes nothing. Exit code 4 if
 anything is wrong here, 2 if it is the data alone.
+
+With --against RUN FOLDER it looks at good scans of today instead, beside those a model was made
+with: has the camera or the light moved, is it another product? Exit code 2 if it has.
 """
 
 from __future__ import annotations
@@ -52,6 +55,10 @@ def main(
     dataset: str | None = None,
     data_root: Path | None = None,
     modalities: tuple[str, ...] = ("rgb", "normals"),
+    against: tuple[Path, Path] | None = None,
+    category: str | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
     reading: Annotated[Reading, arg(name="")] = _AS_RELEASED,
 ) -> int:
     """Say what is wrong here, and how to mend it.
@@ -60,11 +67,20 @@ def main(
         dataset: also look at this dataset: mvtec3d, mvtec2d, eyecandies, real_iad_d3, folder.
         data_root: the folder that holds its categories; without it the variable PIRN_DATA.
         modalities: that a run would use.
-        reading: how its files are to be understood.
+        against: RUN FOLDER: instead, whether the folder's good scans look as those that the run's
+            model was made with.
+        category: with --against: which model, where the run holds several.
+        seed: with --against: which seed's model; without it the first.
+        weights: with --against: the encoder's file, where it has moved.
+        reading: how files are to be understood.
     """
     console = Console()
     wrong, code = 0, 0
-    for finding in findings(dataset, data_root, modalities, reading):
+    if against is None:
+        found = findings(dataset, data_root, modalities, reading)
+    else:
+        found = moved_since(*against, category, seed, weights, reading)
+    for finding in found:
         if finding.state == WRONG:
             wrong, code = wrong + 1, max(code, finding.code)
         colour = _COLOURS[finding.state]
@@ -93,6 +109,45 @@ def findings(
     if dataset is not None:
         for finding in _data(dataset, data_root, modalities, reading):
             yield finding._replace(code=UNJUDGED)
+
+
+def moved_since(
+    run: Path,
+    folder: Path,
+    category: str | None,
+    seed: int | None,
+    weights: str | None,
+    reading: Reading,
+) -> Iterator[Finding]:
+    """What of a folder's scans is not as in those that a run's model was made with."""
+    from pirn_jax.detector import PIRN
+    from pirn_jax.runs.against import compare
+    from pirn_jax.runs.folder import start_caches
+    from pirn_jax.runs.predictions import find_model
+    from pirn_jax.scans.datasets.left_out import describe_left_out
+
+    place = find_model(run, category, seed)
+    _, prepared = start_caches(None)
+    model = PIRN.load(place, weights=weights, prepared=prepared)
+    unread: list[Finding] = []
+
+    def failed(key: str, error: PirnError) -> None:
+        unread.append(Finding(WRONG, key, str(error), UNJUDGED))
+
+    found = compare(model, folder, reading, failed)
+    for line in describe_left_out(found.left_out):
+        yield Finding(NOTE, str(folder), line)
+    yield from unread
+    for one in found.compared:
+        if one.limits is None:
+            words = f"{one.value:.3g}; too few scans are known to say how far it may move"
+            yield Finding(NOTE, one.what, words)
+            continue
+        low, high = one.limits
+        words = f"{one.value:.3g}, expected {low:.3g} to {high:.3g}"
+        words += f" ({one.outside} of {found.scans} scans outside)" if one.outside else ""
+        words += f": {one.cause}?" if one.moved else ""
+        yield Finding(WRONG if one.moved else GOOD, one.what, words, UNJUDGED)
 
 
 def _package(name: str, missing: str, remedy: str) -> Finding:

@@ -5,9 +5,9 @@ looked through to the bottom, and its files are paired by name (`a.png a.tiff`),
 `rgb/ xyz/ depth/ normals/`, or as one folder per part (`part_17/rgb.png part_17/depth.png`); a
 scan's key is its path. Or one scan's files are named with --rgb, --xyz, --depth and --normals.
 
-stdout carries one JSON line per scan (`pirn_jax.runs.records`); pictures and the same lines go to
-the folder --out. A scan that cannot be read, or shows what no working sensor would show of such a
-part (a black photograph, few points), has a line without score and label that says why
+stdout carries one JSON line per scan (`pirn_jax.detector.records`); pictures and the same lines go
+to the folder --out. A scan that cannot be read, or shows what no working sensor would show of such
+a part (a black photograph, few points), has a line without score and label that says why
 (`not_judged`). What belongs to no scan is named on stderr.
 
 --rules is a TOML file of what is not OK (`pirn_jax.scoring.rules`), --roi a picture or TOML file of

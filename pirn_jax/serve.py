@@ -1,4 +1,7 @@
-"""`python -m pirn_jax.serve RUN`: judge parts over HTTP, with a page to look at them.
+"""`python -m pirn_jax.serve RUN|FILE`: judge parts over HTTP, with a page to look at them.
+
+FILE is what `python -m pirn_jax.export` wrote; it is judged by `pirn_runtime`, and JAX is not
+imported.
 
 http://127.0.0.1:8000/ is the page, /docs describes the interface, /metrics is for Prometheus. Parts
 come by `POST /v1/judge`, or from a folder (--watch); records go to a folder, a web address and an
@@ -29,6 +32,7 @@ from pirn_jax.scans.formats.options import Reading
 if TYPE_CHECKING:
     from pirn_jax.deploy.service.judge import Served
     from pirn_jax.deploy.service.sinks import Sink
+    from pirn_jax.detector.judging import Judging
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Arguments(Reading):
     """Judge parts over HTTP with trained models, and show them on a page."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or the model/ folder of one model."""
+    """A run folder, the model/ folder of one model, or an exported file."""
     host: str = "127.0.0.1"
     """Where it listens; others than this machine's own need --key-file."""
     port: int = 8000
@@ -54,7 +58,8 @@ class Arguments(Reading):
     weights: str | None = None
     """The encoder's file, where it has moved."""
     runtime: str | None = None
-    """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training."""
+    """What the encoder runs on: jax, or openvino (faster on a CPU); without it as in training. What
+    an exported file runs on: openvino, or without it onnxruntime."""
     rules: Path | None = None
     """TOML file of what is not OK: thresholds, sizes in mm, severities, zones."""
     roi: Path | None = None
@@ -138,12 +143,13 @@ def serve(arguments: Arguments) -> None:
             capacity=arguments.queue,
             keep=arguments.keep,
         )
-        workers: list[Courier | Watcher] = [Courier(journal, sink) for sink in sinks]
+        couriers = [Courier(journal, sink) for sink in sinks]
+        sources = []
         if arguments.watch is not None:
             name, served = next(iter(models.items()))
             names = {"rgb": "rgb", "normals": "xyz"}
             streams = tuple(names[modality] for modality in served.modalities)
-            workers.append(Watcher(arguments.watch, journal, batcher, model=name, streams=streams))
+            sources = [Watcher(arguments.watch, journal, batcher, model=name, streams=streams)]
         app = create_app(
             Parts(
                 journal,
@@ -153,12 +159,12 @@ def serve(arguments: Arguments) -> None:
                 keys=keys,
                 largest=arguments.largest_mib << 20,
                 local=not keys and is_this_machine(arguments.host),
+                sources=sources,
+                couriers=couriers,
             )
         )
         # uvicorn ends in order, then hands the signal on; without this it would end us at once.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        for worker in workers:
-            worker.start()
         url = f"http://{arguments.host}:{arguments.port}/"
         console.print(f"serving {', '.join(models)}: {url} (Ctrl-C ends it)", markup=False)
         server = uvicorn.Server(
@@ -173,21 +179,44 @@ def serve(arguments: Arguments) -> None:
                 raise
             raise MachineError(f"cannot listen at {url}", "--port names another") from error
         finally:
-            for worker in workers:
+            for worker in (*sources, *couriers):  # those that a second Ctrl-C left at work
                 worker.stop()
             journal.close()
 
 
 def _models(arguments: Arguments) -> dict[str, Served]:
-    """The models that are served, compiled: the first part need not wait."""
-    from pirn_jax.deploy.service.judge import RunJudge, Served, describe
-    from pirn_jax.detector import PIRN
+    """The models that are served, ready: the first part need not wait."""
     from pirn_jax.detector.judging import read_judging
+
+    judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
+    if arguments.run.is_file():
+        return _exported(arguments, judging)
+    return _trained(arguments, judging)
+
+
+def _exported(arguments: Arguments, judging: Judging) -> dict[str, Served]:
+    """The model of a file."""
+    from pirn_jax.deploy.service.exported import Exported
+    from pirn_jax.deploy.service.judge import ScanJudge, Served, describe
+
+    for name in ("category", "seed", "weights", "cache"):
+        if getattr(arguments, name) is not None:
+            raise ConfigError(f"--{name} with an exported file", "leave it out")
+    name = arguments.run.stem
+    model = Exported(arguments.run, arguments.runtime or "onnxruntime")
+    origin = {"reading": model.description.reading}
+    judge = ScanJudge(model, judging, origin, arguments, arguments.batch)
+    return {name: Served(name, judge, model.looking.modalities, describe(name, model, judging))}
+
+
+def _trained(arguments: Arguments, judging: Judging) -> dict[str, Served]:
+    """The models of a run, compiled."""
+    from pirn_jax.deploy.service.judge import ScanJudge, Served, describe
+    from pirn_jax.detector import PIRN
     from pirn_jax.detector.saving import is_model
     from pirn_jax.runs.folder import start_caches, trained_models
     from pirn_jax.runs.predictions import find_model
 
-    judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
     _, prepared = start_caches(arguments.cache)
     if is_model(arguments.run):
         names = {arguments.run.resolve().parent.parent.name or "model": arguments.run}
@@ -207,8 +236,9 @@ def _models(arguments: Arguments) -> dict[str, Served]:
             prepared=prepared,
         )
         encoder = model.encoder
-        judge = RunJudge(model, judging, arguments, arguments.batch)
-        judge.compile()
+        for size in sorted({1, arguments.batch}):  # one alone goes in a call of its own
+            model.compile(size)
+        judge = ScanJudge(model, judging, model.origin, arguments, arguments.batch, model.prepared)
         found[name] = Served(name, judge, model.config.modalities, describe(name, model, judging))
     return found
 

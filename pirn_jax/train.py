@@ -2,6 +2,9 @@
 
 With nothing else given the scans are generated; `--dataset mvtec3d --data-root ROOT` is the real
 thing. See `pirn_jax.config.TrainConfig` for every setting and `pirn_jax.runs` for what is written.
+
+`--add RUN FOLDER` trains the next version of a run instead: good scans join its shots
+(`pirn_jax.runs.additions`); `--add --help` has the flags that go with it.
 """
 
 from __future__ import annotations
@@ -20,11 +23,16 @@ from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, res
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import MethodSettings, recipes_of
+from pirn_jax.scans.formats.options import Reading
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train a few-shot anomaly detector, evaluate it and write a report."""
+    """Train a few-shot anomaly detector, evaluate it and write a report.
+
+    --add RUN FOLDER trains the next version of a run instead, with the folder's good scans among
+    its shots; --add --help has its flags.
+    """
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")]
     """The settings."""
@@ -42,6 +50,27 @@ class Arguments:
     again."""
     print_config: bool = False
     """Print the settings as JSON, and do nothing."""
+
+
+@dataclass(frozen=True)
+class AddArguments(Reading):
+    """Train the next version of a run: good scans join its shots. The run stays as it is."""
+
+    add: tuple[Path, Path]
+    """RUN FOLDER: the run, and good scans as predict takes them; or the --state folder of a
+    service: the parts that were marked as false alarms there."""
+    out: Path | None = None
+    """The new run's folder; without it RUN-v2 beside the old one, RUN-v3 beside that."""
+    category: str | None = None
+    """Whose scans these are, where the run holds models of several."""
+    data_root: str | None = None
+    """Folder that holds the run's own data, where it has moved."""
+    weights: str | None = None
+    """The encoder's file, where it has moved."""
+    allow_code: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A function, as package.module:function, that the run may name; may be given again."""
+    cache: str | None = None
+    """Folder for compiled programs, as in training."""
 
 
 def starting_point(arguments: Sequence[str]) -> TrainConfig:
@@ -91,23 +120,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: instead of the process's own.
     """
     with exits(arguments) as words:
-        start = starting_point(words)
-        recipe = start.detector.recipe_name
-        given = parse(
-            Arguments,
-            words,
-            default=Arguments(start, start.detector.chosen_recipe, recipe),
-            prog="python -m pirn_jax.train",
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        detector = replace(given.run.detector, recipe=given.settings)
-        code = train(
-            replace(given.run, detector=detector),
-            ["python", "-m", "pirn_jax.train", *words],
-            only_print=given.print_config,
-        )
+        if "--add" in words:
+            code = add(parse_added(words), ["python", "-m", "pirn_jax.train", *words])
+        else:
+            start = starting_point(words)
+            recipe = start.detector.recipe_name
+            given = parse(
+                Arguments,
+                words,
+                default=Arguments(start, start.detector.chosen_recipe, recipe),
+                prog="python -m pirn_jax.train",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            detector = replace(given.run.detector, recipe=given.settings)
+            code = train(
+                replace(given.run, detector=detector),
+                ["python", "-m", "pirn_jax.train", *words],
+                only_print=given.print_config,
+            )
     if code:
         raise SystemExit(code)
+
+
+def parse_added(words: Sequence[str]) -> AddArguments:
+    """The flags of `--add`."""
+    if "--help" in words or "-h" in words:
+        words = ["--help"]
+    return parse(
+        AddArguments,
+        words,
+        prog="python -m pirn_jax.train",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def add(arguments: AddArguments, command: Sequence[str]) -> int:
+    """Train the next version, and say what has changed; returns the exit code."""
+    from pirn_jax.report import layout
+    from pirn_jax.runs.additions import add_to_run
+    from pirn_jax.storage import read_object
+
+    logging.getLogger("pirn_jax").setLevel(logging.INFO)
+    with progress_bars() as progress:
+        added = add_to_run(
+            *arguments.add,
+            arguments.out,
+            reading=arguments,
+            data_root=arguments.data_root,
+            category=arguments.category,
+            weights=arguments.weights,
+            allow_code=arguments.allow_code,
+            cache=arguments.cache,
+            progress=progress,
+            command=command,
+        )
+    console = Console(soft_wrap=True, highlight=False)
+    for name, changes in added.changes.items():
+        for line in changes.lines():
+            console.print(f"{name}: {line}", markup=False)
+    console.print(f"changes: {added.folder / layout.CHANGES}", markup=False)
+    console.print(f"report: {added.folder / layout.REPORT}", markup=False)
+    return UNJUDGED if read_object(added.folder / layout.METRICS)["left_out"] else 0
 
 
 def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> int:

@@ -23,7 +23,10 @@ SHARED = (
     "deploy/description.py",
     "detector/__init__.py",
     "detector/given.py",
+    "detector/judging.py",
     "detector/prediction.py",
+    "detector/predictor.py",
+    "detector/records.py",
     "detector/result.py",
     "geometry/__init__.py",
     "geometry/background.py",
@@ -35,6 +38,7 @@ SHARED = (
     "geometry/showing.py",
     "geometry/sight.py",
     "geometry/views.py",
+    "geometry/zones.py",
     "report/__init__.py",
     "report/heatmap.py",
     "report/layout.py",
@@ -45,6 +49,7 @@ SHARED = (
     "scoring/__init__.py",
     "scoring/calibration.py",
     "scoring/regions.py",
+    "scoring/rules.py",
     "scoring/surface.py",
 )
 """Modules of pirn_jax that need numpy, Pillow and tifffile, and nothing else to judge."""

@@ -104,6 +104,7 @@ ROOMS: dict[str, set[str]] = {
         "methods",
         "report",
         "runs",
+        "scans",
         "storage",
         "training",
     },

@@ -236,5 +236,5 @@ def _length(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-Stored = Literal["float32", "float16"]
+Stored = Literal["float32", "float16", "int8"]
 """How weights lie in a file."""

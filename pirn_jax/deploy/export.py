@@ -73,7 +73,7 @@ def export_model(
     program = build_program(model, batch)
     document = description.document()
     if kind == "onnx":
-        write_onnx(out, program, document, half=stored == "float16")
+        write_onnx(out, program, document, stored)
     else:
         write_stablehlo(out, program, document)
     return description

@@ -17,8 +17,8 @@ import jax
 from jax import export
 
 from pirn_jax.deploy.conversion import convert
-from pirn_jax.deploy.description import ENTRY
-from pirn_jax.deploy.graph import Graph
+from pirn_jax.deploy.description import ENTRY, Stored
+from pirn_jax.deploy.graph import Graph, fingerprint
 from pirn_jax.deploy.program import Program
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.storage import write_whole
@@ -28,7 +28,7 @@ _DESCRIPTION, _PROGRAM = "description.json", "program.bin"
 
 
 def write_onnx(
-    path: Path, program: Program, description: Mapping[str, Any], *, half: bool = False
+    path: Path, program: Program, description: Mapping[str, Any], stored: Stored = "float32"
 ) -> None:
     """Write a program as ONNX, whole or not at all.
 
@@ -36,7 +36,7 @@ def write_onnx(
         path: of the file.
         program: what is written.
         description: plain JSON values.
-        half: whether large weights are stored in half precision.
+        stored: how large weights lie in it; int8: the encoder's matrices, all else in float32.
 
     Raises:
         ConfigError: a step of the method that ONNX has no counterpart of here.
@@ -50,7 +50,8 @@ def write_onnx(
             "pip install 'pirn-jax[export]'",
         ) from error
 
-    graph = Graph(half=half)
+    matrices = [fingerprint(matrix) for matrix in program.matrices if stored == "int8"]
+    graph = Graph(half=stored == "float16", coarse=matrices)
     given = [graph.input(name, spec.shape, spec.dtype) for name, spec in program.inputs.items()]
     traced = jax.make_jaxpr(program.run)(*program.inputs.values())
     found = dict(zip(program.outputs, convert(graph, traced, given), strict=True))

@@ -7,8 +7,9 @@ any number, sizes are linear expressions.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ BATCH = "B"
 """The symbol of the number of scans in shapes."""
 _LINEAR = re.compile(rf"(?:(\d+)\*)?{BATCH}(?: \+ (\d+))?")
 _SMALL = 64  # numbers in a constant that is looked for among those there are
-_HALVED = 1 << 12  # numbers in a constant from which on it may be stored in half precision
+_LARGE = 1 << 12  # numbers in a constant from which on it may be stored in fewer bits
 
 
 class Value(NamedTuple):
@@ -57,15 +58,21 @@ def is_known(value: Value) -> bool:
     return value.array is not None and all(is_size(size) for size in value.shape)
 
 
+def fingerprint(array: Any) -> str:
+    """SHA-256 of a constant's numbers."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
 class Graph:
     """Collects nodes.
 
     Args:
         half: whether large constants are stored in half precision.
+        coarse: fingerprints of matrices that are stored in 8 bits, column by column.
     """
 
-    def __init__(self, *, half: bool = False):
-        self.half = half
+    def __init__(self, *, half: bool = False, coarse: Collection[str] = ()):
+        self.half, self.coarse = half, frozenset(coarse)
         self.inputs: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
@@ -149,14 +156,28 @@ class Graph:
         return self.node("Expand", [value, self.sizes(value.shape)], value.shape, value.dtype)
 
     def _in_full(self, name: str, array: np.ndarray) -> str:
-        """The name to use of a constant that may be stored in half precision."""
+        """The name to use of a constant that may be stored in fewer bits."""
+        from onnx import helper
+
+        if array.dtype != np.float32 or array.size < _LARGE:
+            return name
+        if self.coarse and fingerprint(array) in self.coarse:
+            scale = np.maximum(np.abs(array).max(axis=0), 1e-30) / 127
+            self.constants[name] = np.rint(array / scale).astype(np.int8)
+            self.constants[f"{name}_scale"] = scale
+            scaled = self._fresh("scaled")
+            factors = [self._raised(name), f"{name}_scale"]
+            self.nodes.append(helper.make_node("Mul", factors, [scaled]))
+            return scaled
+        if self.half and np.abs(array).max() <= np.finfo(np.float16).max:
+            self.constants[name] = array.astype(np.float16)
+            return self._raised(name)
+        return name
+
+    def _raised(self, name: str) -> str:
+        """The constant as float32, which it is not stored as; runtimes do it once, at the start."""
         from onnx import TensorProto, helper
 
-        if not (self.half and array.dtype == np.float32 and array.size >= _HALVED):
-            return name
-        if np.abs(array).max() > np.finfo(np.float16).max:
-            return name
-        self.constants[name] = array.astype(np.float16)
         raised = self._fresh("raised")
         self.nodes.append(helper.make_node("Cast", [name], [raised], to=TensorProto.FLOAT))
         return raised

@@ -35,11 +35,13 @@ class Program(NamedTuple):
         run: pictures of the modalities, then valid pixels → outputs in the order of `outputs`.
         inputs: names, shapes and types of what it takes.
         outputs: names of what it gives.
+        matrices: of the encoder.
     """
 
     run: Callable[..., tuple[Array, ...]]
     inputs: dict[str, jax.ShapeDtypeStruct]
     outputs: tuple[str, ...]
+    matrices: tuple[np.ndarray, ...] = ()
 
 
 def build_program(model: PIRN, batch: int | None) -> Program:
@@ -84,7 +86,9 @@ def build_program(model: PIRN, batch: int | None) -> Program:
         found = run_all(weights, *learned, stacked, token_pixels(valid, grid))
         return found.score, found.fused, *found.maps
 
-    return Program(run, inputs, ("score", "map", *(f"map_{name}" for name in modalities)))
+    matrices = tuple(np.asarray(leaf) for leaf in jax.tree.leaves(weights) if leaf.ndim == 2)
+    outputs = ("score", "map", *(f"map_{name}" for name in modalities))
+    return Program(run, inputs, outputs, matrices)
 
 
 def token_pixels(valid: Bool[Array, "B h w"], grid: tuple[int, int]) -> Bool[Array, "B N"]:

@@ -30,20 +30,24 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from pirn_jax import __version__
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs
 from pirn_jax.detector.prediction import Prediction, postprocess
+from pirn_jax.detector.predictor import Identity
 from pirn_jax.detector.preprocessing import (
     BATCH,
     NOTHING_KEPT,
     PIXELS_AT_HAND,
     check_good,
+    looking_of,
     prefetch,
     view_scan,
 )
+from pirn_jax.detector.reference import Seen
 from pirn_jax.detector.result import Inferred, ScanResult
 from pirn_jax.detector.saving import Stored, load_model, model_id, save_model
 from pirn_jax.detector.state import DetectorState
@@ -51,6 +55,7 @@ from pirn_jax.encoder import Encoder
 from pirn_jax.errors import NotJudgedError, PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
+from pirn_jax.geometry.showing import Looking
 from pirn_jax.progress import Tell, shown_progress
 from pirn_jax.scans import Scan, Split
 from pirn_jax.training import HistoryLine, token_validity
@@ -72,6 +77,8 @@ class PIRN(DetectorState):
         config: as given; `fit` decides what background "auto" is.
         calibration: the threshold and its promise; None before `calibrate`.
         sight: what its shots show, by which a sensor that saw nothing is told; None without scans.
+        reference: what its good scans look like, by which `doctor --against` tells whether camera
+            or light have moved; None without scans.
         origin: where the shots came from, kept with the model: plain JSON values.
         model_id: of the files it was loaded from, or ""; see `saving.model_id`.
         shots: tokens of what it learned from, each shot followed by its copies; None for a model
@@ -117,12 +124,32 @@ class PIRN(DetectorState):
         if scans is None:
             scores = leave_one_out_scores(self, parallel=parallel)
         else:
-            scores = []
-            for result in self.predict_scans(scans):
-                check_good(result.scan, "calibrate")
-                scores.append(result.inferred.score)
+            scores = self.score_good(scans)
         self.set_threshold(scores, leave_one_out=scans is None)
         return self
+
+    def score_good(
+        self,
+        scans: Iterable[Scan],
+        failed: Callable[[str, PirnError], None] | None = None,
+    ) -> list[float]:
+        """Scores of good scans that it was not trained on; `reference` learns how they look.
+
+        Args:
+            scans: to set a threshold with.
+            failed: as for `predict_scans`.
+
+        Raises:
+            BadInputError: a defective scan.
+        """
+        scores, seen = [], []
+        for result in self.predict_scans(scans, failed=failed):
+            check_good(result.scan, "calibrate")
+            scores.append(result.inferred.score)
+            seen.append(Seen.of(result.views, result.inferred.tokens, self.config.part_side))
+        if self.reference is not None:
+            self.reference = self.reference.with_calibration(seen, self.config.modalities)
+        return scores
 
     def predict_scans(
         self,
@@ -155,6 +182,14 @@ class PIRN(DetectorState):
         if running is not None:
             yield from _results(*running)
 
+    def compile(self, batch: int) -> None:
+        """Compile the program for so many scans a call, so that the first need not wait."""
+        side, modalities = self.config.view_size, len(self.config.modalities)
+        pictures = np.zeros((modalities, batch, side, side, 3), np.float32)
+        valid = np.ones((batch, self.encoder.grid[0] * self.encoder.grid[1]), bool)
+        found = self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
+        found.score.block_until_ready()
+
     def predict_tokens(self, tokens: Tokens, *, batch: int = BATCH) -> Iterator[Inferred]:
         """`predict_scans` from tokens at hand, in order.
 
@@ -183,6 +218,23 @@ class PIRN(DetectorState):
         given = scan_of(scan, self.config.modalities)
         (result,) = self.predict_scans([given], batch=1)
         return self.postprocess(result)
+
+    @property
+    def looking(self) -> Looking:
+        """What of a scan it looks at."""
+        return looking_of(self.config)
+
+    @property
+    def identity(self) -> Identity:
+        """What it is, as records say it."""
+        return Identity(
+            self.model_id,
+            self.config.method,
+            self.encoder.config.name,
+            self.random_weights,
+            self.origin.get("data"),
+            {"pirn_jax": __version__, "jax": jax.__version__},
+        )
 
     def postprocess(self, result: ScanResult) -> Prediction:
         """The prediction from what `predict_scans` yields."""
@@ -213,7 +265,7 @@ class PIRN(DetectorState):
         Returns:
             The folder.
         """
-        about = (self.calibration, self.sight, self.origin)
+        about = (self.calibration, self.sight, self.reference, self.origin)
         return save_model(Stored(self.config, self.encoder, *about, *self.parameters), folder)
 
     @classmethod
@@ -255,7 +307,7 @@ class PIRN(DetectorState):
         )
         model = cls(stored.config, encoder=stored.encoder, prepared=prepared)
         model.calibration, model.sight = stored.calibration, stored.sight
-        model.origin = stored.origin
+        model.reference, model.origin = stored.reference, stored.origin
         model.parameters = (stored.parameters, stored.statistics)
         model.model_id = model_id(Path(folder))
         return model
@@ -320,7 +372,7 @@ def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLi
 
 def _each(found: Outputs, count: int) -> Iterator[Inferred]:
     """The first so many scans of what a program returned."""
-    fused, maps, score, usage = jax.device_get(found)
+    fused, maps, score, usage, tokens = jax.device_get(found)
     for place in range(count):
         shares = None if usage is None else usage[:, place]
-        yield Inferred(float(score[place]), fused[place], maps[:, place], shares)
+        yield Inferred(float(score[place]), fused[place], maps[:, place], shares, tokens[:, place])

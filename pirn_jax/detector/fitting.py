@@ -14,6 +14,7 @@ import numpy as np
 
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.preprocessing import view_shots
+from pirn_jax.detector.reference import learn_reference
 from pirn_jax.detector.shots import Fold, leave_one_out_folds, shot_tokens
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.errors import BadInputError
@@ -101,7 +102,11 @@ def _tokens_of(
             "and nothing is removed; background plane removes it",
             name,
         )
-    return shot_tokens(views, model.config, model.encoder, cache)
+    tokens = shot_tokens(views, model.config, model.encoder, cache)
+    model.reference = learn_reference(
+        views, tokens, model.config.modalities, model.config.part_side
+    )
+    return tokens
 
 
 def _positions(model: DetectorState) -> int:

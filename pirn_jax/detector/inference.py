@@ -32,12 +32,14 @@ class Outputs(NamedTuple):
         maps: of each modality.
         score: image scores.
         usage: share of the tokens that each prototype answers for; None where there are none.
+        tokens: mean over each scan's valid tokens.
     """
 
     fused: Float32[Array, "B h w"]
     maps: Float32[Array, "M B h w"]
     score: Float32[Array, " B"]
     usage: Float[Array, "M B K"] | None
+    tokens: Float32[Array, "M B C"]
 
 
 @runtime_checkable
@@ -74,6 +76,16 @@ class Inference(NamedTuple):
     from_tokens: FromTokens
 
 
+def mean_tokens(tokens: Tokens) -> Float32[Array, "M B C"]:
+    """The mean over each scan's valid tokens."""
+    values = tokens.values.astype(jnp.float32)
+    if tokens.valid is None:
+        return values.mean(axis=2)
+    counted = tokens.valid[None, :, :, None]
+    total = jnp.where(counted, values, 0.0).sum(axis=2)
+    return total / jnp.maximum(counted.sum(axis=2, dtype=jnp.float32), 1.0)
+
+
 @functools.lru_cache(maxsize=4)
 def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
     """The programs, compiled once for all models of a method when they are first called.
@@ -93,7 +105,7 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
             # What is no part of the object counts as perfectly rebuilt.
             distance = jnp.where(tokens.valid[None], distance, 0.0)
         maps = score_distances(distance, encoder.image_size, grid=encoder.grid, top=top)
-        return Outputs(maps.fused, maps.modalities, maps.score, usage)
+        return Outputs(maps.fused, maps.modalities, maps.score, usage, mean_tokens(tokens))
 
     def from_pictures(
         weights: Params | Packed,

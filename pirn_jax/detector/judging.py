@@ -1,5 +1,7 @@
 """From a prediction to a verdict: zones laid on the scan before it is judged, rules after.
 
+Shared with the runtime: numpy, and no JAX.
+
 Dimension letters: H W scan pixels.
 """
 
@@ -14,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from pirn_jax.config import Config
 from pirn_jax.detector.prediction import Prediction
-from pirn_jax.detector.preprocessing import NOTHING_KEPT
 from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, Settings, prepare_scan
+from pirn_jax.geometry.showing import Looking
 from pirn_jax.geometry.zones import Zones, read_zones
 from pirn_jax.scans import File, Limits, Scan
 from pirn_jax.scans.formats.files import decoding, read_bytes
@@ -43,11 +44,11 @@ class Judging(NamedTuple):
     rules: Rules | None = None
     zones: Zones | None = None
 
-    def check(self, config: Config, calibrated: bool = True) -> None:
+    def check(self, looking: Looking, calibrated: bool = True) -> None:
         """Refuse rules and zones that do not fit a model.
 
         Args:
-            config: of the model.
+            looking: of the model.
             calibrated: it has a threshold.
 
         Raises:
@@ -57,13 +58,14 @@ class Judging(NamedTuple):
         if self.rules is not None:
             zones = {} if self.zones is None else self.zones.named
             named = [name for name, zone in zones.items() if zone.judged]
-            self.rules.check_names(named, config.modalities)
+            self.rules.check_names(named, looking.modalities)
             if not calibrated and None in (self.rules.part, self.rules.pixel):
                 raise ConfigError(
                     "neither the rules nor the model say above which score a part is not OK",
                     "give both thresholds in the rules, or calibrate the model",
                 )
-        if self.zones is not None and self.zones.part is not None and config.background == "none":
+        moves = self.zones is not None and self.zones.part is not None
+        if moves and looking.settings.background == "none":
             raise ConfigError(
                 "the zones move with the part, which this model does not tell from its background",
                 "leave `part` out of the file of zones",
@@ -128,14 +130,18 @@ class Judging(NamedTuple):
         return self.zones.place(scan.valid if self.zones.part is None else find_part(scan))
 
 
-def part_finder(config: Config, prepared: PreparedCache = NOTHING_KEPT) -> FindPart:
-    """What finds the part in scans as a detector of this config does."""
-    return functools.partial(_find_part, config=config, prepared=prepared)
+def part_finder(looking: Looking, prepared: PreparedCache | None = None) -> FindPart:
+    """What finds the part in scans as a detector that looks so does.
+
+    Args:
+        looking: of the detector.
+        prepared: object masks at hand.
+    """
+    cache = PreparedCache(None) if prepared is None else prepared
+    return functools.partial(_find_part, settings=looking.settings, prepared=cache)
 
 
-def _find_part(scan: Scan, config: Config, prepared: PreparedCache) -> Bool[np.ndarray, "H W"]:
-    background = "plane" if config.background == "auto" else config.background
-    settings = Settings(config.geometry_method, background)
+def _find_part(scan: Scan, settings: Settings, prepared: PreparedCache) -> Bool[np.ndarray, "H W"]:
     known = prepared.read(scan, settings) or prepare_scan(scan, settings, normals=False)
     return known.object
 

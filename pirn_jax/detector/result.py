@@ -1,6 +1,6 @@
 """What the device makes of a scan, beside the scan itself.
 
-Dimension letters: M modalities, h w model pixels, K prototypes.
+Dimension letters: M modalities, h w model pixels, K prototypes, C channels.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ class Inferred(NamedTuple):
         maps: of each modality, the same.
         usage: share of the tokens that each prototype of the last layer answers for; None for a
             method without prototypes.
+        tokens: mean of the part's tokens; None where they are not at hand.
     """
 
     score: float
     fused: Float32[np.ndarray, "h w"]
     maps: Float32[np.ndarray, "M h w"]
     usage: Float[np.ndarray, "M K"] | None
+    tokens: Float32[np.ndarray, "M C"] | None = None
 
 
 class ScanResult(NamedTuple):

@@ -17,6 +17,7 @@ from pirn_jax.config import Config
 from pirn_jax.config_json import from_json, to_json
 from pirn_jax.decoder import Params
 from pirn_jax.detector.encoders import find_encoder, is_encoder_of, points_digest
+from pirn_jax.detector.reference import Reference, read_reference, reference_shapes
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.points import EncoderWithPoints
 from pirn_jax.encoder.source import remember
@@ -46,6 +47,7 @@ class Stored(NamedTuple):
     encoder: Encoder
     calibration: Calibration | None
     sight: SightLimits | None
+    reference: Reference | None
     origin: dict[str, object]
     parameters: Params
     statistics: Params
@@ -70,10 +72,13 @@ def save_model(stored: Stored, folder: str | os.PathLike[str]) -> Path:
         },
         "calibration": None if calibration is None else calibration._asdict(),
         "sight": None if stored.sight is None else stored.sight._asdict(),
+        "reference": None if stored.reference is None else stored.reference.document(),
         "origin": stored.origin,
     }
     tensors = flatten("parameters", stored.parameters)
     tensors |= flatten("statistics", stored.statistics)
+    if stored.reference is not None:
+        tensors |= flatten("reference", stored.reference.tensors())
     target.mkdir(parents=True, exist_ok=True)
     alone = {path.name for path in target.iterdir()} <= {_CONFIG, _TENSORS, MANIFEST}
     with whole_folder(target.resolve()) if alone else nullcontext(target) as place:
@@ -175,11 +180,21 @@ def load_model(
     parameters, statistics = method.abstract_params()
     file = Path(folder) / _TENSORS
     tensors = parse_tensors(whole.files[_TENSORS], file)
+    reference = None
+    if document.get("reference") is not None:  # older versions kept none
+        shape = (len(config.modalities), encoder.channels)
+        shapes = reference_shapes("reference.tilts" in tensors, shape)
+        arrays = unflatten("reference", shapes, tensors, file)
+        try:
+            reference = read_reference(document["reference"], arrays)
+        except BadInputError as error:
+            raise BadInputError(error.problem, "train again", path) from error
     return Stored(
         config,
         encoder,
         calibration,
         sight,
+        reference,
         origin,
         unflatten("parameters", parameters, tensors, file),
         unflatten("statistics", statistics, tensors, file),

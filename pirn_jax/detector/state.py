@@ -16,6 +16,7 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.detector.encoders import describes_as, features_of, open_encoder
 from pirn_jax.detector.inference import Inference, build_inference
 from pirn_jax.detector.preprocessing import NOTHING_KEPT
+from pirn_jax.detector.reference import Reference
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.packed import Packed, pack
 from pirn_jax.errors import ConfigError
@@ -39,6 +40,7 @@ class DetectorState:
         self.prepared = prepared
         self.calibration: Calibration | None = None
         self.sight: SightLimits | None = None
+        self.reference: Reference | None = None
         self.origin: dict[str, object] = {}
         self.model_id = ""
         self.shots: Tokens | None = None

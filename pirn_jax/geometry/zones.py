@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from pirn_jax.errors import BadInputError, ConfigError, check_name
 from pirn_jax.scans.formats.files import File, Limits, decoding, join_inside, read_bytes
@@ -117,13 +116,12 @@ class Pose(NamedTuple):
     def move(self, pixels: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
         """Pixels of the first where they lie in the second."""
         places = np.indices(pixels.shape).astype(np.float64)
-        came = _turn(places, self.after, self.before, -self.degrees)
-        return ndimage.map_coordinates(pixels.astype(np.uint8), came, order=0) > 0
+        return _sample(pixels, _turn(places, self.after, self.before, -self.degrees))
 
 
 def find_pose(before: Bool[np.ndarray, "H W"], after: Bool[np.ndarray, "H W"]) -> Pose:
     """How a part has moved, from its silhouettes; not empty ones."""
-    centres = [ndimage.center_of_mass(silhouette) for silhouette in (before, after)]
+    centres = [_centre(silhouette) for silhouette in (before, after)]
     reach = max(_radius(before, centres[0]), _radius(after, centres[1]))
     line = np.linspace(-reach, reach, _SIDE)
     grid = np.stack(np.meshgrid(line, line, indexing="ij"))
@@ -142,11 +140,12 @@ def find_pose(before: Bool[np.ndarray, "H W"], after: Bool[np.ndarray, "H W"]) -
         span = step
     if overlap(best) < as_it_lies + _CLEARLY:
         best = 0.0
-    return Pose(best, _pair(centres[0]), _pair(centres[1]))
+    return Pose(best, centres[0], centres[1])
 
 
-def _pair(centre: Any) -> tuple[float, float]:
-    return float(centre[0]), float(centre[1])
+def _centre(silhouette: Bool[np.ndarray, "H W"]) -> tuple[float, float]:
+    rows, columns = np.nonzero(silhouette)
+    return float(rows.mean()), float(columns.mean())
 
 
 def _radius(silhouette: Bool[np.ndarray, "H W"], centre: Any) -> float:
@@ -163,7 +162,12 @@ def _turn(places: np.ndarray, about: Any, onto: Any, degrees: float) -> np.ndarr
 
 
 def _sample(silhouette: Bool[np.ndarray, "H W"], places: np.ndarray) -> Bool[np.ndarray, "h w"]:
-    return ndimage.map_coordinates(silhouette.astype(np.uint8), places, order=0) > 0
+    """The pixels in which places lie; nothing beyond the edge."""
+    row, column = np.floor(places + 0.5).astype(int)
+    height, width = silhouette.shape
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    found = silhouette[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+    return found & inside
 
 
 # --- from a file, none of which is believed -------------------------------------------------------

@@ -9,6 +9,8 @@
       metrics.json       `RunMetrics`
       scores.csv         `ScoreRow` of every model, behind its category and seed
       report.html
+      added.json         of a run that `train --add` made: which scans joined the shots, and whence
+      changes.json       and what came of it: `pirn_jax.runs.changes`
       <category>/seed<k>/                `ModelFolder`
         model/           what `PIRN.load` reads
         split.json       of this model
@@ -42,6 +44,8 @@ MODEL = "model"
 CURVES = "curves.json"
 USAGE = "usage.json"
 CALIBRATION = "calibration.json"
+ADDED = "added.json"
+CHANGES = "changes.json"
 MAPS = "maps"
 PICTURES = "pictures"
 MAP_PREFIX = "map_"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN
-from pirn_jax.detector.preprocessing import check_good
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.report import layout, write_report
@@ -145,11 +144,7 @@ def calibrate_on(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
     def failed(key: str, error: PirnError) -> None:
         counter.leave_out(key, error)
 
-    scores = []
-    scans = item.data.validation.watched(counter.advance)
-    for result in model.predict_scans(scans, failed=failed):
-        check_good(result.scan, "calibrate")
-        scores.append(result.inferred.score)
+    scores = model.score_good(item.data.validation.watched(counter.advance), failed)
     if scores:
         model.set_threshold(scores)
 

@@ -17,6 +17,7 @@ from jaxtyping import Float32, UInt8
 
 from pirn_jax.detector import PIRN, Prediction
 from pirn_jax.detector.judging import Judging, part_finder
+from pirn_jax.detector.records import not_judged, record_of
 from pirn_jax.detector.saving import is_model
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.report import layout
@@ -25,7 +26,6 @@ from pirn_jax.report.layout import picture_stem
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.folder import Progress, trained_models
 from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, going_on, writing
-from pirn_jax.runs.records import not_judged, record_of
 from pirn_jax.scans import Scan, Split
 from pirn_jax.scans.datasets.inputs import PREDICTIONS
 from pirn_jax.scoring import Calibration
@@ -83,14 +83,14 @@ def predict_scans(
 
     Yields:
         A record per scan, written to disk already (beside what it replaces): see
-        `pirn_jax.runs.records`, and the files. Of a scan that cannot be used: key, time, no score,
-        no label, and why.
+        `pirn_jax.detector.records`, and the files. Of a scan that cannot be used: key, time, no
+        score, no label, and why.
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
     done, unjudged = 0, list[Document]()
-    judging.check(model.config, model.calibration is not None)
-    find_part = part_finder(model.config, model.prepared)
+    judging.check(model.looking, model.calibration is not None)
+    find_part = part_finder(model.looking, model.prepared)
     laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
 
     def left_out(key: str, error: PirnError) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
 from pirn_jax.geometry import choose_object
 from pirn_jax.manifest import is_ours
@@ -79,7 +80,7 @@ def train_run(
         with contextlib.ExitStack() as stack:
             way = going_on if config.resume else writing
             place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
-            _train_into(Path(place), config, items, shots, progress, command)
+            train_into(Path(place), config, items, shots, progress, command)
     except PirnError:
         if fresh and is_first() and _is_bare(folder):
             shutil.rmtree(folder)  # so that the next try needs no --overwrite
@@ -93,15 +94,26 @@ def _is_bare(folder: Path) -> bool:
     return is_ours(folder, RUN_FORMAT) and not any(any(folder.glob(one)) for one in learned)
 
 
-def _train_into(
+def train_into(
     folder: Path,
     config: TrainConfig,
     items: Sequence[RunItem],
     shots: Sequence[Sequence[str]],
     progress: Progress | None,
     command: Sequence[str],
+    encoder: Encoder | None = None,
 ) -> None:
-    """`train_run`, with the place that everything goes to."""
+    """`train_run`, with the place that everything goes to, what is learned, and by which encoder.
+
+    Args:
+        folder: that is free.
+        config: the run.
+        items: its models, with data that holds their shots.
+        shots: the keys of each model's.
+        progress: see `Progress`.
+        command: kept in `environment.json`.
+        encoder: at hand; None: the one that the config names.
+    """
     first = is_first()
     tell = progress if progress and first else (lambda stage, done, total, note: None)
     features, prepared = start_caches(config.cache)
@@ -109,7 +121,7 @@ def _train_into(
     if first:
         for item, keys in zip(items, shots, strict=True):
             _say_extent(item, keys[0], detector)
-    encoder = open_encoder(detector)
+    encoder = open_encoder(detector) if encoder is None else encoder
     models = [
         PIRN(replace(detector, seed=item.seed), encoder=encoder, prepared=prepared)
         for item in items

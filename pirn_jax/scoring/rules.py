@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from pirn_jax.errors import ConfigError, check_name
-from pirn_jax.metrics.pixel import label_regions
+from pirn_jax.pixels import label as number_parts
 from pirn_jax.scoring.regions import Region, find_regions
 
 PART_RULE = "part threshold"
@@ -198,7 +198,7 @@ def apply_rules(
     if score > lowest and not found.any():
         counted = anomaly_map if ignore is None else np.where(ignore, -np.inf, anomaly_map)
         found.reshape(-1)[np.argmax(counted)] = True
-    labels = label_regions(found)
+    labels, _ = number_parts(found)
     judged = [
         _judged(region, labels == labels[region.peak_pixel], rules, zones or {})
         for region in find_regions(found, anomaly_map, modalities=modalities, xyz=xyz, valid=valid)

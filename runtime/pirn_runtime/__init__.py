@@ -7,6 +7,6 @@
 
 from pirn_jax.detector.prediction import Prediction
 from pirn_runtime.judge import Judge
+from pirn_runtime.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["Judge", "Prediction"]
+__all__ = ["Judge", "Prediction", "__version__"]

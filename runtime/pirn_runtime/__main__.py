@@ -2,7 +2,8 @@
 
 Scans are found and read as `python -m pirn_jax.predict` does it: pairs by name (`a.png a.tiff`), by
 the folders `rgb/ xyz/ depth/ normals/`, or one folder per part. stdout carries one JSON line per
-scan; with --out pictures and the same lines go to a folder, which must hold nothing yet.
+scan; with --out pictures and the same lines go to a folder, which must hold nothing yet. --rules
+and --roi are those of `predict`: what is not OK, and what is not judged.
 
 Exit code: 0; 1 with --fail-on-defect if a scan is called defective; 2 if the file or a scan could
 not be read or judged; 3 for wrong usage; 4 where the machine is at fault, or for an error that
@@ -12,37 +13,39 @@ nobody foresaw (--debug shows its traceback); 130 for Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import datetime
+import itertools
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
+from pirn_jax.detector.judging import part_finder, read_judging
+from pirn_jax.detector.prediction import Prediction
+from pirn_jax.detector.records import Record, not_judged, record_of
 from pirn_jax.errors import (
-    BadInputError,
     ConfigError,
     MachineError,
     MissingDependencyError,
     PirnError,
     printable,
 )
-from pirn_jax.manifest import digest_of
 from pirn_jax.report.heatmap import overlay
 from pirn_jax.report.layout import picture_stem
-from pirn_jax.scans import Split
+from pirn_jax.scans import Limits, Scan
 from pirn_jax.scans.datasets.inputs import PREDICTIONS
 from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.datasets.left_out import describe_left_out
 from pirn_jax.scans.formats.options import Reading
+from pirn_jax.scoring.rules import Verdict
 from pirn_jax.storage import write_whole
-from pirn_runtime import __version__
 from pirn_runtime.engines import RUNTIMES
-from pirn_runtime.judge import Judge, Judged
+from pirn_runtime.judge import Judge
+from pirn_runtime.version import __version__
 
 DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 
@@ -62,6 +65,8 @@ def _parser() -> _Parser:
         add(f"--{role}", type=Path, help="of a single scan, instead")
     add("--threshold", type=float, help="scores above it are called defective, not the file's own")
     add("--fail-on-defect", action="store_true", help="exit with 1 if a scan is called defective")
+    add("--rules", type=Path, help="TOML file of what is not OK: thresholds, sizes in mm, zones")
+    add("--roi", type=Path, help="what is not judged: a picture, white there, or a file of zones")
     add("--out", type=Path, help="folder for predictions.jsonl, heatmaps and masks")
     add("--runtime", choices=RUNTIMES, default="onnxruntime")
     add("--threads", type=int, help="that the runtime may use")
@@ -114,25 +119,39 @@ def predict(given: argparse.Namespace) -> int:
     judge = Judge(
         given.file, threshold=given.threshold, runtime=given.runtime, threads=given.threads
     )
-    about = judge.description
-    options, camera = options_of({"reading": about.reading}, _reading(given))
-    modalities = about.looking.modalities
+    judging = read_judging(given.rules, given.roi, Limits())
+    judging.check(judge.looking, judge.calibration is not None)
+    find_part = part_finder(judge.looking)
+    options, camera = options_of({"reading": judge.description.reading}, _reading(given))
+    modalities = judge.looking.modalities
     scans, left_out = find_scans(given.files, roles, modalities, options, given.out, camera)
     for line in describe_left_out(left_out):
         _say(line)
     bad, defective, lines = len(left_out), 0, []
-    for key, found in _each(judge, scans, given.batch):
-        if isinstance(found, PirnError):
-            bad += 1
-            _say(f"skipped: {key}: {found}")
-            record = not_judged(key, found)
-        else:
-            record = record_of(judge, found) | _write_pictures(judge, found, given.out)
-        defective += record["label"] == 1
-        lines.append(json.dumps(record) + "\n")
-        sys.stdout.write(lines[-1])
-        sys.stdout.flush()
-        if given.out is not None:
+    unjudged: list[Record] = []
+
+    def failed(key: str, error: PirnError) -> None:
+        nonlocal bad
+        bad += 1
+        _say(f"skipped: {key}: {error}")
+        unjudged.append(not_judged(key, error))
+
+    laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
+    found = judge.predict_scans(laid, batch=given.batch, failed=failed)
+    for result in itertools.chain(found, (None,)):
+        records, unjudged[:] = unjudged[:], ()
+        if result is not None:
+            prediction = judge.postprocess(result)
+            verdict = judging.verdict(result.scan, prediction, judge.calibration, find_part)
+            record = record_of(judge, result.scan.key, prediction, verdict)
+            record |= _write_pictures(judge, result.scan, prediction, verdict, given.out)
+            records.append(record)
+        for record in records:
+            defective += record["label"] == 1
+            lines.append(json.dumps(record) + "\n")
+            sys.stdout.write(lines[-1])
+            sys.stdout.flush()
+        if given.out is not None and records:
             given.out.mkdir(parents=True, exist_ok=True)
             write_whole(given.out / PREDICTIONS, "".join(lines).encode())
     if bad:
@@ -140,60 +159,19 @@ def predict(given: argparse.Namespace) -> int:
     return DEFECT_FOUND if defective and given.fail_on_defect else 0
 
 
-def _each(judge: Judge, scans: Split, batch: int) -> Iterator[tuple[str, Judged | PirnError]]:
-    """Each scan judged, or why it cannot be, which keeps no other from being judged."""
-    size, waiting = judge.description.batch or batch, []
-    for place, key in enumerate(scans.keys):
-        try:
-            scan = scans[place]
-            waiting.append((scan, judge.show(scan)))
-        except Exception as error:
-            yield key, _as_ours(error)
-        if len(waiting) == size or place + 1 == len(scans.keys):
-            yield from ((found.scan.key, found) for found in judge.judge_shown(waiting))
-            waiting = []
-
-
-def record_of(judge: Judge, judged: Judged) -> dict[str, Any]:
-    """What is said of a scan, as `python -m pirn_jax.predict` says it."""
-    known, about, prediction = judge.calibration, judge.description, judged.prediction
-    return {
-        "key": judged.scan.key,
-        "time": _now(),
-        "size": prediction.anomaly_map.shape,
-        "score": prediction.pred_score,
-        "label": prediction.pred_label,
-        "threshold": None if known is None else known.threshold,
-        "regions": [region._asdict() for region in prediction.regions],
-        "model": about.model,
-        "calibration": None if known is None else digest_of(known._asdict())[:16],
-        "versions": {"pirn_runtime": __version__, "pirn_jax": about.version},
-        "trained_on": about.trained_on,
-        "random_weights": about.random_weights,
-    }
-
-
-def not_judged(key: str, error: PirnError) -> dict[str, Any]:
-    """What is said of a scan that cannot be used: no score, no label, and why."""
-    reason = printable(error.problem)
-    return {"key": key, "time": _now(), "score": None, "label": None, "not_judged": reason}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _write_pictures(judge: Judge, judged: Judged, out: Path | None) -> dict[str, str]:
+def _write_pictures(
+    judge: Judge, scan: Scan, prediction: Prediction, verdict: Verdict, out: Path | None
+) -> dict[str, str]:
     """The heatmap and the mask; their places."""
     if out is None:
         return {}
     from PIL import Image
 
     out.mkdir(parents=True, exist_ok=True)
-    prediction, stem = judged.prediction, picture_stem(judged.scan.key)
-    pictures = {"heatmap": overlay(judged.scan.rgb, prediction.anomaly_map, judge.calibration)}
-    if prediction.pred_mask is not None:
-        pictures["mask"] = prediction.pred_mask.astype(np.uint8) * np.uint8(255)
+    stem = picture_stem(scan.key)
+    pictures = {"heatmap": overlay(scan.rgb, prediction.anomaly_map, judge.calibration)}
+    if verdict.mask is not None:
+        pictures["mask"] = verdict.mask.astype(np.uint8) * np.uint8(255)
     places = {kind: out / f"{stem}_{kind}.png" for kind in pictures}
     for kind, picture in pictures.items():
         Image.fromarray(picture).save(places[kind])
@@ -207,13 +185,6 @@ def _reading(given: argparse.Namespace) -> Reading:
         if getattr(given, name) is not None
     }
     return Reading(**values, assume_aligned=given.assume_aligned)
-
-
-def _as_ours(error: Exception) -> PirnError:
-    if isinstance(error, PirnError):
-        return error
-    reason = str(error).partition("\n")[0][:200]
-    return BadInputError(f"cannot be used: {type(error).__name__}: {reason}", "see to this file")
 
 
 def _exit_code(error: Exception) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +16,21 @@ import numpy as np
 from pirn_jax.deploy.description import Description, parse_description, read_entry
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.prediction import Prediction, postprocess
+from pirn_jax.detector.predictor import Identity
 from pirn_jax.detector.result import Inferred, ScanResult
 from pirn_jax.errors import BadInputError, ConfigError, PirnError, check_name
 from pirn_jax.geometry.plane_fits import numpy_normals
 from pirn_jax.geometry.prepared import Settings, prepare_scan
-from pirn_jax.geometry.showing import show_scan
+from pirn_jax.geometry.showing import Looking, show_scan
 from pirn_jax.geometry.views import Views
+from pirn_jax.scans import Split
 from pirn_jax.scans.scan import Scan
 from pirn_jax.scoring.calibration import Calibration
 from pirn_jax.storage import read_regular
 from pirn_runtime.engines import RUNTIMES, open_engine
+from pirn_runtime.version import __version__
 
 LARGEST_FILE = 2 << 30  # bytes of a model; Protocol Buffers allow no more
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One scan, judged."""
-
-    scan: Scan
-    prediction: Prediction
 
 
 class Judge:
@@ -102,24 +97,61 @@ class Judge:
 
     def predict(self, scan: object) -> Prediction:
         """The same of files or a `Scan`: a path, or {"rgb": "a.png", "xyz": "a.tiff"}."""
-        (found,) = self.judge([scan_of(scan, self.description.looking.modalities)])
-        return found.prediction
+        (found,) = self.predict_scans([scan_of(scan, self.looking.modalities)])
+        return self.postprocess(found)
 
-    def judge(self, scans: Iterable[Scan], *, batch: int = 1) -> Iterator[Judged]:
-        """Scans, one after the other.
+    def predict_scans(
+        self,
+        scans: Iterable[Scan],
+        *,
+        batch: int = 1,
+        failed: Callable[[str, PirnError], None] | None = None,
+    ) -> Iterator[ScanResult]:
+        """Scores of scans, one after the other.
 
         Args:
             scans: of any sizes.
             batch: scans a call; a file exported for so many a call has its own say.
+            failed: called with the key and the error of a scan that cannot be used, which is then
+                left out. None: the error is raised.
         """
         size = self.description.batch or batch
         waiting: list[tuple[Scan, Views]] = []
-        for scan in scans:
-            waiting.append((scan, self.show(scan)))
+        for key, read in _each(scans):
+            try:
+                scan = read()
+                waiting.append((scan, self.show(scan)))
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(key, _as_ours(error))
             if len(waiting) == size:
-                yield from self.judge_shown(waiting)
+                yield from self.infer(waiting)
                 waiting = []
-        yield from self.judge_shown(waiting)
+        yield from self.infer(waiting)
+
+    def postprocess(self, result: ScanResult) -> Prediction:
+        """The prediction from what `predict_scans` yields."""
+        return postprocess(result, self.looking.modalities, self.calibration)
+
+    @property
+    def looking(self) -> Looking:
+        """What of a scan it looks at; the object is found on the grid, whatever training did."""
+        looking = self.description.looking
+        return looking._replace(settings=Settings("grid", looking.settings.background))
+
+    @property
+    def identity(self) -> Identity:
+        """What it is, as records say it."""
+        about = self.description
+        return Identity(
+            about.model,
+            str(about.config.get("method")),
+            about.encoder,
+            about.random_weights,
+            about.trained_on,
+            {"pirn_runtime": __version__, "pirn_jax": about.version},
+        )
 
     def show(self, scan: Scan) -> Views:
         """The scan as the encoder sees it.
@@ -128,23 +160,21 @@ class Judge:
             BadInputError: what the model needs is missing, or cannot be what it should.
             NotJudgedError: it is far from all shots, as a black photograph is.
         """
-        looking = self.description.looking
+        looking = self.looking
         wanted = "normals" in looking.modalities
-        settings = looking.settings
-        if settings.method == "open3d":
-            if wanted and scan.normals is None:
-                raise BadInputError(
-                    "this model's normals are Open3D's, which the runtime does not compute",
-                    "give them, or train with --geometry grid",
-                )
-            settings = Settings("grid", settings.background)
-        known = prepare_scan(scan, settings, normals=wanted, fit=_fit)
+        fitted = self.description.looking.settings.method
+        if fitted == "open3d" and wanted and scan.normals is None:
+            raise BadInputError(
+                "this model's normals are Open3D's, which the runtime does not compute",
+                "give them, or train with --geometry grid",
+            )
+        known = prepare_scan(scan, looking.settings, normals=wanted, fit=_fit)
         views = show_scan(scan, looking, known)
         if self.description.sight is not None:
             self.description.sight.check(scan.key, views.sight)
         return views
 
-    def judge_shown(self, pairs: Sequence[tuple[Scan, Views]]) -> Iterator[Judged]:
+    def infer(self, pairs: Sequence[tuple[Scan, Views]]) -> Iterator[ScanResult]:
         """Scans with what `show` made of them, in one call.
 
         Args:
@@ -154,7 +184,7 @@ class Judge:
             return
         size = self.description.batch or len(pairs)
         views = [view for _, view in pairs] + [pairs[-1][1]] * (size - len(pairs))
-        modalities = self.description.looking.modalities
+        modalities = self.looking.modalities
         inputs = {"valid": np.stack([view.valid for view in views])}
         for name in modalities:
             inputs[name] = np.stack([_picture(view, name) for view in views])
@@ -164,9 +194,28 @@ class Judge:
             score = float(found["score"][place])
             if not math.isfinite(score):
                 raise PirnError(f"{scan.key}: the score is not finite", "export the model again")
-            inferred = Inferred(score, found["map"][place], maps[:, place], None)
-            result = ScanResult(scan, view, inferred)
-            yield Judged(scan, postprocess(result, modalities, self.calibration))
+            yield ScanResult(scan, view, Inferred(score, found["map"][place], maps[:, place], None))
+
+
+def _each(scans: Iterable[Scan]) -> Iterator[tuple[str, Callable[[], Scan]]]:
+    """Scans by key, read when they are asked for."""
+    if isinstance(scans, Split):
+        for place, key in enumerate(scans.keys):
+            yield key, partial(scans.__getitem__, place)
+    else:
+        for scan in scans:
+            yield scan.key, partial(_itself, scan)
+
+
+def _itself(scan: Scan) -> Scan:
+    return scan
+
+
+def _as_ours(error: Exception) -> PirnError:
+    if isinstance(error, PirnError):
+        return error
+    reason = str(error).partition("\n")[0][:200]
+    return BadInputError(f"cannot be used: {type(error).__name__}: {reason}", "see to this file")
 
 
 def _picture(view: Views, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from jax import export
 from scipy import special
 
 from pirn_jax.deploy.conversion import convert
-from pirn_jax.deploy.graph import BATCH, Graph
+from pirn_jax.deploy.graph import BATCH, Graph, fingerprint
 from pirn_jax.errors import ConfigError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -95,6 +95,19 @@ def test_weights_in_half_precision_are_those_rounded():
     found = run(lambda x: x @ weights, array, half=True)
     rounded = weights.astype(np.float16).astype(np.float32)
     np.testing.assert_allclose(found, array @ rounded, rtol=1e-5, atol=1e-5)
+
+
+def test_a_matrix_in_8_bits_is_off_by_half_a_step_of_its_column_at_most():
+    columns = np.logspace(-4, 2, 1024)
+    weights = (RANDOM.standard_normal((7, 1024)) * columns).astype(np.float32)
+    weights[:, 3] = 0.0
+    rows = np.eye(7, dtype=np.float32)[None, :3]
+    found = run(lambda x: x @ weights, rows, coarse=[fingerprint(weights)])
+    steps = np.abs(weights).max(axis=0) / 127
+    assert (np.abs(found[0] - weights[:3]) <= 0.5001 * steps).all()
+    assert (found[0] != weights[:3]).any()
+    same = run(lambda x: x @ weights, rows, coarse=[fingerprint(weights[::-1])])
+    np.testing.assert_array_equal(same[0], weights[:3])
 
 
 def test_a_step_without_a_counterpart_is_named():

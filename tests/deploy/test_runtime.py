@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pirn_jax.detector.judging import part_finder
 from pirn_jax.detector.preprocessing import view_scan
 from pirn_jax.errors import BadInputError, ConfigError, NotJudgedError
 from pirn_jax.geometry.normals import grid_normals
@@ -97,36 +98,83 @@ def write(scan, folder, name):
     np.save(folder / f"{name}.npy", scan.xyz)
 
 
+RULES = """
+[threshold]
+part = 0.001
+pixel = 0.015
+[least]
+area_mm2 = 1.0
+[severity.zones]
+left = 3.0
+[[not_ok]]
+name = "any on the left"
+zone = "left"
+[[not_ok]]
+name = "two anywhere"
+count = 2
+"""
+ZONES = """
+size = [{0}, {1}]
+part = "part.png"
+[zones.left]
+polygon = [[0, 0], [{2}, 0], [{2}, {0}], [0, {0}]]
+[zones.hole]
+judged = false
+mask = "hole.png"
+"""
+
+
+def write_judging(folder, scan, part):
+    """Rules, and zones that move with the part."""
+    height, width = scan.valid.shape
+    hole = np.zeros((height, width), np.uint8)
+    hole[height // 2 :, : width // 2] = 255
+    Image.fromarray(hole).save(folder / "hole.png")
+    Image.fromarray(part.astype(np.uint8) * 255).save(folder / "part.png")
+    (folder / "zones.toml").write_text(ZONES.format(height, width, width // 2))
+    (folder / "rules.toml").write_text(RULES)
+    return ["--rules", str(folder / "rules.toml"), "--roi", str(folder / "zones.toml")]
+
+
 @pytest.mark.slow
-def test_the_same_lines_as_predict(saved, scans, tmp_path, capsys):
+@pytest.mark.parametrize("by", ["threshold", "rules"])
+def test_the_same_lines_as_predict(saved, scans, tmp_path, capsys, by):
     from pirn_jax.predict import main as predict
 
-    _, place = saved
+    model, place = saved
     for number, scan in enumerate(scans):
         write(scan, tmp_path / "parts", f"part{number}")
-    main([str(place / "part.onnx"), str(tmp_path / "parts"), "--out", str(tmp_path / "its")])
+    more = []
+    if by == "rules":
+        more = write_judging(tmp_path, scans[0], part_finder(model.looking)(scans[0]))
+    parts = str(tmp_path / "parts")
+    main([str(place / "part.onnx"), parts, "--out", str(tmp_path / "its"), *more])
     its = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    predict([str(place / "model"), str(tmp_path / "parts"), "--out", str(tmp_path / "ours")])
+    predict([str(place / "model"), parts, "--out", str(tmp_path / "ours"), *more])
     ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(its) == len(ours) == 2
     for one, other in zip(its, ours, strict=True):
-        same = (
-            "key",
-            "size",
-            "label",
-            "threshold",
-            "trained_on",
-            "random_weights",
-            "model",
-            "calibration",
-        )
-        assert all(one[name] == other[name] for name in same if name in other)
+        assert one.keys() == other.keys()
+        apart = ("time", "versions", "score", "regions", "heatmap", "mask")
+        assert {n: v for n, v in one.items() if n not in apart} == {
+            n: v for n, v in other.items() if n not in apart
+        }
         assert one["score"] == pytest.approx(other["score"], rel=1e-4)
-        assert {*one["regions"][0]} <= {*other["regions"][0]}
+        assert len(one["regions"]) == len(other["regions"])
+        for region, expected in zip(one["regions"], other["regions"], strict=True):
+            assert region.keys() == expected.keys()
+            for name in ("zones", "counts", "box"):
+                assert region[name] == expected[name]
+            assert region["severity"] == pytest.approx(expected["severity"], rel=1e-3)
+        mask, wanted = (np.asarray(Image.open(r["mask"])) for r in (one, other))
+        assert (mask != wanted).mean() < 1e-3
         heat, expected = (np.asarray(Image.open(r["heatmap"])).astype(int) for r in (one, other))
         assert np.abs(heat - expected).mean() < 0.1
     lines = (tmp_path / "its/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == its
+    if by == "rules":
+        assert {one["rule"] for one in its} <= {"any on the left", "two anywhere", "no rule holds"}
+        assert any(region["zones"] for one in its for region in one["regions"])
 
 
 def test_exit_codes(saved, scans, tmp_path, capsys):
@@ -149,6 +197,8 @@ def test_exit_codes(saved, scans, tmp_path, capsys):
     assert code(file, parts, "--threshold", "1e9") == 2
     assert code(file) == 3
     assert code(file, parts, "--nonsense") == 3
+    (tmp_path / "rules.toml").write_text('[[not_ok]]\nname = "a"\nzone = "nowhere"')
+    assert code(file, parts, "--rules", str(tmp_path / "rules.toml")) == 3
     assert code(str(tmp_path / "none.onnx"), parts) == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -192,9 +242,10 @@ def test_by_openvino(saved, judge, scans):
     pytest.importorskip("openvino")
     _, place = saved
     other = Judge(place / "part.onnx", runtime="openvino")
-    for one, two in zip(judge.judge(scans), other.judge(scans, batch=2), strict=True):
-        scale = one.prediction.anomaly_map.max()
-        difference = one.prediction.anomaly_map - two.prediction.anomaly_map
+    pairs = zip(judge.predict_scans(scans), other.predict_scans(scans, batch=2), strict=True)
+    for one, two in pairs:
+        scale = one.inferred.fused.max()
+        difference = one.inferred.fused - two.inferred.fused
         assert np.abs(difference).max() <= 2e-5 * scale
 
 

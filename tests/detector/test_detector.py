@@ -7,18 +7,22 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, detector, fit_models, open_encoder, view_scan
 from pirn_jax.detector.judging import Judging, part_finder
+from pirn_jax.detector.preprocessing import looking_of
 from pirn_jax.detector.saving import MODEL_FORMAT, _facts
 from pirn_jax.detector.shots import FOLDS, leave_one_out_folds
 from pirn_jax.errors import BadInputError, ConfigError, NotJudgedError, WeightsError
 from pirn_jax.geometry.zones import Zone, Zones
 from pirn_jax.manifest import MANIFEST, write_manifest
+from pirn_jax.runs.against import compare
 from pirn_jax.scans import open_dataset
+from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scoring.rules import PART_RULE, NotOk, Rules
 from pirn_jax.storage import read_object, write_json
 
@@ -233,7 +237,7 @@ def test_zones_and_rules_decide(model, data):
     scan = data.test[0]
     found = next(iter(model.predict_scans([scan], batch=1)))
     prediction = model.postprocess(found)
-    find_part = part_finder(model.config)
+    find_part = part_finder(model.looking)
     plain = Judging().verdict(scan, prediction, model.calibration, find_part)
     assert (plain.label, plain.rule) == (prediction.pred_label, PART_RULE)
     assert [one.region for one in plain.regions] == prediction.regions
@@ -243,7 +247,7 @@ def test_zones_and_rules_decide(model, data):
     zones = Zones({"left": Zone(left, judged=False), "right": Zone(~left, judged=True)})
     rules = Rules(part=-1.0, pixel=0.0, not_ok=(NotOk("on the right", zone="right", count=1),))
     judging = Judging(rules, zones)
-    judging.check(model.config)
+    judging.check(model.looking)
     laid = judging.lay_on(scan, find_part)
     assert np.array_equal(laid.ignore, left)
     found = next(iter(model.predict_scans([laid], batch=1)))
@@ -253,19 +257,58 @@ def test_zones_and_rules_decide(model, data):
     assert verdict.mask.any()
     assert not verdict.mask[left].any()
     with pytest.raises(ConfigError, match="did you mean 'right'"):
-        Judging(Rules(zones={"rigth": 2.0}), zones).check(model.config)
+        Judging(Rules(zones={"rigth": 2.0}), zones).check(model.looking)
 
 
 def test_zones_that_move_need_a_part(model, data):
     zone = Zone(np.ones((96, 96), bool), judged=False)
     judging = Judging(None, Zones({"all": zone}, zone.pixels))
-    judging.check(model.config)
+    judging.check(model.looking)
     scan = data.test[0]
     with pytest.raises(BadInputError, match="no measured pixel"):
-        model.predict(judging.lay_on(scan, part_finder(model.config)))
+        model.predict(judging.lay_on(scan, part_finder(model.looking)))
     whole = dataclasses.replace(model.config, background="none")
     with pytest.raises(ConfigError, match="does not tell from its background"):
-        judging.check(whole)
+        judging.check(looking_of(whole))
+
+
+def test_a_light_that_changed_and_a_camera_that_moved_are_told(model, data, tmp_path):
+    scans = list(data.validation)
+
+    def moved(change):
+        folder = tmp_path / f"{change.__name__}"
+        folder.mkdir()
+        for place, scan in enumerate(map(change, scans)):
+            Image.fromarray(scan.rgb).save(folder / f"{place}.png")
+            np.save(folder / f"{place}.npy", scan.xyz)
+        found = compare(
+            model, folder, Reading(unit="m"), failed=lambda key, error: pytest.fail(str(error))
+        )
+        assert found.scans == len(scans)
+        return {one.name for one in found.compared if one.moved}
+
+    def same(scan):
+        return scan
+
+    def darker(scan):
+        return scan._replace(rgb=scan.rgb // 3)
+
+    def farther(scan):  # the same part on fewer pixels
+        return scan._replace(rgb=scan.rgb[::2, ::2], xyz=scan.xyz[::2, ::2])
+
+    assert moved(same) == set()
+    assert "brightness" in moved(darker)
+    assert "resolution" in moved(farther)
+    assert model.sight is not None  # as before
+
+
+def test_a_folder_of_which_no_scan_can_be_read_is_no_verdict(model, tmp_path, unchecked):
+    for name in ("a.png", "a.npy"):
+        (tmp_path / name).write_bytes(b"torn")
+    found = []
+    with pytest.raises(BadInputError, match="no scan could be read: not a readable PNG"):
+        compare(model, tmp_path, Reading(), failed=lambda key, error: found.append(key))
+    assert found == ["a"]
 
 
 # Files
@@ -276,8 +319,10 @@ def saved(model, tmp_path):
     return model.save(tmp_path / "model")
 
 
-def test_a_saved_model_predicts_the_same(saved, data, encoder, predictions):
+def test_a_saved_model_predicts_the_same(saved, model, data, encoder, predictions):
     loaded = PIRN.load(saved, encoder=encoder)
+    assert loaded.reference.limits([]) == model.reference.limits([])
+    np.testing.assert_allclose(loaded.reference.tokens, model.reference.tokens, rtol=1e-6)
     assert loaded.encoder is encoder
     assert not loaded.random_weights
     again = loaded.predict(data.test[0])

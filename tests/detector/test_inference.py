@@ -53,8 +53,8 @@ def test_the_one_program_equals_its_parts(judge):
     encoder, program, from_tokens, given = judge
     _, parameters, statistics, pictures, valid = given
     tokens = encoder(pictures.reshape(-1, 64, 64, 3)).reshape(2, 2, 16, 192)
-    fused, _, score, _ = program(*given)
-    again, _, same, _ = from_tokens(parameters, statistics, Tokens(tokens, valid))
+    fused, _, score, *_ = program(*given)
+    again, _, same, *_ = from_tokens(parameters, statistics, Tokens(tokens, valid))
     np.testing.assert_allclose(fused, again, atol=1e-5)
     np.testing.assert_allclose(score, same, atol=1e-5)
     np.testing.assert_allclose(score, np.asarray(fused).max(axis=(1, 2)), atol=1e-6)

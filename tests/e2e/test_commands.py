@@ -50,6 +50,34 @@ def scans(place):
     return folder
 
 
+# A run at work
+
+
+@pytest.mark.slow
+def test_the_doctor_tells_that_the_camera_has_moved(run, place, scans):
+    moved = command("doctor", "--against", run, scans, cache=place / "cache")  # of half the pixels
+    assert moved.returncode == 2, moved.stdout + moved.stderr
+    assert "pixels a millimetre" in moved.stdout
+    assert "the camera's distance or lens?" in moved.stdout
+
+
+@pytest.mark.slow
+def test_good_scans_join_the_shots_of_the_next_version(run, place):
+    folder = place / "good"
+    folder.mkdir()
+    scan = open_dataset("synthetic", None, "flange").train[30]
+    Image.fromarray(scan.rgb).save(folder / "a.png")
+    tifffile.imwrite(folder / "a.tiff", scan.xyz, photometric="rgb")
+    done = command("train", "--add", run, folder, "--unit", "m", cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "flange/seed0: threshold" in done.stdout
+    assert "1 scans joined the shots" in done.stdout
+    assert (place / "run-v2/changes.json").is_file()
+    assert "--add" in command("train", "--help").stdout
+    assert "RUN-v2" in command("train", "--add", "--help").stdout
+    assert command("train", "--add", run).returncode == 3
+
+
 # Training
 
 

@@ -81,7 +81,7 @@ def _models() -> list[Kind]:
     method = config.settings.create(config.modalities, encoder)
     learned = [_random(tree) for tree in method.abstract_params()]
     calibration = calibrate([0.1, 0.2, 0.3])
-    stored = Stored(config, encoder, calibration, None, {"dataset": "folder"}, *learned)
+    stored = Stored(config, encoder, calibration, None, None, {"dataset": "folder"}, *learned)
 
     def load(folder: Path) -> object:
         found = load_model(folder, encoder=encoder)

@@ -17,13 +17,13 @@ from PIL import Image
 
 from pirn_jax.config import Config, TrainConfig, preset, with_settings
 from pirn_jax.decoder import Tokens
-from pirn_jax.detector import PIRN, open_encoder
+from pirn_jax.detector import PIRN, open_encoder, records
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError, PirnError
 from pirn_jax.geometry import PreparedCache, Settings
 from pirn_jax.report import layout
 from pirn_jax.report.contents import read_run
-from pirn_jax.runs import evaluate_run, preparation, records, train_run
+from pirn_jax.runs import evaluate_run, preparation, train_run
 from pirn_jax.runs.predictions import predict_scans
 from pirn_jax.scans import Options, open_dataset
 from pirn_jax.scans.datasets.judged import find_scans

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -38,6 +38,19 @@ _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _SECONDS = 120.0  # that an upload may take
 
 
+@runtime_checkable
+class Worker(Protocol):
+    """A thread beside the requests."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End after what is at hand."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the service is made of.
@@ -50,6 +63,8 @@ class Parts:
         keys: who may ask; empty: everybody on this machine.
         largest: bytes of a request's body.
         local: whether only requests to this machine's own name are answered.
+        sources: threads that bring parts, besides the requests.
+        couriers: threads that take records away.
     """
 
     journal: Journal
@@ -59,6 +74,8 @@ class Parts:
     keys: tuple[bytes, ...] = ()
     largest: int = 256 << 20
     local: bool = True
+    sources: Sequence[Worker] = ()
+    couriers: Sequence[Worker] = ()
 
 
 _FILE = {"type": "string", "format": "binary"}
@@ -82,13 +99,19 @@ _UPLOAD = {
 
 
 def create_app(parts: Parts) -> FastAPI:
-    """The application; the queue is started with it, and emptied when it ends."""
+    """The application; the queue is started with it, and emptied when it ends.
+
+    Nothing is brought to the queue before it is there, or when it has ended.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(parts.batcher.start)
+        for worker in (*parts.couriers, *parts.sources):
+            worker.start()
         yield
-        await run_in_threadpool(parts.batcher.stop)
+        for worker in (*parts.sources, parts.batcher, *parts.couriers):
+            await run_in_threadpool(worker.stop)
 
     app = FastAPI(
         title="pirn_jax",

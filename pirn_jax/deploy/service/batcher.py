@@ -20,9 +20,9 @@ from pirn_jax.deploy.service.journal import TRIES, Journal
 from pirn_jax.deploy.service.judge import Judged, Part, Served
 from pirn_jax.deploy.service.measures import Measures
 from pirn_jax.deploy.service.pictures import write_pictures
+from pirn_jax.detector.records import not_judged
 from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.report.schema import Document
-from pirn_jax.runs.records import now
 
 _log = logging.getLogger("pirn_jax")
 _PRUNE_EVERY = 32  # verdicts
@@ -209,13 +209,14 @@ class Batcher:
 
 
 def error_record(part: Part, error: PirnError) -> Document:
-    """The record of a part that could not be judged; it names files by role, not by place."""
+    """The record of a part that could not be judged: that of `predict`, and as an answer of HTTP.
+
+    It names files by role, not by place.
+    """
     place = "" if error.path is None else error.path.rsplit("/", 1)[-1]
     kind = "input" if isinstance(error, BadInputError) else "machine"
     return {
-        "key": part.key,
-        "time": now(),
-        "label": None,
+        **not_judged(part.key, error),
         "error": error.problem,
         "remedy": error.remedy,
         "file": place,

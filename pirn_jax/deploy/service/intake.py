@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 
 from pirn_jax.deploy.service.journal import Journal
 from pirn_jax.deploy.service.judge import Part
+from pirn_jax.detector.records import now
 from pirn_jax.errors import BadInputError
-from pirn_jax.runs.records import now
 from pirn_jax.scans.datasets.inputs import CAMERAS
 from pirn_jax.scans.datasets.names import ROLES
 

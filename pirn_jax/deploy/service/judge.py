@@ -1,4 +1,7 @@
-"""What judges: one method, behind which stands a run, an exported file, or a test's stand-in."""
+"""What judges: one method, behind which stands a run, an exported file, or a test's stand-in.
+
+No JAX is imported here: an exported file needs none.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from pirn_jax.detector import PIRN
 from pirn_jax.detector.judging import Judging, part_finder
+from pirn_jax.detector.predictor import Predictor
+from pirn_jax.detector.records import calibration_id, record_of
 from pirn_jax.detector.result import ScanResult
 from pirn_jax.errors import PirnError
+from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.report.schema import Document
-from pirn_jax.runs.records import calibration_id, record_of, versions
 from pirn_jax.scans import Entry, File, Scan, Split
 from pirn_jax.scans.datasets.judged import options_of, read_given
 from pirn_jax.scans.formats.options import Reading
@@ -57,7 +61,7 @@ class Shown(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A record, as `pirn_jax.runs.records` has it, and what may be shown beside it."""
+    """A record, as `pirn_jax.detector.records` has it, and what may be shown beside it."""
 
     record: Document
     shown: Shown
@@ -88,22 +92,31 @@ class Served(NamedTuple):
     about: Document
 
 
-class RunJudge:
-    """A trained model of a run as a judge.
+class ScanJudge:
+    """A model as a judge.
 
     Args:
-        model: calibrated or not.
+        model: a trained detector, or an exported one; calibrated or not.
         judging: rules and zones.
+        origin: how scans were read in training, as `options_of` takes it.
         reading: flags of how files are to be understood; as in training but for what is given.
-        batch: most scans a call of the device. One alone goes in a call of its own, so that two
-            programs are compiled.
+        batch: most scans a call of the device. One alone goes in a call of its own.
+        prepared: object masks at hand.
     """
 
-    def __init__(self, model: PIRN, judging: Judging, reading: Reading, batch: int):
-        judging.check(model.config, model.calibration is not None)
-        options, camera = options_of(model.origin, reading)
+    def __init__(
+        self,
+        model: Predictor,
+        judging: Judging,
+        origin: Mapping[str, object],
+        reading: Reading,
+        batch: int,
+        prepared: PreparedCache | None = None,
+    ):
+        judging.check(model.looking, model.calibration is not None)
+        options, camera = options_of(origin, reading)
         self._model, self._judging, self._batch = model, judging, batch
-        self._find_part = part_finder(model.config, model.prepared)
+        self._find_part = part_finder(model.looking, prepared)
         self._read = functools.partial(read_given, options=options, camera=camera)
 
     def judge(self, parts: Sequence[Part]) -> list[Judged | PirnError]:
@@ -122,17 +135,6 @@ class RunJudge:
         ):
             found[result.scan.key] = self._judged(result, keys[result.scan.key])
         return [found[part.id] for part in parts]
-
-    def compile(self) -> None:
-        """Compile both programs, so that the first part need not wait."""
-        model = self._model
-        for size in sorted({1, self._batch}):
-            side, modalities = model.config.view_size, len(model.config.modalities)
-            pictures = np.zeros((modalities, size, side, side, 3), np.float32)
-            valid = np.ones((size, model.encoder.grid[0] * model.encoder.grid[1]), bool)
-            model.inference.from_pictures(
-                model.encoder.packed, *model.placed, pictures, valid
-            ).score.block_until_ready()
 
     def _judged(self, result: ScanResult, key: str) -> Judged:
         model, prediction = self._model, self._model.postprocess(result)
@@ -156,9 +158,9 @@ def _normals(result: ScanResult) -> UInt8[np.ndarray, "H W 3"] | None:
     return np.rint(255 * shown).astype(np.uint8)
 
 
-def describe(name: str, model: PIRN, judging: Judging) -> Document:
-    """What is said of a model of a run."""
-    calibration, rules = model.calibration, judging.rules
+def describe(name: str, model: Predictor, judging: Judging) -> Document:
+    """What is said of a model."""
+    calibration, rules, about = model.calibration, judging.rules, model.identity
     scale = None
     if calibration is not None:
         scale = {
@@ -169,16 +171,16 @@ def describe(name: str, model: PIRN, judging: Judging) -> Document:
         }
     return {
         "name": name,
-        "model": model.model_id,
+        "model": about.model,
         "calibration": calibration_id(calibration),
         "scale": scale,
         "rules": [] if rules is None else [rule.name for rule in rules.not_ok],
         "zones": [] if judging.zones is None else list(judging.zones.named),
-        "modalities": model.config.modalities,
-        "method": model.config.method,
-        "encoder": model.encoder.config.name,
-        "image_size": model.config.view_size,
-        "trained_on": model.origin.get("data"),
-        "random_weights": model.random_weights,
-        "versions": versions(),
+        "modalities": model.looking.modalities,
+        "method": about.method,
+        "encoder": about.encoder,
+        "image_size": model.looking.image_size,
+        "trained_on": about.trained_on,
+        "random_weights": about.random_weights,
+        "versions": dict(about.versions),
     }

@@ -8,7 +8,7 @@ milliseconds, and its parts can be sent to other processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, overload
 
 from pirn_jax.errors import BadInputError, did_you_mean
@@ -91,6 +91,23 @@ class Split(Sequence):  # not Sequence[Scan]: run-time type checkers would read 
                 "use the dataset the keys were taken from",
             )
         return Split([by_key[key] for key in keys], self._reader)
+
+    def joined(self, other: Split) -> Split:
+        """These scans and then the other's, each read as before.
+
+        Raises:
+            BadInputError: a key that both have.
+        """
+        mine = frozenset(self.keys)
+
+        def read(entry: Entry) -> Scan:
+            return (self if entry.key in mine else other)._reader(entry)
+
+        return Split((*self.entries, *other.entries), read)
+
+    def renamed(self, name: Callable[[str], str]) -> Split:
+        """The same scans under other keys."""
+        return Split([replace(e, key=name(e.key)) for e in self.entries], self._reader)
 
     def changed(self, change: Callable[[Scan], Scan]) -> Split:
         """The same scans, each changed once it has been read."""

@@ -12,8 +12,8 @@ from pirn_jax.deploy.service.intake import accept
 from pirn_jax.deploy.service.journal import Journal
 from pirn_jax.deploy.service.judge import Judged, Served, Shown
 from pirn_jax.deploy.service.measures import Measures
+from pirn_jax.detector.records import now
 from pirn_jax.errors import PirnError
-from pirn_jax.runs.records import now
 from pirn_jax.scans import Limits, Options, read_scan
 
 ABOUT = {

@@ -1,5 +1,6 @@
 """The interface over HTTP, with a stand-in for the model."""
 
+import dataclasses
 import threading
 import time
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from pirn_jax.deploy.service.guard import check_bind, is_this_machine, read_keys
 from pirn_jax.errors import ConfigError, MachineError
+from pirn_jax.scans.datasets.marked import is_log, list_marked
 from tests.deploy.service.stand_in import Brightness, app_of, make, png
 
 KEY = b"a-key-of-some-length"
@@ -49,6 +51,29 @@ def test_a_part_is_judged(client, parts, tmp_path):
     for missing in ("points.bin", "rgb.png", "..%2F..%2Fjournal.sqlite", "journal.sqlite"):
         assert client.get(f"/v1/results/{record['id']}/{missing}").status_code == 404
     assert client.get("/v1/results/unknown").status_code == 404
+
+
+def test_a_part_that_cannot_be_judged_has_the_record_that_predict_gives_it(client):
+    record = send(client, b"GIF89a nothing").json()
+    assert record["not_judged"] == record["error"]
+    assert (record["score"], record["label"]) == (None, None)
+
+
+def test_nothing_is_brought_before_the_queue_is_there_or_after_it_has_ended(tmp_path):
+    seen = []
+
+    class Bringing:
+        def __init__(self, name):
+            self.name, self.start = name, lambda: seen.append((name, "start", parts.batcher.alive))
+
+        def stop(self):
+            seen.append((self.name, "stop", parts.batcher.alive))
+
+    parts = make(tmp_path)
+    parts = dataclasses.replace(parts, sources=[Bringing("watch")], couriers=[Bringing("sink")])
+    with client_of(parts):
+        assert seen == [("sink", "start", True), ("watch", "start", True)]
+    assert seen[2:] == [("watch", "stop", True), ("sink", "stop", False)]
 
 
 def test_the_heatmap_is_the_answer_where_it_is_asked_for(client):
@@ -131,11 +156,16 @@ def test_what_arrives_together_is_judged_together_and_what_does_not_fit_is_refus
     assert "pirn_queue_parts 0.0" in said
 
 
-def test_marks(client):
+def test_marks(client, parts):
     request = send(client).json()["id"]
     place = f"/v1/results/{request}/mark"
     assert client.put(place, json={"mark": "false_alarm"}).json()["mark"] == "false_alarm"
     assert [one["id"] for one in client.get("/v1/results?mark=false_alarm").json()] == [request]
+    send(client)
+    (entry,) = list_marked(parts.journal.folder, "another")  # what `train --add` learns from
+    assert entry.key == request
+    assert entry.files["rgb"].path.read_bytes() == png()
+    assert not is_log(parts.journal.requests)
     assert client.put(place, json={"mark": None}).json()["mark"] is None
     assert client.put(place, json={"mark": "ugly"}).status_code == 422
     assert client.put("/v1/results/x/mark", json={"mark": "missed"}).status_code == 404

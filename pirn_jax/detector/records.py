@@ -1,4 +1,7 @@
-"""The one JSON object that says what was found on a scan, and by what: `predict` and the service.
+"""The one JSON object that says what was found on a scan, and by what.
+
+It is that of `predict`, of the service and of the runtime alike, with which this module is shared:
+numpy, and no JAX.
 
 | field | |
 | --- | --- |
@@ -7,7 +10,7 @@
 | `score`, `threshold`, `label`, `rule` | 1 not OK, 0 OK, null without a threshold; what decided |
 | `regions` | as `pirn_jax.scoring.Region`, with `zones`, `severity` and whether each `counts` |
 | `model`, `calibration` | 16 hex digits each: the same exactly where the judge is the same |
-| `versions` | of this package, and of JAX |
+| `versions` | of this package, and of JAX or the runtime |
 | `not_judged` | why there is no score and no label; beside it stand only `key` and `time` |
 | `trained_on`, `random_weights` | generated or real scans; whether the encoder is made of noise |
 """
@@ -15,27 +18,29 @@
 from __future__ import annotations
 
 import datetime
-import functools
-import importlib.metadata
+from typing import Any
 
-from pirn_jax import __version__
-from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector.prediction import Prediction
+from pirn_jax.detector.predictor import Predictor
 from pirn_jax.errors import PirnError, printable
 from pirn_jax.manifest import digest_of
-from pirn_jax.report.schema import Document
 from pirn_jax.scoring import Calibration
 from pirn_jax.scoring.rules import Verdict
 
+Record = dict[str, Any]
+"""A JSON object."""
 
-def record_of(model: PIRN, key: str, prediction: Prediction, verdict: Verdict) -> Document:
+
+def record_of(by: Predictor, key: str, prediction: Prediction, verdict: Verdict) -> Record:
     """The record of one scan.
 
     Args:
-        model: that judged it.
+        by: what judged it.
         key: of the scan.
-        prediction: what the model says.
+        prediction: what was found.
         verdict: what the rules make of it.
     """
+    about = by.identity
     return {
         "key": key,
         "time": now(),
@@ -45,15 +50,15 @@ def record_of(model: PIRN, key: str, prediction: Prediction, verdict: Verdict) -
         "threshold": verdict.threshold,
         "rule": verdict.rule,
         "regions": [region.document() for region in verdict.regions],
-        "model": model.model_id,
-        "calibration": calibration_id(model.calibration),
-        "versions": versions(),
-        "trained_on": model.origin.get("data"),
-        "random_weights": model.random_weights,
+        "model": about.model,
+        "calibration": calibration_id(by.calibration),
+        "versions": dict(about.versions),
+        "trained_on": about.trained_on,
+        "random_weights": about.random_weights,
     }
 
 
-def not_judged(key: str, error: PirnError) -> Document:
+def not_judged(key: str, error: PirnError) -> Record:
     """The record of a scan that cannot be used: no score, no label, and why."""
     reason = printable(error.problem)
     return {"key": key, "time": now(), "score": None, "label": None, "not_judged": reason}
@@ -62,12 +67,6 @@ def not_judged(key: str, error: PirnError) -> Document:
 def calibration_id(calibration: Calibration | None) -> str | None:
     """Sixteen hex digits that name a threshold and all it was set with; None without one."""
     return None if calibration is None else digest_of(calibration._asdict())[:16]
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Of what judges."""
-    return {"pirn_jax": __version__, "jax": importlib.metadata.version("jax")}
 
 
 def now() -> str:
