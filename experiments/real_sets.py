@@ -37,7 +37,7 @@ from pirn_jax.detector import BATCH, Evaluator, Truth, fit_models, prefetch, vie
 from pirn_jax.detector.encoders import features_of, with_points
 from pirn_jax.encoder import Encoder
 from pirn_jax.geometry import Views
-from pirn_jax.scans import Scan, choose_shots
+from pirn_jax.scans import Dataset, Scan, choose_shots
 from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import FeatureCache, extract
 
@@ -158,18 +158,8 @@ def measure(
         the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
-    file = FILES[encoder_name]
-    weights = None if file is None else options.shared / "weights" / file
-    encoder = load_encoder(
-        encoder_name, weights, options.size, position_rule=_RULES.get(encoder_name)
-    )
-    # mvtec3d wants point clouds unless told otherwise.
-    flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
-    root = None if about.dataset == "synthetic" else options.shared / "data" / about.folder
-    given: dict[str, Any] = {"modalities": ("rgb",)} if flat else {}
-    if root is None:
-        given = {"train": 15, "test": GENERATED_TESTS}
-    data = open_dataset(about.dataset, root, about.category, **given)
+    encoder = open_network(encoder_name, options.shared, options.size)
+    data = open_set(about, options.shared)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
     encoders: dict[str, Encoder] = {}  # by what describes the geometry
     found: dict[str, Any] = {}
@@ -221,6 +211,24 @@ def measure(
                 "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
             }
     return found
+
+
+def open_network(name: str, shared: Path, size: int) -> Encoder:
+    """The encoder of pictures, with its real weights."""
+    file = FILES[name]
+    weights = None if file is None else shared / "weights" / file
+    return load_encoder(name, weights, size, position_rule=_RULES.get(name))
+
+
+def open_set(about: Set, shared: Path) -> Dataset:
+    """The set, or so many parts as are generated of it."""
+    if about.dataset == "synthetic":
+        counts = {"train": 15, "test": GENERATED_TESTS}
+        return open_dataset(about.dataset, None, about.category, **counts)
+    # mvtec3d wants point clouds unless told otherwise.
+    flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
+    given: dict[str, Any] = {"modalities": ("rgb",)} if flat else {}
+    return open_dataset(about.dataset, shared / "data" / about.folder, about.category, **given)
 
 
 def tests_of(scans: Sequence[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:

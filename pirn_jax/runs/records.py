@@ -8,6 +8,7 @@
 | `regions` | as `pirn_jax.scoring.Region`, with `zones`, `severity` and whether each `counts` |
 | `model`, `calibration` | 16 hex digits each: the same exactly where the judge is the same |
 | `versions` | of this package, and of JAX |
+| `lot` | scans that were judged together, good ones that joined them included; only of a lot |
 | `not_judged` | why there is no score and no label; beside it stand only `key` and `time` |
 | `trained_on`, `random_weights` | generated or real scans; whether the encoder is made of noise |
 """
@@ -19,7 +20,7 @@ import functools
 import importlib.metadata
 
 from pirn_jax import __version__
-from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector import PIRN, Lot, Prediction
 from pirn_jax.errors import PirnError, printable
 from pirn_jax.manifest import digest_of
 from pirn_jax.report.schema import Document
@@ -36,7 +37,7 @@ def record_of(model: PIRN, key: str, prediction: Prediction, verdict: Verdict) -
         prediction: what the model says.
         verdict: what the rules make of it.
     """
-    return {
+    record: Document = {
         "key": key,
         "time": now(),
         "size": prediction.anomaly_map.shape,
@@ -51,6 +52,7 @@ def record_of(model: PIRN, key: str, prediction: Prediction, verdict: Verdict) -
         "trained_on": model.origin.get("data"),
         "random_weights": model.random_weights,
     }
+    return record | {"lot": model.scans} if isinstance(model, Lot) else record
 
 
 def not_judged(key: str, error: PirnError) -> Document:

@@ -1,6 +1,6 @@
 """A lot judged against itself: a token is odd that finds its like in few of the other scans.
 
-    d_j(x) = min over tokens y of scan j of |x - y|
+    d_j(x) = min over tokens y of scan j of |x - y|² / 2C
     d(x)   = mean of the lowest 30 % of d_j(x) over the other scans j of the lot
 
 Most parts of a lot are good, so what is normal is found again in many of them; a defect is found
@@ -8,8 +8,12 @@ again in few, even where several parts have one: the lowest distances are those 
 like it, and the mean over 30 % of them is small only if so many have it too. No label is asked for,
 and no good scan.
 
+Of tokens whose channels have variance 1, d_j is how unlikely x is, in nats a channel, where every
+token of scan j is the mean of a Gaussian as wide as all tokens are: the unit of method mixture.
+
 Source: Li et al. 2024 (MuSc, arXiv 2401.16753), mutual scoring and its interval average.
-Differs from it: one scale of neighbourhoods, and image scores are not smoothed over the lot.
+Differs from it: squared distances; one scale of neighbourhoods; image scores are not smoothed over
+the lot.
 
 Dimension letters: M modalities, S scans of the lot, N tokens, T tokens to compare with, C channels.
 """
@@ -33,7 +37,7 @@ def lot_distances(
     others: Float[Array | np.ndarray, "M S T C"],
     valid: Bool[Array | np.ndarray, "S T"],
 ) -> Float32[np.ndarray, "M S N"]:
-    """How far each token is from its like in the other scans of the lot.
+    """How far each token is from its like in the other scans of the lot, in nats a channel.
 
     The order of the scans changes nothing but the order of the result. One pair of scans is
     compared at a time, so memory beyond the tokens is that of N x T distances.
@@ -85,4 +89,5 @@ def _distances(
     squared = jnp.where(count[:, None, None], jnp.maximum(squared, 0.0), jnp.inf)
     kept = jnp.maximum((LOWEST * count.sum().astype(jnp.float32)).astype(jnp.int32), 1)
     lowest = (jnp.arange(len(valid)) < kept)[:, None, None]
-    return jnp.where(lowest, jnp.sqrt(jnp.sort(squared, 0)), 0.0).sum(0) / kept.astype(tokens.dtype)
+    total = jnp.where(lowest, jnp.sort(squared, 0), 0.0).sum(0)
+    return total / (2 * tokens.shape[-1] * kept).astype(tokens.dtype)
