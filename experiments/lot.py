@@ -4,9 +4,9 @@
 
 Three detectors: what runs by default, from 5 shots; a lot of n scans against itself, without
 shots; and both added up (`pirn_jax.detector.Lot`). Test scans are dealt into lots of n at random,
-anew with each draw of the shots; a lot that is not full is filled up with others, which are judged
-elsewhere. Scores of all lots are ranked together. Test sets hold more defective scans than a lot
-should: beside lots as the set is, there are lots of which a tenth is defective.
+three times for each draw of the shots; a lot that is not full is filled up with others, which are
+judged elsewhere. Scores of all lots are ranked together. Test sets hold more defective scans than a
+lot should: beside lots as the set is, there are lots of which a tenth is defective.
 
 A unit (an encoder on a set) is measured whole, written to --jobs, and not measured again. The
 square around the part is the one that the shots decide, also of the lot without shots. Figures are
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import extract
 from real_sets import REPLICATES, SETS, open_network, open_set
 
-SHOTS, DRAWS, SIZE = 5, (0, 1, 2), 224
+SHOTS, SIZE = 5, 224
+DEALS = 3
+"""How often the test scans are dealt into lots, for each draw of the shots."""
 SIZES = (4, 8, 16, 32)
 SHARE = 0.1
 """Of a lot that is defective, beside lots as the test set is."""
@@ -103,6 +106,8 @@ class Options:
     """Of pirn-tiny, dinov2-small."""
     sets: tuple[str, ...] = ("cable_gland", "road", "flange", "tire")
     """Which sets."""
+    draws: tuple[int, ...] = (0, 1, 2)
+    """Seeds: each chooses the shots and starts what is random."""
 
 
 def main(options: Options) -> None:
@@ -110,9 +115,10 @@ def main(options: Options) -> None:
     units: dict[tuple[str, str], dict[str, Any]] = {}
     for encoder in options.encoders:
         for chosen in options.sets:
-            path = options.jobs / f"{encoder}-{chosen.replace(', ', '_')}.json"
+            about = (encoder, chosen.replace(", ", "_"), *options.draws)
+            path = options.jobs / f"{'-'.join(map(str, about))}.json"
             if not path.is_file():
-                write_json(path, measure(encoder, chosen, options.shared))
+                write_json(path, measure(encoder, chosen, options))
                 print(path.stem, flush=True)
             units[encoder, chosen] = read_object(path)
     page, record = report(units, options)
@@ -122,21 +128,25 @@ def main(options: Options) -> None:
     print(page)
 
 
-def measure(encoder_name: str, chosen: str, shared: Path) -> dict[str, Any]:
+def measure(encoder_name: str, chosen: str, options: Options) -> dict[str, Any]:
     """A unit: `scans`, `defective`, and by row mean `figures` and the bootstrap's `replicates`."""
-    about, encoder = SETS[chosen], open_network(encoder_name, shared, SIZE)
-    data = open_set(about, shared)
+    about, encoder = SETS[chosen], open_network(encoder_name, options.shared, SIZE)
+    data = open_set(about, options.shared)
     rows: dict[str, list[Evaluation]] = {}
-    for draw in DRAWS:
+    for draw in options.draws:
         config = Config(encoder=encoder_name, modalities=about.modalities, seed=draw)
         keys = choose_shots(data.train.keys, SHOTS, draw, about.dataset, about.category)
         lot = Lot(PIRN(config, encoder=encoder).fit(data.train.select(keys)))
         tokens, truths = tests_of(data, lot)
         bad = np.array([truth.label == 1 for truth in truths])
-        for name, distance, judged in rows_of(lot, tokens, bad, draw):
-            found = evaluate(lot.encoder, distance, judged, truths)
-            rows.setdefault(name, []).append(found)
-    resamples = resample(bad, len(DRAWS), REPLICATES)
+        for name, found in evaluations(lot, tokens, truths, draw):
+            rows.setdefault(name, []).extend(found)
+    return summary(rows, bad)
+
+
+def summary(rows: dict[str, list[Evaluation]], bad: Bool[np.ndarray, " S"]) -> dict[str, Any]:
+    """What is kept of a unit."""
+    resamples = resample(bad, len(rows[DEFAULT]), REPLICATES)
     return {
         "scans": len(bad),
         "defective": int(bad.sum()),
@@ -165,31 +175,35 @@ def tests_of(data: Dataset, lot: Lot) -> tuple[Tokens, list[Truth]]:
     return extract(lot.encoder, views(), lot.config.modalities, batch=BATCH), truths
 
 
-def rows_of(
-    lot: Lot, tokens: Tokens, bad: Bool[np.ndarray, " S"], seed: int
-) -> Iterator[tuple[str, Map, Bool[np.ndarray, "S N"]]]:
-    """Every row's name, distances, and tokens that count."""
+def evaluations(
+    lot: Lot, tokens: Tokens, truths: Sequence[Truth], seed: int
+) -> Iterator[tuple[str, list[Evaluation]]]:
+    """Every row's name, and what came of each deal."""
+    bad = np.array([truth.label == 1 for truth in truths])
     count, each = len(bad), 1 + len(lot.turns)
     whole = lot.distances(tokens)
-    yield DEFAULT, _shots(whole), whole.valid
+    rows = {DEFAULT: [_shots(whole)] * DEALS}
     for name, rule in {**RULES, **OTHERS}.items():
-        yield f"{name}, all", rule(whole), whole.valid
-    ways = [("", lot, tokens)]
+        rows[f"{name}, all"] = [rule(whole)] * DEALS
+    ways = [("", Lot(PIRN(lot.config, encoder=lot.encoder)), tokens)]
     if lot.turns:
         plain = Lot(PIRN(with_settings(lot.config, {"rotations": 1}), encoder=lot.encoder))
         ways.append((AS_THEY_LIE, plain, select_scans(tokens, np.arange(count) * each)))
     random = np.random.default_rng(seed)
-    for size in SIZES:
+    for size, _ in product(SIZES, range(DEALS)):
         for kind, lots in (("", dealt(count, size, random)), (TENTH, tenth(bad, size, random))):
             for way, judge, given in ways if lots else ():
-                rows = {name: np.zeros_like(whole.lot) for name in RULES}
+                found = {name: np.zeros_like(whole.lot) for name in RULES}
                 for scans, judged in lots:
                     parts = judge.distances(of_scans(given, scans, 1 + len(judge.turns)))
                     parts = parts._replace(shots=_shots(whole)[:, scans])
                     for name, rule in RULES.items():
-                        rows[name][:, judged] = rule(parts)[:, : len(judged)]
-                for name, distance in rows.items():
-                    yield f"{name} of {size}{kind}{way}", distance, whole.valid
+                        found[name][:, judged] = rule(parts)[:, : len(judged)]
+                for name, distance in found.items():
+                    rows.setdefault(f"{name} of {size}{kind}{way}", []).append(distance)
+    for name, distances in rows.items():
+        once = {id(one): evaluate(lot.encoder, one, whole.valid, truths) for one in distances}
+        yield name, [once[id(one)] for one in distances]
 
 
 def of_scans(tokens: Tokens, scans: Int[np.ndarray, " P"], each: int) -> Tokens:
@@ -257,10 +271,11 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """The page as Markdown, and the record without the replicates."""
     lines = [
-        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %, means of {len(DRAWS)} draws of "
-        f"{SHOTS} shots and of the lots, {SIZE} px. `all`: the test set is one lot.",
+        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %; draws "
+        f"{options.draws} of {SHOTS} shots, {DEALS} deals of lots each, {SIZE} px. `all`: the test "
+        "set is one lot. Behind a set's name: how many scans are defective.",
     ]
-    record: dict[str, Any] = {"size": SIZE, "draws": list(DRAWS), "shots": SHOTS, "units": []}
+    record: dict[str, Any] = {"size": SIZE, "draws": list(options.draws), "units": []}
     for (encoder, chosen), unit in units.items():
         figures = {name: row["figures"] for name, row in unit["rows"].items()}
         about = {"encoder": encoder, "set": chosen}

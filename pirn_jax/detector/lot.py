@@ -137,12 +137,12 @@ class Lot(PIRN):
         tokens = self._encode(scans, batch, encoded, failed)
         if len(good):
             tokens = _joined(tokens, self._encode(good, batch, [], purpose="calibrate"))
-        found = list(self.judge(tokens, batch=batch))
+        found = list(self.predict_tokens(tokens, batch=batch))
         if len(good):
             self.set_threshold([one.score for one in found[len(encoded) :]])
         return self._shown(scans, dict(zip(encoded, found, strict=False)), batch, failed)
 
-    def judge(self, tokens: Tokens, *, batch: int = BATCH) -> Iterator[Inferred]:
+    def predict_tokens(self, tokens: Tokens, *, batch: int = BATCH) -> Iterator[Inferred]:
         """`predict_scans` from tokens at hand, in order.
 
         Args:
@@ -161,7 +161,7 @@ class Lot(PIRN):
             yield from each_scan(maps._replace(usage=shares), min(batch, count - start))
 
     def distances(self, tokens: Tokens, *, batch: int = BATCH) -> Distances:
-        """What `judge` adds up."""
+        """What `predict_tokens` adds up."""
         poses = 1 + len(self.turns)
         count = tokens.values.shape[1] // poses
         own = select_scans(tokens, np.arange(count) * poses)
