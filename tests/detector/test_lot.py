@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pirn_jax.config import Config, with_settings
-from pirn_jax.detector import PIRN, Lot
+from pirn_jax.detector import BATCH, PIRN, Lot
 from pirn_jax.detector import lot as lot_module
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import open_dataset
@@ -23,7 +24,9 @@ def data():
 
 @pytest.fixture(scope="module")
 def model(data):
-    return PIRN(CONFIG).fit(data.train).calibrate(data.validation)
+    model = PIRN(CONFIG).fit(data.train)
+    model.set_fixed_threshold(0.1)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_a_lot_without_shots_is_judged_by_its_own_distances(scans):
     for m, s, n in zip(*np.nonzero(np.broadcast_to(valid, distance.shape)), strict=True):
         others = [tokens[m, o][valid[o]] for o in range(len(scans)) if o != s]
         distance[m, s, n] = min(np.linalg.norm(o - tokens[m, s, n], axis=1).min() for o in others)
-    expected = score_distances(distance**2 / (2 * tokens.shape[-1]), (56, 56))
+    expected = score_distances(jnp.asarray(distance**2 / (2 * tokens.shape[-1])), (56, 56))
     for place, one in enumerate(found):
         np.testing.assert_allclose(one.inferred.fused, expected.fused[place], atol=1e-4)
         np.testing.assert_allclose(one.inferred.maps, expected.modalities[:, place], atol=1e-4)
@@ -62,25 +65,26 @@ def test_a_lot_without_shots_is_judged_by_its_own_distances(scans):
 
 
 def encoded(lot, scans):
-    tokens = lot._encode(scans, 2, [])
+    tokens = lot._encode(scans, BATCH, [])
     return np.asarray(tokens.values), np.asarray(tokens.valid)
 
 
 def test_shots_and_lot_are_added_up(model, scans):
-    both, alone = Lot(model), Lot(PIRN(model.config, encoder=model.encoder))
-    alone.config = alone._asked = model.config
-    expected, added = maps(model.predict_scans(scans)), maps(alone.predict_scans(scans))
-    for one in both.predict_scans(scans):
-        total = expected[one.scan.key] + added[one.scan.key]
-        np.testing.assert_allclose(one.inferred.fused, total, atol=1e-4)
-        assert one.inferred.usage is not None
+    both = Lot(model)
+    alone = Lot(PIRN(model.config, encoder=model.encoder))
+    tokens = both._encode(scans, BATCH, [])
+    added = alone.predict_tokens(tokens), model.predict_tokens(tokens)
+    for one, lot, shots in zip(both.predict_scans(scans), *added, strict=True):
+        np.testing.assert_allclose(one.inferred.fused, lot.fused + shots.fused, atol=1e-4)
+        np.testing.assert_allclose(one.inferred.usage, shots.usage, atol=1e-5)
+        assert lot.usage is None
     assert model.calibration is not None
     assert both.calibration is None  # the model's own says nothing of these scores
 
 
 def test_the_order_of_a_lot_changes_no_score(model, scans):
     lot = Lot(model)
-    found, again = maps(lot.predict_scans(scans)), maps(lot.predict_scans(scans[::-1], batch=3))
+    found, again = maps(lot.predict_scans(scans)), maps(lot.predict_scans(scans[::-1]))
     for key, one in found.items():
         np.testing.assert_allclose(again[key], one, atol=1e-4)
 
@@ -100,7 +104,7 @@ def test_turned_parts_are_looked_for_in_all_positions(scans):
     scores = []
     for rotations in (1, 4):
         lot = Lot(PIRN(with_settings(rgb, {"rotations": rotations})))
-        scores.append([one.inferred.score for one in lot.predict_scans(pair)])
+        scores.append([one.inferred.score for one in lot.predict_scans(pair, batch=2 * BATCH)])
     assert max(scores[1]) < 0.2 * min(scores[0])
 
 
