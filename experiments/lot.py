@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Bool, Float32, Int
@@ -258,7 +259,7 @@ def evaluate(
     for start in range(0, len(truths), BATCH):
         some = slice(start, start + BATCH)
         masked = np.where(valid[some], distance[:, some], np.float32(0))
-        found = score_distances(masked, encoder.image_size, grid=encoder.grid)
+        found = score_distances(jnp.asarray(masked), encoder.image_size, grid=encoder.grid)
         scores += np.asarray(found.score).tolist()
         fused = zip(np.asarray(found.fused), truths[some], strict=True)
         maps += [truth.frame.to_scan(one) for one, truth in fused]
@@ -271,9 +272,9 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """The page as Markdown, and the record without the replicates."""
     lines = [
-        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %; draws "
-        f"{options.draws} of {SHOTS} shots, {DEALS} deals of lots each, {SIZE} px. `all`: the test "
-        "set is one lot. Behind a set's name: how many scans are defective.",
+        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 %, {SIZE} px. Draws of the shots: "
+        f"{', '.join(map(str, options.draws))}; {DEALS} deals of lots each. `all`: the test set is "
+        "one lot. Behind a set's name: how many of its scans are defective.",
     ]
     record: dict[str, Any] = {"size": SIZE, "draws": list(options.draws), "units": []}
     for (encoder, chosen), unit in units.items():
@@ -285,7 +286,10 @@ def report(
         own = {chosen: units[encoder, chosen] for chosen in options.sets}
         heads = [f"{name} ({u['defective']} of {u['scans']})" for name, u in own.items()]
         names = [n for n in row_names() if any(n in unit["rows"] for unit in own.values())]
-        for title, shown in (("", figures_of), (f"Ahead of {DEFAULT}, in points", ahead)):
+        for title, shown in (
+            ("", figures_of),
+            (f"Ahead of {DEFAULT}: I-AUROC / AUPRO, in points", ahead),
+        ):
             lines += ["", f"**{encoder}**" + (f". {title}" if title else ""), ""]
             lines += [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(own)]
             for name in names:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -148,8 +148,8 @@ def predict(arguments: Arguments) -> int:
             encoder=arguments.encoder,
             weights=arguments.weights,
             modalities=arguments.modalities,
-            runtime=arguments.runtime or "jax",
         )
+        config = replace(config, runtime=arguments.runtime or config.runtime)
         model = PIRN(config, prepared=prepared)
     else:
         model = PIRN.load(

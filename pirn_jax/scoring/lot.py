@@ -61,7 +61,7 @@ def lot_distances(
     found = [
         # Who alone shows nothing has no token to be judged by; all others have one another.
         _distances(jnp.asarray(tokens[:, place]), *shown, jnp.asarray(place))
-        for place in range(len(there))
+        for place in range(there.size)
     ]
     return np.stack([np.asarray(one) for one in found], 1)
 
