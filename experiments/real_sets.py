@@ -44,7 +44,7 @@ from pirn_jax.detector.encoders import features_of, with_points
 from pirn_jax.encoder import Encoder, in_tiles
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
-from pirn_jax.scans import Scan, choose_shots
+from pirn_jax.scans import Dataset, Scan, choose_shots
 from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import FeatureCache, extract
 
@@ -201,13 +201,7 @@ def measure(
         draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
-    # mvtec3d wants point clouds unless told otherwise.
-    flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
-    root = None if about.dataset == "synthetic" else options.shared / "data" / about.folder
-    given: dict[str, Any] = {"modalities": ("rgb",)} if flat else {}
-    if root is None:
-        given = {"train": 15, "test": GENERATED_TESTS}
-    data = open_dataset(about.dataset, root, about.category, **given)
+    data = open_set(about, options.shared)
     families = shown_as(chosen, options)
     prepared = PreparedCache(options.prepared)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
@@ -270,12 +264,27 @@ def measure(
     return found
 
 
+def open_network(name: str, shared: Path, size: int) -> Encoder:
+    """The encoder of pictures, with its real weights."""
+    file = FILES[name]
+    weights = None if file is None else shared / "weights" / file
+    return load_encoder(name, weights, size, position_rule=_RULES.get(name))
+
+
+def open_set(about: Set, shared: Path) -> Dataset:
+    """The set, or so many parts as are generated of it."""
+    if about.dataset == "synthetic":
+        counts = {"train": 15, "test": GENERATED_TESTS}
+        return open_dataset(about.dataset, None, about.category, **counts)
+    # mvtec3d wants point clouds unless told otherwise.
+    flat = about.dataset == "mvtec3d" and about.modalities == ("rgb",)
+    given: dict[str, Any] = {"modalities": ("rgb",)} if flat else {}
+    return open_dataset(about.dataset, shared / "data" / about.folder, about.category, **given)
+
+
 def encoder_of(config: Config, shared: Path) -> Encoder:
     """The encoder of a config, its weights in the shared folder."""
-    file = FILES[config.encoder]
-    weights = None if file is None else shared / "weights" / file
-    rule = _RULES.get(config.encoder)
-    network = load_encoder(config.encoder, weights, config.image_size, position_rule=rule)
+    network = open_network(config.encoder, shared, config.image_size)
     return with_points(in_tiles(network, config.tiles), config)
 
 

@@ -41,6 +41,9 @@ class Arguments(Reading):
     """Folder for the results; without it RUN-evaluated."""
     false_alarm_rate: float | None = None
     """Set the threshold anew for this share of good scans, by the validation scans."""
+    lot: bool = False
+    """Judge each category's test scans as one lot, each also against the others; a threshold there
+    is only with --false-alarm-rate, set by validation scans that join the lot."""
     overwrite: bool = False
     """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
@@ -76,6 +79,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
             runtime=arguments.runtime,
             allow_code=arguments.allow_code,
             false_alarm_rate=arguments.false_alarm_rate,
+            lot=arguments.lot,
             overwrite=arguments.overwrite,
             cache=arguments.cache,
             progress=progress,

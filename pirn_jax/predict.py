@@ -10,6 +10,11 @@ to the folder --out. A scan that cannot be read, or shows what no working sensor
 a part (a black photograph, few points), has a line without score and label that says why
 (`not_judged`). What belongs to no scan is named on stderr.
 
+--lot judges all scans together, each also against the others (`pirn_jax.detector.lot`): it needs
+the whole lot. Scores then mean something within the lot alone: the model's threshold says nothing
+of them, and label is null without --threshold, or --good: good scans that join the lot and set one.
+With --encoder there are no RUN and no shots: the lot alone judges.
+
 --rules is a TOML file of what is not OK (`pirn_jax.scoring.rules`), --roi a picture or TOML file of
 what is not judged (`pirn_jax.geometry.zones`).
 
@@ -22,7 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +43,7 @@ class Arguments(Reading):
     """Score scans with a trained model."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or the model/ folder of one model."""
+    """A run folder, or the model/ folder of one model; with --encoder the first of the files."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Photographs, point files and normal maps, paired by name; or folders of them."""
     rgb: Path | None = None
@@ -76,6 +81,14 @@ class Arguments(Reading):
     """Add to the predictions that are there already."""
     overwrite: bool = False
     """Replace predictions that are there already, once the new ones are whole."""
+    lot: bool = False
+    """Judge the scans together, as one lot, each also against the others."""
+    good: Path | None = None
+    """A folder of good scans that join the lot and set its threshold."""
+    encoder: str | None = None
+    """Judge a lot without a run, by this encoder; auto: as in training."""
+    modalities: tuple[str, ...] = ("rgb", "normals")
+    """What is looked at then: rgb, normals, or both."""
     fail_on_defect: bool = False
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
@@ -102,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.detector import PIRN
+    from pirn_jax import Config
+    from pirn_jax.detector import PIRN, Lot
     from pirn_jax.detector.judging import read_judging
     from pirn_jax.manifest import is_ours
     from pirn_jax.runs.folder import start_caches
@@ -114,35 +128,49 @@ def predict(arguments: Arguments) -> int:
     named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}
     roles = {role: file for role, file in named.items() if file is not None}
     inputs = [arguments.run, *arguments.files, *roles.values()]
-    inputs += [path for path in (arguments.rules, arguments.roi) if path is not None]
+    own = (arguments.rules, arguments.roi, arguments.good)
+    inputs += [path for path in own if path is not None]
+    if not arguments.lot and (arguments.encoder or arguments.good):
+        raise ConfigError("--encoder and --good are of a lot", "add --lot")
+    if arguments.good is not None and arguments.threshold is not None:
+        raise ConfigError("--good and --threshold contradict each other", "give one of them")
+    files = (arguments.run, *arguments.files) if arguments.encoder else arguments.files
     if arguments.append and arguments.overwrite:
         raise ConfigError("--append and --overwrite contradict each other", "give one of them")
     if not (arguments.append and is_ours(arguments.out, PREDICTIONS_FORMAT)):
         check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
-    if not roles and not arguments.files:
+    if not roles and not files:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
-    place = find_model(arguments.run, arguments.category, arguments.seed)
     _, prepared = start_caches(arguments.cache)
-    model = PIRN.load(
-        place,
-        weights=arguments.weights,
-        runtime=arguments.runtime,
-        prepared=prepared,
-        allow_code=arguments.allow_code,
-    )
+    if arguments.encoder:
+        config = Config(
+            encoder=arguments.encoder,
+            weights=arguments.weights,
+            modalities=arguments.modalities,
+        )
+        config = replace(config, runtime=arguments.runtime or config.runtime)
+        model = PIRN(config, prepared=prepared)
+    else:
+        model = PIRN.load(
+            find_model(arguments.run, arguments.category, arguments.seed),
+            weights=arguments.weights,
+            runtime=arguments.runtime,
+            prepared=prepared,
+            allow_code=arguments.allow_code,
+        )
+    if arguments.lot:
+        model = Lot(model)
     if arguments.threshold is not None:
         model.set_fixed_threshold(arguments.threshold)
     options, camera = options_of(model.origin, arguments)
-    scans, left_out = find_scans(
-        arguments.files,
-        roles,
-        model.config.modalities,
-        options,
-        arguments.out,
-        camera,
-        follow_links=arguments.follow_links,
-    )
+    modalities, links = model.config.modalities, arguments.follow_links
+    where = (modalities, options, arguments.out, camera)
+    scans, left_out = find_scans(files, roles, *where, follow_links=links)
+    if arguments.good is not None:
+        good, others = find_scans([arguments.good], {}, *where, follow_links=links)
+        model.calibrate(good)
+        left_out += others
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     bad, defective = len(left_out), 0
     for line in describe_left_out(left_out):

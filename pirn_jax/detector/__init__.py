@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pirn_jax.detector.encoders import open_encoder
     from pirn_jax.detector.evaluation import Evaluator, Truth
     from pirn_jax.detector.fitting import fit_models
+    from pirn_jax.detector.lot import Lot
     from pirn_jax.detector.prediction import Prediction
     from pirn_jax.detector.preprocessing import BATCH, decide, prefetch, view_scan, view_shots
     from pirn_jax.detector.result import Inferred, ScanResult
@@ -25,6 +26,7 @@ _HOME = {
     "ScanResult": "result",
     "Truth": "evaluation",
     "fit_models": "fitting",
+    "Lot": "lot",
     "Prediction": "prediction",
     "BATCH": "preprocessing",
     "decide": "preprocessing",
@@ -37,6 +39,7 @@ __all__ = [
     "PIRN",
     "Evaluator",
     "Inferred",
+    "Lot",
     "Prediction",
     "ScanResult",
     "Truth",

@@ -26,6 +26,7 @@ class Identity(NamedTuple):
         random_weights: its weights are random numbers.
         trained_on: generated or real scans.
         versions: of what runs.
+        lot: scans that were judged together; 0: each is judged by itself.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Identity(NamedTuple):
     random_weights: bool
     trained_on: object
     versions: Mapping[str, str]
+    lot: int = 0
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ numpy, and no JAX.
 | `regions` | as `pirn_jax.scoring.Region`, with `zones`, `severity` and whether each `counts` |
 | `model`, `calibration` | 16 hex digits each: the same exactly where the judge is the same |
 | `versions` | of this package, and of JAX or the runtime |
+| `lot` | scans that were judged together, good ones that joined them included; only of a lot |
 | `not_judged` | why there is no score and no label; beside it stand only `key` and `time` |
 | `trained_on`, `random_weights` | generated or real scans; whether the encoder is made of noise |
 """
@@ -41,7 +42,7 @@ def record_of(by: Predictor, key: str, prediction: Prediction, verdict: Verdict)
         verdict: what the rules make of it.
     """
     about = by.identity
-    return {
+    record: Record = {
         "key": key,
         "time": now(),
         "size": prediction.anomaly_map.shape,
@@ -56,6 +57,7 @@ def record_of(by: Predictor, key: str, prediction: Prediction, verdict: Verdict)
         "trained_on": about.trained_on,
         "random_weights": about.random_weights,
     }
+    return record | {"lot": about.lot} if about.lot else record
 
 
 def not_judged(key: str, error: PirnError) -> Record:

@@ -86,6 +86,11 @@ class DetectorState:
         return build_inference(self.encoder, self.method, self.config.chosen_recipe.top)
 
     @property
+    def fitted(self) -> bool:
+        """Whether it has learned from shots."""
+        return self._learned is not None
+
+    @property
     def parameters(self) -> tuple[Params, Params]:
         """What was learned, and the statistics of the shots; trees of numpy arrays.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pirn_jax.config import Config, TrainConfig
-from pirn_jax.detector import PIRN
+from pirn_jax.detector import PIRN, Lot
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.report import layout, write_report
@@ -48,6 +48,7 @@ def evaluate_run(
     runtime: str | None = None,
     allow_code: Sequence[str] = (),
     false_alarm_rate: float | None = None,
+    lot: bool = False,
     overwrite: bool = False,
     cache: str | None = None,
     progress: Progress | None = None,
@@ -65,6 +66,8 @@ def evaluate_run(
         allow_code: what code the run may name, as for `PIRN.load`.
         false_alarm_rate: thresholds are set anew for it, by the validation scans; None: they are
             the models' own.
+        lot: each model's test scans are judged as one lot (`pirn_jax.detector.Lot`); a threshold
+            there is only with `false_alarm_rate`, by validation scans that join it.
         overwrite: replace results that are there, once these are whole.
         cache: as in `TrainConfig`; never the run's own.
         progress: see `Progress`.
@@ -83,16 +86,15 @@ def evaluate_run(
     for place in places:
         data = open_category(config, place.category, elsewhere=sole)
         items.append(RunItem(place.category, place.seed, data))
-        models.append(
-            PIRN.load(
-                place.path / layout.MODEL,
-                weights=weights,
-                encoder=models[-1].encoder if models else None,
-                runtime=runtime,
-                prepared=prepared,
-                allow_code=allow_code,
-            )
+        model = PIRN.load(
+            place.path / layout.MODEL,
+            weights=weights,
+            encoder=models[-1].encoder if models else None,
+            runtime=runtime,
+            prepared=prepared,
+            allow_code=allow_code,
         )
+        models.append(Lot(model) if lot else model)
     if false_alarm_rate is not None:
         for model in models:
             model.config = replace(model.config, false_alarm_rate=false_alarm_rate)
@@ -140,6 +142,9 @@ class ScanCounter:
 def calibrate_on(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
     """Set a model's threshold by the validation scans that can be judged, if there are any."""
     model.calibration = None
+    if isinstance(model, Lot):  # once the lot is known
+        model.calibrate(item.data.validation.watched(counter.advance))
+        return
 
     def failed(key: str, error: PirnError) -> None:
         counter.leave_out(key, error)
@@ -178,6 +183,8 @@ def evaluate_items(
             counter.advance()
 
         found = write_results(place, model, item.data.test, provenance, counter.advance, failed)
+        if isinstance(model, Lot):
+            notes.append(Note(f"seed {item.seed}: judged as one lot of {model.scans} scans"))
         odd[item.category] = tuple(dict.fromkeys((*odd.get(item.category, ()), *notes)))
         if not found.rows:  # the model and its threshold are there, and no figures
             continue

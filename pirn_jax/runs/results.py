@@ -62,12 +62,13 @@ def write_results(
         failed: called with the key and the error of a scan that cannot be used, which is then left
             out. None: the error is raised.
     """
-    calibration = model.calibration
+    found = model.predict_scans(scans, failed=failed)
+    calibration = model.calibration  # of a lot, only once it is judged
     evaluator = Evaluator(None if calibration is None else calibration.threshold)
     rows: list[ScoreRow] = []
     usage: list[Float[np.ndarray, "M K"]] = []
     pictures: dict[str, dict[str, np.ndarray]] = {}
-    for result in model.predict_scans(scans, failed=failed):
+    for result in found:
         scan, views, inferred = result
         evaluator.add(Truth.of(scan, views), inferred)
         verdict = None if calibration is None else calibration.label(inferred.score)

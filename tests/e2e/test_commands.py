@@ -376,6 +376,42 @@ def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_lot_is_judged_together(run, scans, tmp_path, capsys):
+    """By the run, by the run with good scans that join, and by the lot alone."""
+    given = [str(scans), "--lot", "--unit", "m", "--cache", str(tmp_path / "cache"), "--out"]
+    ways = {"run": [str(run)], "good": [str(run), "--good", str(scans)]}
+    ways["alone"] = ["--encoder", "pirn-tiny"]
+    for name, words in ways.items():
+        predict_command.main([*words, *given, str(tmp_path / name)])
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(records) == 3
+        for record in records:
+            assert record["lot"] == (6 if name == "good" else 3)
+            assert record["score"] > 0
+            # The threshold of the run was set by scores without the lot.
+            assert (record["threshold"] is None) == (record["label"] is None) == (name != "good")
+    out = ["--out", str(tmp_path / "out")]
+    for words, said in (
+        (["--good", str(scans)], "--encoder and --good are of a lot"),
+        (["--lot", "--good", str(scans), "--threshold", "1"], "contradict each other"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            predict_command.main([str(run), str(scans), *words, *out])
+        assert stopped.value.code == 3
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_lot_by_lot(run, place):
+    out, flags = place / "lots", ("--lot", "--false-alarm-rate", "0.2")
+    done = command("evaluate", run, "--out", out, *flags, cache=place / "cache")
+    assert done.returncode == 0, done.stderr
+    text = (out / "metrics.json").read_text()
+    calibration = json.loads((out / "flange/seed0/calibration.json").read_text())
+    assert calibration["wanted_rate"] == 0.2
+    assert f"judged as one lot of {6 + calibration['scans']} scans" in text
+
+
 def test_rules_zones_and_predictions_added_to_others(run, scans, place, tmp_path):
     """Twice the same scan into one folder: by the threshold, then by rules on half of it."""
     files, out = sorted(scans.iterdir())[:2], tmp_path / "out"
