@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pirn_jax.config import Config, with_settings
-from pirn_jax.detector import BATCH, PIRN, Lot
+from pirn_jax.detector import BATCH, PIRN, Lot, open_encoder
 from pirn_jax.detector import lot as lot_module
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import open_dataset
@@ -23,8 +23,13 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def model(data):
-    model = PIRN(CONFIG).fit(data.train)
+def encoder():
+    return open_encoder(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def model(data, encoder):
+    model = PIRN(CONFIG, encoder=encoder).fit(data.train)
     model.set_fixed_threshold(0.1)
     return model
 
@@ -38,9 +43,9 @@ def maps(found):
     return {one.scan.key: one.inferred.fused for one in found}
 
 
-def test_a_lot_without_shots_is_judged_by_its_own_distances(scans):
+def test_a_lot_without_shots_is_judged_by_its_own_distances(scans, encoder):
     """The same figures from tokens, standardised, compared and fused here."""
-    lot = Lot(PIRN(CONFIG))
+    lot = Lot(PIRN(CONFIG, encoder=encoder))
     found = list(lot.predict_scans(scans))
     assert [one.scan.key for one in found] == [scan.key for scan in scans]
     assert lot.scans == len(scans)
@@ -89,37 +94,30 @@ def test_the_order_of_a_lot_changes_no_score(model, scans):
         np.testing.assert_allclose(again[key], one, atol=1e-4)
 
 
-def test_turned_parts_are_looked_for_in_all_positions(scans):
+@pytest.mark.slow
+def test_turned_parts_are_looked_for_in_all_positions(scans, encoder):
     """A scan finds itself turned, and so nothing odd, only where copies are turned as well."""
-    turned = scans[0]._replace(
-        key="turned",
-        **{
-            name: np.ascontiguousarray(np.rot90(getattr(scans[0], name)))
-            for name in ("rgb", "valid", "mask")
-        },
-        xyz=None,
-    )
+    flat = scans[0]._replace(xyz=None, mask=None)
+    turned = {name: np.rot90(getattr(flat, name)).copy() for name in ("rgb", "valid")}
+    pair = [flat, flat._replace(key="turned", **turned)]
     rgb = dataclasses.replace(CONFIG, modalities=("rgb",))
-    pair = [scans[0], turned]
     scores = []
     for rotations in (1, 4):
-        lot = Lot(PIRN(with_settings(rgb, {"rotations": rotations})))
+        lot = Lot(PIRN(with_settings(rgb, {"rotations": rotations}), encoder=encoder))
         scores.append([one.inferred.score for one in lot.predict_scans(pair, batch=2 * BATCH)])
     assert max(scores[1]) < 0.2 * min(scores[0])
 
 
 def test_good_scans_that_join_a_lot_set_its_threshold(model, data, scans):
-    lot = Lot(model).calibrate(data.validation)
-    found = list(lot.predict_scans(scans))
-    assert lot.scans == len(scans) + len(data.validation)
+    some, lot = scans[:2], Lot(model).calibrate(data.validation)
+    found = list(lot.predict_scans(some))
+    assert lot.scans == len(some) + len(data.validation)
     good = [scan._replace(key=f"good {place}") for place, scan in enumerate(data.validation)]
-    all_of_them = Lot(model).predict_scans([*scans, *good])
-    joined = {one.scan.key: one.inferred.score for one in all_of_them}
+    joined = {one.scan.key: one.inferred.score for one in Lot(model).predict_scans([*some, *good])}
     for one in found:
         assert one.inferred.score == pytest.approx(joined[one.scan.key], abs=1e-5)
-        assert lot.postprocess(one).pred_label == int(
-            one.inferred.score > lot.calibration.threshold
-        )
+        label = int(one.inferred.score > lot.calibration.threshold)
+        assert lot.postprocess(one).pred_label == label
     goods = [score for key, score in joined.items() if key.startswith("good")]
     assert lot.calibration.threshold == pytest.approx(max(goods), abs=1e-5)
     with pytest.raises(ConfigError, match="good scans that join it"):

@@ -376,6 +376,7 @@ def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_lot_is_judged_together(run, scans, tmp_path, capsys):
     """By the run, by the run with good scans that join, and by the lot alone."""
     given = [str(scans), "--lot", "--unit", "m", "--cache", str(tmp_path / "cache"), "--out"]
@@ -390,6 +391,9 @@ def test_a_lot_is_judged_together(run, scans, tmp_path, capsys):
             assert record["score"] > 0
             # The threshold of the run was set by scores without the lot.
             assert (record["threshold"] is None) == (record["label"] is None) == (name != "good")
+
+
+def test_what_is_no_lot_is_refused(run, scans, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     for words, said in (
         (["--good", str(scans)], "--encoder and --good are of a lot"),
