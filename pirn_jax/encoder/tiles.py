@@ -130,7 +130,7 @@ class TiledEncoder(Encoder):
         """Arithmetic of a call in matrix products: that of all its tiles."""
         return self.tile.flops(self.tiles**2 * pictures)
 
-    def _in_two(self, _: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
+    def _in_two(self, _: dict[str, Any] | Packed, images: Images) -> Float[Array, "B N C"]:
         """A call where another runtime computes the tiles."""
         return self._joined(self.tile(self._cut(images)))
 

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
-from pirn_jax.config import Config
+from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import PIRN, open_encoder
-from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.scans import Scan, open_dataset
+from pirn_jax.errors import ConfigError
+from pirn_jax.scans import open_dataset
 
 CONFIG = Config(encoder="pirn-tiny", image_size=56, tiles=2)
 
@@ -47,3 +46,29 @@ def test_it_is_kept_with_the_model(model, data, tmp_path):
     assert PIRN.load(folder, encoder=whole).encoder.tiles == 2  # another one, and not used
     with pytest.raises(ConfigError, match="tiles: 2 a side, with an encoder for 1"):
         PIRN(CONFIG, encoder=whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("pirn", {"epochs": 2, "decoder.layers": 1}),
+        ("subspace", {}),
+        ("inp-former", {"epochs": 2, "warm_up": 1, "blocks": 2, "augment": False}),
+        ("simplenet", {"steps": 5, "hidden": 32}),
+        ("cflow", {"steps": 5, "blocks": 2}),
+        ("cfm", {"steps": 5}),
+        ("ast", {"steps": 5, "width": 8}),
+        ("btf", {}),  # points, which are not cut, beside a photograph in tiles
+        ("m3dm", {"steps": 3}),
+    ],
+)
+def test_every_method_learns_from_tiles(data, method, change):
+    """Tokens lie on one grid, so that methods that know positions know them across tiles."""
+    config = with_settings(replace(CONFIG, method=method), change)
+    model = PIRN(config).fit(data.train)
+    assert model.shots.values.shape[2] == 49
+    for result in model.predict_scans(data.test):
+        assert result.inferred.maps.shape == (2, 98, 98)
+        assert np.isfinite(result.inferred.maps).all()
+        assert result.inferred.score > 0

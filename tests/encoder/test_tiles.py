@@ -105,7 +105,7 @@ def test_it_is_the_network_in_all_else(tiny, tiled):
 
 
 def test_tiles_that_share_no_whole_number_of_patches_are_refused():
-    with pytest.raises(ConfigError, match=r"patches of 16 pixels.*nearest image_size: 64 × 64"):
+    with pytest.raises(ConfigError, match=r"(?s)patches of 16 pixels.*nearest image_size: 64 × 64"):
         in_tiles(load_encoder("vit-tiny-16", "random", 80), 2)
 
 
