@@ -201,7 +201,7 @@ class PIRN(DetectorState):
         for start in range(0, count, batch):
             some = select_scans(tokens, np.minimum(np.arange(start, start + batch), count - 1))
             found = self.inference.from_tokens(*self.placed, some)
-            yield from each_scan(found, min(batch, count - start))
+            yield from _each_scan(found, min(batch, count - start))
 
     def predict(self, scan: object) -> Prediction:
         """Score, label, map, mask and regions of one scan.
@@ -346,7 +346,7 @@ def _pixels(pairs: Sequence[tuple[Scan, Views]]) -> int:
 
 def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[ScanResult]:
     """What a program returned for each scan; waits for it."""
-    for (scan, views), inferred in zip(pairs, each_scan(found, len(pairs)), strict=True):
+    for (scan, views), inferred in zip(pairs, _each_scan(found, len(pairs)), strict=True):
         if not np.isfinite(inferred.score):
             raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
@@ -371,7 +371,7 @@ def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLi
     tell("training", done, total, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 
 
-def each_scan(found: Outputs, count: int) -> Iterator[Inferred]:
+def _each_scan(found: Outputs, count: int) -> Iterator[Inferred]:
     """The first so many scans of what a program returned."""
     fused, maps, score, usage, tokens = jax.device_get(found)
     for place in range(count):

@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.encoder import Encoder
+from pirn_jax.encoder import Encoder, tile_side
 from pirn_jax.encoder.packed import Packed, unpack
 from pirn_jax.methods.method import Method
 from pirn_jax.scoring import score_distances
@@ -104,7 +104,8 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
         if tokens.valid is not None:
             # What is no part of the object counts as perfectly rebuilt.
             distance = jnp.where(tokens.valid[None], distance, 0.0)
-        maps = score_distances(distance, encoder.image_size, grid=encoder.grid, top=top)
+        side = tile_side(min(encoder.image_size), encoder.tiles)
+        maps = score_distances(distance, encoder.image_size, grid=encoder.grid, top=top, side=side)
         return Outputs(maps.fused, maps.modalities, maps.score, usage, mean_tokens(tokens))
 
     def from_pictures(

@@ -31,17 +31,17 @@ from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.decoder import Params, Tokens, select_scans
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
-from pirn_jax.detector.detector import PIRN, each_scan
-from pirn_jax.detector.inference import Outputs
+from pirn_jax.detector.detector import PIRN
 from pirn_jax.detector.predictor import Identity
 from pirn_jax.detector.preprocessing import BATCH, check_good, decide, prefetch
 from pirn_jax.detector.result import Inferred, ScanResult
+from pirn_jax.encoder.tiles import tile_side
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.geometry import WITNESSES, Views
 from pirn_jax.geometry.augmentation import Augmentations, augment
 from pirn_jax.methods.method import Method
 from pirn_jax.scans import Scan, Split
-from pirn_jax.scoring import score_distances
+from pirn_jax.scoring.maps import AnomalyMaps, score_distances
 from pirn_jax.scoring.lot import lot_distances
 from pirn_jax.training import extract
 
@@ -159,12 +159,15 @@ class Lot(PIRN):
         distance = parts.lot if parts.shots is None else parts.lot + parts.shots
         self.scans = count = len(parts.valid)
         top = self.config.chosen_recipe.top
-        size, grid = self.encoder.image_size, self.encoder.grid
+        size, grid, tiles = self.encoder.image_size, self.encoder.grid, self.encoder.tiles
+        shown = size, grid, tile_side(min(size), tiles), top
         for start in range(0, count, batch):
             places = np.minimum(np.arange(start, start + batch), count - 1)
-            maps = _maps(size, grid, top, distance[:, places], parts.valid[places])
-            shares = None if parts.usage is None else parts.usage[:, places]
-            yield from each_scan(maps._replace(usage=shares), min(batch, count - start))
+            maps = jax.device_get(_maps(*shown, distance[:, places], parts.valid[places]))
+            for place, scan in enumerate(range(start, min(start + batch, count))):
+                shares = None if parts.usage is None else parts.usage[:, scan]
+                score = float(maps.score[place])
+                yield Inferred(score, maps.fused[place], maps.modalities[:, place], shares)
 
     def distances(self, tokens: Tokens, *, batch: int = BATCH) -> Distances:
         """What `predict_tokens` adds up."""
@@ -291,13 +294,14 @@ def _distances(
     return method.distances(parameters, statistics, tokens)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _maps(
     size: tuple[int, int],
     grid: tuple[int, int],
+    side: int,
     top: float,
     distance: Float[Array, "M B N"],
     valid: Bool[Array, "B N"],
-) -> Outputs:
-    maps = score_distances(jnp.where(valid[None], distance, 0.0), size, grid=grid, top=top)
-    return Outputs(maps.fused, maps.modalities, maps.score, None)
+) -> AnomalyMaps:
+    counted = jnp.where(valid[None], distance, 0.0)
+    return score_distances(counted, size, grid=grid, top=top, side=side)

@@ -46,6 +46,11 @@ def tiled_side(tile: int, tiles: int) -> int:
     return tile + (tiles - 1) * (tile - tile // SHARED)
 
 
+def tile_side(whole: int, tiles: int) -> int:
+    """The side of each of the tiles that cover `whole`: `tiled_side` undone."""
+    return whole * SHARED // tiled_side(SHARED, tiles)
+
+
 @functools.lru_cache(maxsize=32)
 def joining(tokens: int, tiles: int) -> Float32[np.ndarray, "n G g"]:
     """How much each token of each tile counts in each token of the joined grid, along one axis.
@@ -130,7 +135,7 @@ class TiledEncoder(Encoder):
         """Arithmetic of a call in matrix products: that of all its tiles."""
         return self.tile.flops(self.tiles**2 * pictures)
 
-    def _in_two(self, _: dict[str, Any], images: Images) -> Float[Array, "B N C"]:
+    def _in_two(self, _: dict[str, Any] | Packed, images: Images) -> Float[Array, "B N C"]:
         """A call where another runtime computes the tiles."""
         return self._joined(self.tile(self._cut(images)))
 

@@ -7,8 +7,8 @@ small dense matrix, made once: map = U_h D U_w^T. Every function here is pure an
 decoder, the map and the score are one jitted call.
 
 Source: paper, sec. 3.4 (training and inference) and sec. 4 ("upsampling and Gaussian smoothing").
-The sigma it leaves open is 4 pixels at 224 (4/224 of the side at other sizes), as PatchCore and
-M3DM have it: docs/decisions.md, 15.
+The sigma it leaves open is 4 pixels at 224 (4/224 of the side at other sizes, of a tile's where the
+picture was cut into such), as PatchCore and M3DM have it: docs/decisions.md, 15.
 Differs from the paper: nothing by default; the mean of the largest values may be the score
 (INP-Former takes the largest 1 %).
 
@@ -29,7 +29,7 @@ from jaxtyping import Float, Float32
 
 from pirn_jax.errors import ConfigError
 
-SIGMA = 4 / 224  # of the Gaussian, as a share of the picture's shorter side
+SIGMA = 4 / 224  # of the Gaussian, as a share of the shorter side of what the encoder saw
 
 
 class AnomalyMaps(NamedTuple):
@@ -52,6 +52,7 @@ def score_distances(
     *,
     grid: tuple[int, int] | None = None,
     top: float = 0.0,
+    side: int | None = None,
 ) -> AnomalyMaps:
     """Anomaly maps and scores of a batch from the distance of each token, whatever method's.
 
@@ -61,18 +62,22 @@ def score_distances(
         grid: (g_h, g_w) of the tokens; a square by default.
         top: the score is the mean of this share of the largest values (0.01: INP-Former's); 0 takes
             the largest value alone.
+        side: as for `upsample`.
 
     Raises:
         ConfigError: for a grid that does not fit the tokens, or a share outside [0, 1].
     """
     m, b, n = distances.shape
-    each = upsample(distances.reshape(m * b, n), size, grid).reshape(m, b, *size)
+    each = upsample(distances.reshape(m * b, n), size, grid, side).reshape(m, b, *size)
     fused = each.sum(0)
     return AnomalyMaps(fused, each, image_score(fused, top))
 
 
 def upsample(
-    distance: Float[Array, "B N"], size: tuple[int, int], grid: tuple[int, int] | None = None
+    distance: Float[Array, "B N"],
+    size: tuple[int, int],
+    grid: tuple[int, int] | None = None,
+    side: int | None = None,
 ) -> Float32[Array, "B h w"]:
     """Token distances → smooth maps at the model's input size.
 
@@ -80,6 +85,8 @@ def upsample(
         distance: one value per token, row by row.
         size: (h, w) of the map.
         grid: (g_h, g_w) of the tokens; a square by default.
+        side: the shorter one, in pixels, of what the encoder saw at once, to which the smoothing
+            is in proportion; that of the map by default, less where it is of tiles.
 
     Raises:
         ConfigError: for a grid that does not hold the tokens.
@@ -91,7 +98,7 @@ def upsample(
             f"{tokens} tokens do not fill a grid of {rows} x {columns}",
             "pass grid=(rows, columns) for pictures that are not square",
         )
-    sigma = SIGMA * min(size)
+    sigma = SIGMA * (min(size) if side is None else side)
     down = jnp.asarray(smooth_upsampling(rows, size[0], sigma))
     across = jnp.asarray(smooth_upsampling(columns, size[1], sigma))
     field = distance.astype(jnp.float32).reshape(batch, rows, columns)

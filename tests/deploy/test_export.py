@@ -19,8 +19,6 @@ from pirn_jax.scans import open_dataset
 from .models import trained
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from pirn_runtime import Judge
-
 ALLOWED = 5e-5
 """Largest difference of a map's value, as a share of the largest value of all the scans' maps."""
 
@@ -88,6 +86,8 @@ def test_every_method_says_the_same_in_both(method, recipe, batch, tmp_path):
 @pytest.mark.slow
 def test_tiles_are_cut_and_joined_within_the_file(tmp_path):
     """Its pictures are the whole view, and so the runtime need not know of tiles."""
+    from pirn_runtime import Judge
+
     model, path = trained("mixture", tiles=2), tmp_path / "part.onnx"
     scans = open_dataset("synthetic", None, "flange").test[:3]
     export_model(model.save(tmp_path / "model"), path)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pirn_jax.encoder import Blocks, Encoder, in_tiles, load_encoder, tiled_side
+from pirn_jax.encoder import Blocks, Encoder, in_tiles, load_encoder, tile_side, tiled_side
 from pirn_jax.encoder.points import EncoderWithPoints, Fpfh
 from pirn_jax.encoder.tiles import TiledEncoder, joining
 from pirn_jax.errors import BadInputError, ConfigError
@@ -45,6 +45,7 @@ def test_weights_add_up_to_one_and_rise_as_a_squared_sine(tokens, tiles):
     weights, shared = joining(tokens, tiles), tokens // 4
     assert weights.shape == (tiles, tiled_side(tokens, tiles), tokens)
     assert tiled_side(tokens, tiles) == tokens * (3 * tiles + 1) // 4
+    assert tile_side(tiled_side(tokens, tiles), tiles) == tokens
     np.testing.assert_allclose(weights.sum((0, 2)), 1, atol=1e-6)
     assert (weights >= 0).all()
     for tile, own in enumerate(weights):  # a token counts in one place, where it lies
@@ -105,7 +106,7 @@ def test_it_is_the_network_in_all_else(tiny, tiled):
 
 
 def test_tiles_that_share_no_whole_number_of_patches_are_refused():
-    with pytest.raises(ConfigError, match=r"patches of 16 pixels.*nearest image_size: 64 × 64"):
+    with pytest.raises(ConfigError, match=r"(?s)patches of 16 pixels.*nearest image_size: 64 × 64"):
         in_tiles(load_encoder("vit-tiny-16", "random", 80), 2)
 
 

@@ -17,17 +17,23 @@ def draw(seed, *shape):
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("grid", "size"), [((16, 16), (224, 224)), ((28, 28), (392, 392)), ((12, 20), (168, 280))]
+    ("grid", "size", "side"),
+    [
+        ((16, 16), (224, 224), None),
+        ((28, 28), (392, 392), None),
+        ((28, 28), (392, 392), 224),  # of tiles
+        ((12, 20), (168, 280), None),
+    ],
 )
-def test_map_equals_interpolate_then_gaussian_filter(grid, size):
+def test_map_equals_interpolate_then_gaussian_filter(grid, size, side):
     torch = pytest.importorskip("torch")
     distance = np.abs(draw(0, 3, grid[0] * grid[1]))
-    got = upsample(jnp.asarray(distance), size, grid)
+    got = upsample(jnp.asarray(distance), size, grid, side)
     field = torch.from_numpy(distance.astype(np.float64)).reshape(3, 1, *grid)
     bilinear = torch.nn.functional.interpolate(
         field, size=size, mode="bilinear", align_corners=False
     )[:, 0].numpy()
-    sigma = 4 / 224 * min(size)
+    sigma = 4 / 224 * (side or min(size))
     want = np.stack(
         [ndimage.gaussian_filter(m, sigma, mode="reflect", truncate=4) for m in bilinear]
     )
