@@ -63,7 +63,7 @@ CPU = (
     Step("scaling", ()),
 )
 QUICK = (
-    Step("latency", ("--quick", "--no-training", "--no-others")),
+    Step("latency", ("--quick", "--encoders", "S", "--no-training", "--no-others")),
     Step("throughput", ("--quick",)),
     Step("training", ("--quick", "--recipes", "default")),
     Step("transport", ("--quick",)),
@@ -114,6 +114,8 @@ def main() -> None:
     steps = QUICK if arguments.quick else GPU if arguments.device == "gpu" else CPU
     out = arguments.out or (Path(tempfile.mkdtemp()) if arguments.quick else RESULTS)
     suffix = "_gpu" if arguments.device == "gpu" else ""
+    # Asked to end, it ends the script that runs too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     end, rows = time.monotonic() + 60 * arguments.minutes, []
     with tempfile.TemporaryDirectory() as cache:
         environ = environment_of(arguments.device, cache)
