@@ -53,7 +53,7 @@ GPU = (
     # In float32 too, and the other systems; takes the first one's place once it is known.
     Step("latency", ("--encoders", "B", "--no-training", "--seconds", "30")),
     Step("scaling", ()),
-    Step("training", ("--quick",), "training_all"),
+    Step("training", (), "training_all"),
 )
 CPU = (
     Step("latency", ("--no-training",)),
@@ -63,8 +63,8 @@ CPU = (
     Step("scaling", ()),
 )
 QUICK = (
-    Step("latency", ("--quick", "--encoders", "S", "--no-training", "--no-others")),
-    Step("throughput", ("--quick",)),
+    Step("latency", ("--quick", "--encoders", "S", *HALF, "--no-training", "--no-others")),
+    Step("throughput", ("--quick", *HALF)),
     Step("training", ("--quick", "--recipes", "default")),
     Step("transport", ("--quick",)),
     Step("scaling", ("--quick",)),

@@ -159,13 +159,14 @@ def runtimes(found: dict[str, Any]) -> Iterator[str]:
     """A pair, a scan, a start by runtime."""
     rows = []
     for kind, times in found["pictures"].items():
-        values = (times["median_ms"], times["cpu_ms"], found["scan"][kind]["median_ms"])
+        scan = found.get("scan", {}).get(kind, {})  # not there where it was cut off before
+        values = (times["median_ms"], times["cpu_ms"], scan.get("median_ms"))
+        start = found.get("start_seconds", {}).get(kind)
         difference = found["largest_difference"].get(kind)
         rows.append(
             (
                 kind,
-                *map(_number, values),
-                f"{found['start_seconds'][kind]:.1f}",
+                *map(_number, (*values, start)),
                 "" if difference is None else f"{difference:.0e}",
             )
         )
