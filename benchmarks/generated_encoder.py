@@ -117,7 +117,7 @@ def main() -> None:
         for dtype in ("float32", "bfloat16"):
             other = load_encoder(name, files.get(name, "random"), dtype=dtype, runtime="openvino")
             calls: tuple[Run, Run] = (
-                lambda x, o=other: np.asarray(o._run(None, x)),
+                lambda x, o=other: np.asarray(o._run({}, x)),
                 generated(ours, dtype),
             )
             tasks = {

@@ -72,9 +72,10 @@ def counted(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     """Operations of a function lowered for CUDA, by kind."""
     with as_on_a_gpu():
         lowered = jax.jit(function).trace(*given).lower(lowering_platforms=("cuda",))
+    module = lowered.compiler_ir("stablehlo")
+    assert module is not None
     functions = {
-        operation.attributes["sym_name"].value: operation
-        for operation in lowered.compiler_ir("stablehlo").body.operations
+        operation.attributes["sym_name"].value: operation for operation in module.body.operations
     }
     found: Counter[str] = Counter()
     targets: Counter[str] = Counter()

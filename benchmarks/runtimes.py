@@ -67,6 +67,8 @@ def main() -> None:
     model = PIRN(config).fit(data.train[: 2 if arguments.quick else 5])
     model.set_threshold([0.1, 0.2])
     scan = data.test[0]
+    assert scan.rgb is not None
+    assert scan.xyz is not None
     result: dict[str, Any] = {"environment": environment(), "encoder": arguments.encoder}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

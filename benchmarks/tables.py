@@ -166,7 +166,8 @@ def runtimes(found: dict[str, Any]) -> Iterator[str]:
         rows.append(
             (
                 kind,
-                *map(_number, (*values, start)),
+                *map(_number, values),
+                _number(start) or "not measured",
                 "" if difference is None else f"{difference:.0e}",
             )
         )
