@@ -40,7 +40,6 @@ from bench.peers import decoder_peers, pair_peers
 from flops import PAPER_G, by_formula, by_xla, xla_flops
 from pirn_jax.decoder import DISTANCES, abstract_params, merge
 from pirn_jax.encoder import encoder_config
-from pirn_jax.encoder.packed import unpack
 from pirn_jax.errors import MissingDependencyError
 from pirn_jax.geometry import choose_object, make_views, surface_normals
 from pirn_jax.scans import Scan
@@ -107,13 +106,13 @@ def stages(pair: Pair, files: dict[str, File]) -> dict[str, Callable[[], Any]]:
         return scan._replace(normals=np.asarray(made))
 
     whole, network = normals(), pair.encoder
-    parameters, statistics = pair.model.placed
+    parameters, statistics = pair.model.parameters
     stacked = jax.device_put(pair.pictures().reshape(-1, *network.image_size, 3))
     tokens = jax.block_until_ready(network(stacked))
     given = all_valid(tokens[:, None])
     config = decoder_of(pair.model)
     graph, _, _ = abstract_params(config, network.config.width)
-    decode = jax.jit(lambda p, s, t: merge(graph, unpack(p), unpack(s))(t))
+    decode = jax.jit(lambda p, s, t: merge(graph, p, s)(t))
     rebuilt = decode(parameters, statistics, given)
 
     @jax.jit

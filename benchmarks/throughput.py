@@ -89,7 +89,7 @@ def measure(
         peak = 2 * side**3 / times["product"]["min_ms"] / 1e9  # TFLOP/s
         analysis = program.memory_analysis()
         statistics = jax.local_devices()[0].memory_stats() or {}
-        # The peak is of the encoder's dtype; what judges is left out of the share.
+        # The peak is of the encoder's dtype; what judges, always float32, is left out of the share.
         row = {
             "pairs_per_second": batch / seconds,
             "ms": 1e3 * seconds,

@@ -45,8 +45,7 @@ class Config:
     layers: tuple[int, ...] | None = None
     """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's matrix products, and of those of PIRN's decoder that every token passes:
-    float32 or bfloat16. Training is always float32."""
+    """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
     runtime: Literal["jax", "openvino"] = "jax"
     """What the encoder runs on: jax, or openvino, which is faster on a CPU, most of all with dtype
     bfloat16; it must be installed: pip install 'pirn-jax[openvino]'."""

@@ -8,7 +8,6 @@ from pirn_jax.decoder.decoder import (
     abstract_params,
     create_decoder,
     merge,
-    rounded,
     split,
 )
 from pirn_jax.decoder.distance import DISTANCES, cosine_distance, squared_distance
@@ -33,7 +32,6 @@ __all__ = [
     "merge",
     "principal_directions",
     "reconstruction_loss",
-    "rounded",
     "select_scans",
     "split",
     "squared_distance",

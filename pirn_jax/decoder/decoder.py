@@ -34,7 +34,6 @@ from pirn_jax.errors import BadInputError
 
 Params = dict[str, Any]
 """A tree of arrays, or of their shapes: dictionaries in dictionaries, by the modules' names."""
-_PASSED = {"feed_forward", "narrow"}  # the parts of a `Layer` whose matrices every token passes
 
 
 class Reconstruction(NamedTuple):
@@ -155,21 +154,6 @@ def abstract_params(config: DecoderConfig, channels: int) -> tuple[nnx.GraphDef,
     With arrays of those shapes `merge` makes the decoder.
     """
     return split(nnx.eval_shape(lambda: Decoder(config, channels, nnx.Rngs(0))))
-
-
-def rounded(parameters: Params, dtype: str) -> Params:
-    """The parameters with the matrices that every token passes in that type, to judge with.
-
-    They are those of feed-forward and bottleneck, four fifths of recipe `default`'s arithmetic.
-    Their products are summed in float32, and all else is float32 as before: costs above all, whose
-    errors ε = 0.05 multiplies by 20.
-    """
-
-    def cast(path: tuple[Any, ...], leaf: Any) -> Any:
-        names = {str(entry.key) for entry in path}
-        return leaf.astype(jnp.dtype(dtype)) if names & _PASSED and leaf.ndim == 3 else leaf
-
-    return parameters if dtype == "float32" else jax.tree.map_with_path(cast, parameters)
 
 
 def _values_and_mass(

@@ -56,13 +56,6 @@ def bottleneck_rank(channels: int) -> int:
     return max(1, channels // 2)
 
 
-def product(
-    x: Float[Array, "M rows inputs"], matrix: Float[Array, "M inputs outputs"]
-) -> Float[Array, "M rows outputs"]:
-    """Products of each modality, taken in the matrix's type and summed in that of x."""
-    return jnp.matmul(x.astype(matrix.dtype), matrix, preferred_element_type=x.dtype)
-
-
 class Bottleneck(nnx.Module):
     """x A B with A, B of rank R, one per modality."""
 
@@ -80,9 +73,8 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
         """The map on every token."""
-        m, b, n, c = x.shape
-        narrow = product(x.reshape(m, b * n, c), self.down[...])
-        return product(narrow, self.up[...]).reshape(x.shape)
+        narrow = jnp.einsum("mbnc,mcr->mbnr", x, self.down[...])
+        return jnp.einsum("mbnr,mrc->mbnc", narrow, self.up[...])
 
 
 class FeedForward(nnx.Module):
@@ -98,9 +90,9 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "M B N C"]) -> Float[Array, "M B N C"]:
         """The block on every token."""
         m, b, n, c = x.shape
-        hidden = product(layer_norm(x).reshape(m, b * n, c), self.first[...])
+        hidden = jnp.matmul(layer_norm(x).reshape(m, b * n, c), self.first[...])
         hidden = jax.nn.gelu(hidden + self.first_bias[...][:, None, :], approximate=False)
-        out = product(hidden, self.second[...]) + self.second_bias[...][:, None, :]
+        out = jnp.matmul(hidden, self.second[...]) + self.second_bias[...][:, None, :]
         return x + out.reshape(x.shape)
 
 

@@ -124,9 +124,8 @@ def _scores_of(
     assert model.shots is not None
     program, scores = model.inference.from_tokens, []
     for fold, result in zip(folds, trained, strict=True):
-        placed = model.place((result.parameters, result.statistics))
         for place in fold.left_out:  # one at a time: one shape, whatever the parts
             one = select_scans(model.shots, np.array([place]))
-            found = program(*placed, one)
+            found = program(result.parameters, result.statistics, one)
             scores.append(float(found.score[0]))
     return scores

@@ -95,20 +95,11 @@ class DetectorState:
 
     @property
     def placed(self) -> tuple[Params | Packed, Params | Packed]:
-        """`parameters` on the device, brought there once and not by every call."""
+        """`parameters` on the device in few buffers: brought there once, not by every call."""
         if self._placed is None:
-            self._placed = self.place(self.parameters)
+            parameters, statistics = jax.device_put(self.parameters)
+            self._placed = pack(parameters), pack(statistics)
         return self._placed
-
-    def place(self, learned: tuple[Params, Params]) -> tuple[Params | Packed, Params | Packed]:
-        """Parameters and statistics on the device as `inference` takes them: in few buffers.
-
-        With dtype bfloat16 those that a method can round to it are (`MethodSettings.rounded`).
-        """
-        parameters, statistics = learned
-        parameters = self.config.chosen_recipe.rounded(parameters, self.config.dtype)
-        parameters, statistics = jax.device_put((parameters, statistics))
-        return pack(parameters), pack(statistics)
 
     def set_fixed_threshold(self, threshold: float) -> None:
         """Call scores above a number defective; it promises nothing about false alarms.

@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float
 from tyro.conf import Suppress
 
-from pirn_jax.decoder import DISTANCES, Params, Tokens, abstract_params, merge, rounded
+from pirn_jax.decoder import DISTANCES, Params, Tokens, abstract_params, merge
 from pirn_jax.decoder.config import DecoderConfig, LossConfig
 from pirn_jax.encoder import Encoder
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric
@@ -53,10 +53,6 @@ class Recipe(TrainingRecipe, MethodSettings):
     def augmentations(self) -> Augmentations:
         """Copies under another light, then jittered ones."""
         return photometric(self.photometric) + jitter(self.jitter)
-
-    def rounded(self, parameters: Params, dtype: str) -> Params:
-        """The decoder's larger matrices."""
-        return rounded(parameters, dtype)
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Pirn:
         """The decoder, for tokens of that encoder."""

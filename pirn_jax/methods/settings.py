@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from pirn_jax.decoder import Params
 from pirn_jax.encoder import Blocks, Encoder
 from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.geometry.augmentation import Augmentations
@@ -92,16 +91,6 @@ class MethodSettings(ABC):
         """
         del any_angle
         return {}
-
-    def rounded(self, parameters: Params, dtype: str) -> Params:
-        """What was learned as judging in that type takes it: in float32, unless a method can less.
-
-        Args:
-            parameters: float32.
-            dtype: of the detector, float32 or bfloat16.
-        """
-        del dtype
-        return parameters
 
     @abstractmethod
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Method:

@@ -85,15 +85,6 @@ def test_what_was_learned_is_brought_to_the_device_once():
         assert model.placed is model.placed
 
 
-def test_with_bfloat16_a_decoder_is_rounded_on_the_device_alone():
-    learned = {"layers": {0: {"narrow": {"up": np.ones((2, 3, 4), np.float32)}}}}, {}
-    for dtype in ("float32", "bfloat16"):
-        model = PIRN(Config(method="pirn", dtype=dtype))
-        model.parameters = learned
-        assert model.placed[0]["layers"][0]["narrow"]["up"].dtype == dtype
-        assert model.parameters is learned
-
-
 def test_a_prediction_is_of_the_scans_size_and_does_not_contradict_itself(data, predictions):
     for scan, prediction in zip(data.test, predictions, strict=True):
         assert prediction.anomaly_map.shape == scan.valid.shape
