@@ -53,7 +53,7 @@ GPU = (
     # In float32 too, and the other systems; takes the first one's place once it is known.
     Step("latency", ("--encoders", "B", "--no-training", "--seconds", "30")),
     Step("scaling", ()),
-    Step("training", ("--quick",), "training_all"),
+    Step("training", (), "training_all"),
 )
 CPU = (
     Step("latency", ("--no-training",)),
@@ -63,8 +63,8 @@ CPU = (
     Step("scaling", ()),
 )
 QUICK = (
-    Step("latency", ("--quick", "--no-training", "--no-others")),
-    Step("throughput", ("--quick",)),
+    Step("latency", ("--quick", "--encoders", "S", *HALF, "--no-training", "--no-others")),
+    Step("throughput", ("--quick", *HALF)),
     Step("training", ("--quick", "--recipes", "default")),
     Step("transport", ("--quick",)),
     Step("scaling", ("--quick",)),
@@ -114,6 +114,8 @@ def main() -> None:
     steps = QUICK if arguments.quick else GPU if arguments.device == "gpu" else CPU
     out = arguments.out or (Path(tempfile.mkdtemp()) if arguments.quick else RESULTS)
     suffix = "_gpu" if arguments.device == "gpu" else ""
+    # Asked to end, it ends the script that runs too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     end, rows = time.monotonic() + 60 * arguments.minutes, []
     with tempfile.TemporaryDirectory() as cache:
         environ = environment_of(arguments.device, cache)

@@ -203,8 +203,10 @@ def training_ratios(quick: bool) -> dict[str, float]:
     return {"training": max(default), **found} if default else found
 
 
-def measure(letter: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All rows of one encoder."""
+def measure(
+    letter: str, arguments: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> None:
+    """All rows of one encoder, kept as each part becomes known: times, stages, XLA's FLOPs."""
     name, size = ENCODERS[letter], arguments.size
     runs, seconds = (5, 30.0) if arguments.quick else (100, arguments.seconds)
     pairs, files = our_pairs(name, arguments.dtypes, size), write_files(folder)
@@ -223,26 +225,29 @@ def measure(letter: str, arguments: argparse.Namespace, folder: Path) -> dict[st
         tasks |= peers | decoder_peers(encoder_config(name).width)
     times = interleaved(tasks, runs, seconds)
     show(times, f"{name}, a pair at {size}²")
-    first = next(iter(pairs.values()))
-    parts = interleaved(stages(first, files), runs, seconds / 5)
-    show(parts, f"{name}, stages, {arguments.dtypes[0]}")
     recipe = {r: by_formula(name, r, size=size) for r in ("default", "paper")}
-    by_method = {m: by_xla(pairs[f"ours jax {arguments.dtypes[0]} {m}"])["total"] for m in METHODS}
-    return {
+    formula = {r: sum(parts.values()) for r, parts in recipe.items()}
+    found: dict[str, Any] = {
         "encoder": name,
         "size": size,
         "times": times,
-        "stages": parts,
+        "stages": {},
         "stages_dtype": arguments.dtypes[0],
         "left_out": missing,
         "ratio_to_torch": ratios(times),
-        "flops_g": {
-            "formula": {r: sum(parts.values()) for r, parts in recipe.items()},
-            "modules": recipe,
-            "xla": by_xla(first),
-            "xla_methods": by_method,
-        },
+        "flops_g": {"formula": formula, "modules": recipe},
     }
+    keep(found)
+    first = next(iter(pairs.values()))
+    found["stages"] = interleaved(stages(first, files), runs, seconds / 5)
+    show(found["stages"], f"{name}, stages, {arguments.dtypes[0]}")
+    keep(found)
+    found["flops_g"]["xla"] = by_xla(first)
+    found["flops_g"]["xla_methods"] = {
+        method: by_xla(pairs[f"ours jax {arguments.dtypes[0]} {method}"])["total"]
+        for method in METHODS
+    }
+    keep(found)
 
 
 def table(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -260,10 +265,10 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
             if row.endswith(", device") or row.startswith("torch pair"):
                 gflops = None
                 if row.startswith("ours"):
-                    recipe = "paper" if "paper" in row else "default"
-                    gflops = found["flops_g"]["formula"][recipe]
-                    for method, counted in found["flops_g"]["xla_methods"].items():
-                        gflops = counted if method in row else gflops
+                    gflops = found["flops_g"]["formula"]["paper" if "paper" in row else "default"]
+                    for method in METHODS:
+                        if method in row:
+                            gflops = found["flops_g"].get("xla_methods", {}).get(method)
                 label = f"{found['encoder']}: {row}"
                 rows.append(
                     {"system": label, "gflops": gflops, "ms": times["median_ms"], "measured": True}
@@ -304,8 +309,12 @@ def main() -> None:
     trained = {} if arguments.no_training else training_ratios(arguments.quick)
     with tempfile.TemporaryDirectory() as folder:
         for letter in letters:
-            result["encoders"][letter] = measure(letter, arguments, Path(folder))
-            finish(result, trained, arguments.json)
+
+            def keep(found: dict[str, Any], letter: str = letter) -> None:
+                result["encoders"][letter] = found
+                finish(result, trained, arguments.json)
+
+            measure(letter, arguments, Path(folder), keep)
             jax.clear_caches()
     if not result["ratio_to_torch"]:
         print("PyTorch is missing: its rows and ratios are left out")

@@ -1,11 +1,14 @@
 """What is handed to an NVIDIA GPU: buffers, products, kernels, loops of each program; needs no GPU.
 
-    python benchmarks/lowered.py [--encoder NAME] [--quick] [--json FILE]
+    python benchmarks/lowered.py [--encoder NAME] [--rows NAME ...] [--quick] [--json FILE]
 
 Programs are lowered for CUDA as they would be there, cuDNN's attention included, and counted before
 XLA optimises them: what XLA fuses is not seen, what it cannot mend is. A function that is called
 twice counts twice; the body of a loop counts once. `arrays` are those a call hands over, with the
 parameters packed as a detector passes them, and `as_trees` without; those not used do not count.
+`exact` are the products that ask for full float32; the other float32 ones are TensorFloat-32 there.
+
+An older commit is counted by this file put into its checkout, with the rows that it has.
 """
 
 from __future__ import annotations
@@ -25,10 +28,22 @@ import numpy as np
 from bench.measure import RESULTS, environment, write
 from bench.pair import Pair, build, decoder_config
 from pirn_jax.decoder import Tokens, abstract_params
-from pirn_jax.encoder import vit
+from pirn_jax.encoder import Encoder, load_encoder, vit
 from pirn_jax.methods.pirn import RECIPES
 from pirn_jax.training.step import Batches, create_states, run_steps
 
+PAIRS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "default, solver pallas": {"solver": "pallas"},
+    "default, dense graph": {"change": {"decoder.graph": "dense"}},
+    "paper": {"recipe": "paper"},
+    "paper, solver pallas": {"recipe": "paper", "solver": "pallas"},
+    "mixture": {"method": "mixture"},
+    "inp-former": {"method": "inp-former"},
+}
+"""How each pair is built, by its row."""
+STEPS = {f"training step, solver {solver}": solver for solver in ("kernel", "pallas")}
+"""The solver of each training step, by its row."""
 SHOWN = {
     "products": ("stablehlo.dot_general",),
     "kernels": ("stablehlo.custom_call",),
@@ -57,9 +72,10 @@ def counted(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     """Operations of a function lowered for CUDA, by kind."""
     with as_on_a_gpu():
         lowered = jax.jit(function).trace(*given).lower(lowering_platforms=("cuda",))
+    module = lowered.compiler_ir("stablehlo")
+    assert module is not None
     functions = {
-        operation.attributes["sym_name"].value: operation
-        for operation in lowered.compiler_ir("stablehlo").body.operations
+        operation.attributes["sym_name"].value: operation for operation in module.body.operations
     }
     found: Counter[str] = Counter()
     targets: Counter[str] = Counter()
@@ -70,6 +86,8 @@ def counted(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
                 for inner in block:
                     name = inner.operation.name
                     found[name] += 1
+                    if "precision_config" in inner.attributes:
+                        found["exact"] += "HIGHEST" in str(inner.attributes["precision_config"])
                     if name == "func.call":
                         walk(functions[inner.attributes["callee"].value])
                     elif name == "stablehlo.custom_call":
@@ -79,29 +97,17 @@ def counted(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     walk(functions["main"])
     row: dict[str, Any] = {"arrays": len(functions["main"].regions[0].blocks[0].arguments)}
     row |= {what: sum(found[name] for name in names) for what, names in SHOWN.items()}
+    row["exact"] = found.pop("exact")
     row["operations"] = sum(n for name, n in found.items() if name != "func.call")
     return row | {"targets": dict(targets)}
 
 
-def pair_rows(encoder: str) -> dict[str, dict[str, Any]]:
-    """The pair, pictures to score, by what is changed."""
-    kinds: dict[str, dict[str, Any]] = {
-        "default": {},
-        "default, solver pallas": {"solver": "pallas"},
-        "default, dense graph": {"change": {"decoder.graph": "dense"}},
-        "paper": {"recipe": "paper"},
-        "paper, solver pallas": {"recipe": "paper", "solver": "pallas"},
-        "mixture": {"method": "mixture"},
-        "inp-former": {"method": "inp-former"},
-    }
-    rows, known = {}, None
-    for name, options in kinds.items():
-        pair = build(encoder, dtype="bfloat16", known=known, **options)
-        known = pair.encoder if name != "mixture" else None  # inp-former has layers of its own
-        trees = (pair.encoder.parameters, *pair.model.parameters)
-        rows[name] = counted(pair.program, *shapes_of(pair.given, pair))
-        rows[name]["as_trees"] = counted(pair.program, *shapes_of(trees, pair))["arrays"]
-    return rows
+def pair_row(encoder: Encoder, options: dict[str, Any]) -> dict[str, Any]:
+    """The pair, pictures to score."""
+    pair = build(encoder.config.name, dtype="bfloat16", known=encoder, **options)
+    trees = (pair.encoder.parameters, *pair.model.parameters)
+    row = counted(pair.program, *shapes_of(pair.given, pair))
+    return row | {"as_trees": counted(pair.program, *shapes_of(trees, pair))["arrays"]}
 
 
 def shapes_of(weights: tuple[Any, ...], pair: Pair) -> tuple[Any, ...]:
@@ -110,37 +116,37 @@ def shapes_of(weights: tuple[Any, ...], pair: Pair) -> tuple[Any, ...]:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), given)
 
 
-def step_rows(channels: int) -> dict[str, dict[str, Any]]:
+def step_row(channels: int, solver: str) -> dict[str, Any]:
     """A training step of the default recipe: one job, five shots."""
-    rows = {}
-    for solver in ("kernel", "pallas"):
-        recipe = RECIPES["default"].for_detector(("rgb", "normals"), solver)
-        size = min(recipe.batch_size, 5)
-        shots = Tokens(np.zeros((1, 2, 5, 256, channels), np.float32))
-        state = jax.eval_shape(partial(create_states, recipe), shots, np.zeros((1,), np.uint32))
-        each = (1, 1, size)
-        batches = Batches(
-            np.zeros(each, np.int32), None, np.zeros(each, np.float32), np.zeros(each, np.uint32)
-        )
-        graph, _, _ = abstract_params(decoder_config("default", solver=solver), channels)
-        rows[f"training step, solver {solver}"] = counted(
-            partial(run_steps, graph, recipe), state, shots, batches
-        )
-    return rows
+    recipe = RECIPES["default"].for_detector(("rgb", "normals"), solver)
+    size = min(recipe.batch_size, 5)
+    shots = Tokens(np.zeros((1, 2, 5, 256, channels), np.float32))
+    state = jax.eval_shape(partial(create_states, recipe), shots, np.zeros((1,), np.uint32))
+    each = (1, 1, size)
+    batches = Batches(
+        np.zeros(each, np.int32), None, np.zeros(each, np.float32), np.zeros(each, np.uint32)
+    )
+    graph, _, _ = abstract_params(decoder_config("default", solver=solver), channels)
+    return counted(partial(run_steps, graph, recipe), state, shots, batches)
 
 
 def main() -> None:
     """Count, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoder", default="dinov2-base")
+    names = (*PAIRS, *STEPS)
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="encoder S")
     parser.add_argument("--json", type=Path, default=RESULTS / "lowered.json")
     arguments = parser.parse_args()
     encoder = "dinov2-small" if arguments.quick else arguments.encoder
-    rows = pair_rows(encoder)
-    rows |= step_rows(384 if arguments.quick else 768)
-    for name, row in rows.items():
-        print(f"{name:32} " + " ".join(f"{k} {v}" for k, v in row.items()))
+    network, rows = load_encoder(encoder, "random", dtype="bfloat16"), {}
+    for name in arguments.rows:
+        if name in PAIRS:
+            rows[name] = pair_row(network, PAIRS[name])
+        else:
+            rows[name] = step_row(network.config.width, STEPS[name])
+        print(f"{name:32} " + " ".join(f"{k} {v}" for k, v in rows[name].items()))
     write(arguments.json, {"environment": environment(), "encoder": encoder, "rows": rows})
 
 

@@ -67,6 +67,8 @@ def main() -> None:
     model = PIRN(config).fit(data.train[: 2 if arguments.quick else 5])
     model.set_threshold([0.1, 0.2])
     scan = data.test[0]
+    assert scan.rgb is not None
+    assert scan.xyz is not None
     result: dict[str, Any] = {"environment": environment(), "encoder": arguments.encoder}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,15 +83,17 @@ def main() -> None:
         graphs |= {kind: by_graph(judge, scan) for kind, judge in judges.items()}
         result["pictures"] = interleaved(graphs, runs)
         show(result["pictures"], f"{arguments.encoder}, {size} px: pictures to map and score")
+        write(target, result)
         whole: dict[str, Callable[[], Any]] = {"jax": lambda: model.predict(scan)}
         whole |= {kind: lambda j=judge: j(scan.rgb, scan.xyz) for kind, judge in judges.items()}
         result["scan"] = interleaved(whole, runs)
         show(result["scan"], "arrays of a scan to score, map, mask and regions")
+        write(target, result)
         Image.fromarray(scan.rgb).save(folder / "a.png")
         np.save(folder / "a.npy", scan.xyz)
         starts: dict[str, list[float]] = {kind: [] for kind in _START}
         start("jax", folder)  # fills the cache
-        for _ in range(1 if arguments.quick else 7):
+        for _ in range(1 if arguments.quick else 3):
             for kind, seconds in starts.items():
                 seconds.append(start(kind, folder))
         result["start_seconds"] = {kind: float(np.median(s)) for kind, s in starts.items()}

@@ -131,6 +131,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"environment": environment(), "encoder": ENCODER, "pairs": BATCH}
     result["devices"] = devices((1, 2) if quick else (1, 2, 4, 8), quick)
+    write(arguments.json, result)
     runs, seconds = (2, 20) if quick else (20, 120)
     sides = (56, 112) if quick else (224, 448, 672, 896)
     tasks = {}
@@ -141,6 +142,7 @@ def main() -> None:
             tasks[f"decoder {recipe} N {tokens}"] = decoder_task(recipe, tokens, 10)
     result["tokens"] = interleaved(tasks, runs, seconds)
     show(result["tokens"], "tokens, K 10")
+    write(arguments.json, result)
     tasks = {
         f"decoder {recipe} K {k}": decoder_task(recipe, 256, k)
         for recipe in ("default", "paper")

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -44,7 +44,8 @@ def latency(found: dict[str, Any]) -> Iterator[str]:
         for name, times in one["stages"].items()
     ]
     dtype = next(iter(found["encoders"].values())).get("stages_dtype", "float32")
-    yield from _table(("encoder", f"stage, {dtype}", "p50 ms", "p95 ms"), rows)
+    if rows:
+        yield from _table(("encoder", f"stage, {dtype}", "p50 ms", "p95 ms"), rows)
     ratios = found["ratio_to_torch"]
     if not ratios:
         yield "PyTorch was not there; no ratios."
@@ -129,6 +130,8 @@ def scaling(found: dict[str, Any]) -> Iterator[str]:
         )
         yield ""
     for part in ("tokens", "prototypes"):
+        if part not in found:
+            continue  # cut off before
         rows = [(name, _number(times["median_ms"])) for name, times in found[part].items()]
         yield from _table((part, "median ms"), rows)
 
@@ -141,26 +144,107 @@ def cold_start(found: dict[str, Any]) -> Iterator[str]:
     yield from _table((f"seconds, {found['encoder']}", *(f"cache {k}" for k in kinds)), rows)
 
 
-SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
-    "latency": ("Latency and Table 4", latency),
-    "flops": ("FLOPs", flops),
-    "throughput": ("Throughput", throughput),
-    "scaling": ("Scaling", scaling),
-    "cold_start": ("Cold start", cold_start),
+def lowered(found: dict[str, Any]) -> Iterator[str]:
+    """Counts by program."""
+    counts = ("products", "exact", "kernels", "loops", "sorts", "gathers", "scatters", "operations")
+    rows = []
+    for name, row in found["rows"].items():
+        trees = row.get("as_trees", row["arrays"])
+        arrays = f"{row['arrays']}" if trees == row["arrays"] else f"{row['arrays']} of {trees}"
+        rows.append((name, arrays, *(str(row[count]) for count in counts)))
+    yield from _table((f"program, {found['encoder']}", "arrays", *counts), rows)
+
+
+def runtimes(found: dict[str, Any]) -> Iterator[str]:
+    """A pair, a scan, a start by runtime."""
+    rows = []
+    for kind, times in found["pictures"].items():
+        scan = found.get("scan", {}).get(kind, {})  # not there where it was cut off before
+        values = (times["median_ms"], times["cpu_ms"], scan.get("median_ms"))
+        start = found.get("start_seconds", {}).get(kind)
+        difference = found["largest_difference"].get(kind)
+        rows.append(
+            (
+                kind,
+                *map(_number, values),
+                _number(start) or "not measured",
+                "" if difference is None else f"{difference:.0e}",
+            )
+        )
+    heads = ("pair, ms", "its processor time", "scan, ms", "start, s", "maps differ by at most")
+    yield from _table((f"runtime, {found['encoder']}", *heads), rows)
+
+
+def generated_encoder(found: dict[str, Any]) -> Iterator[str]:
+    """The two graphs of each network beside each other."""
+    rows = []
+    for name, dtypes in found["encoders"].items():
+        for dtype, row in dtypes.items():
+            hand, made = (row["times"][kind] for kind in ("hand-written", "generated"))
+            rows.append(
+                (
+                    f"{name}, {dtype}",
+                    *(_number(times["median_ms"]) for times in (hand, made)),
+                    *(f"{made[what] / hand[what]:.2f}" for what in ("median_ms", "cpu_ms")),
+                    *(f"{1 - row['worst_cosine'][k]:.0e}" for k in ("hand-written", "generated")),
+                )
+            )
+    heads = ("hand-written, ms", "generated, ms", "ratio", "of processor time")
+    off = ("1 - worst cosine, hand-written", "generated")
+    yield from _table(("encoder", *heads, *off), rows)
+
+
+class Section(NamedTuple):
+    """One file's tables.
+
+    Attributes:
+        title: above them.
+        make: its lines.
+        script: what measures it, without the ending.
+        devices: whether a CPU's figures and a GPU's are two things.
+    """
+
+    title: str
+    make: Callable[[dict[str, Any]], Iterator[str]]
+    script: str
+    devices: bool = True
+
+
+BEFORE = "0ea1657"
+"""The last commit before any work for GPUs."""
+SECTIONS = {
+    "latency": Section("Latency and Table 4", latency, "latency"),
+    "flops": Section("FLOPs", flops, "flops", devices=False),
+    "throughput": Section("Throughput", throughput, "throughput"),
+    "scaling": Section("Scaling", scaling, "scaling"),
+    "cold_start": Section("Cold start", cold_start, "cold_start"),
+    "lowered": Section("What a GPU is handed", lowered, "lowered", devices=False),
+    f"lowered_{BEFORE}": Section(
+        f"What a GPU was handed before (commit {BEFORE})", lowered, "lowered", devices=False
+    ),
+    "runtimes_pirn-tiny": Section("Exported file, pirn-tiny", runtimes, "runtimes", devices=False),
+    "runtimes_dinov2-small": Section(
+        "Exported file, dinov2-small", runtimes, "runtimes", devices=False
+    ),
+    "generated_encoder": Section(
+        "OpenVINO's encoder: hand-written, generated",
+        generated_encoder,
+        "generated_encoder",
+        devices=False,
+    ),
 }
 
 
 def section(results: Path) -> str:
     """Everything between the marks."""
     text = []
-    for name, (title, make) in SECTIONS.items():
-        for suffix, device in (("", "CPU"), ("_gpu", "GPU")):
-            if name == "flops" and suffix:
-                continue  # the same on every device
-            text += [f"### {title}{'' if name == 'flops' else f', {device}'}", ""]
+    for name, (title, make, script, devices) in SECTIONS.items():
+        for suffix, device in (("", "CPU"), ("_gpu", "GPU")) if devices else (("", ""),):
+            text += [f"### {title}, {device}" if devices else f"### {title}", ""]
             file = results / f"{name}{suffix}.json"
             if not file.is_file():
-                text += [f"Not measured; `python benchmarks/{name}.py` does on such a device.", ""]
+                where = "does on such a device" if devices else "does"
+                text += [f"Not measured; `python benchmarks/{script}.py` {where}.", ""]
                 continue
             found = json.loads(file.read_text())
             where = found["environment"]

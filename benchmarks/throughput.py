@@ -53,7 +53,7 @@ def main() -> None:
             result["rows"][name] = {}
             measure(name, method, dtype, arguments, result)
             jax.clear_caches()
-    curves = {
+    curves: dict[str, dict[float, float]] = {
         name: {int(batch): row["pairs_per_second"] for batch, row in rows.items()}
         for name, rows in result["rows"].items()
     }

@@ -83,6 +83,7 @@ def main() -> None:
         print(f"\n{problems} problems of {N}x{K}: median ms (min)")
         for name, found in times.items():
             print(f"  {name:18} {found['median_ms']:8.3f} ({found['min_ms']:.3f})")
+        write(arguments.json, result)
     result["error_against_ott"] = errors
     last = result["times"]["16 problems"]
     exact = [s for s in SOLVERS if errors[s] <= 1e-5]

@@ -3,7 +3,8 @@
 XLA's products on a CPU are slower than OpenVINO's oneDNN kernels, most of all in bfloat16. The
 graph is made from the parameters themselves: no other format, file or framework is between. What is
 constant is folded into the products: the affine part of LayerNorm, the softmax temperature,
-LayerScale. JAX stays the reference: tests hold this to it.
+LayerScale. JAX stays the reference: tests hold this to it. A graph generated from JAX's trace takes
+a fifth to a quarter longer (`benchmarks/generated_encoder.py`).
 
 In bfloat16 OpenVINO rounds nearly everything, not only the products as `vit.py` does. The first
 block is therefore a float32 graph of its own, as it is there. On real weights (vit-tiny-16) and 24

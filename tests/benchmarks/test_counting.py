@@ -69,7 +69,7 @@ def test_tables_say_what_is_not_measured_and_change_nothing_else(tmp_path):
     assert made.startswith(f"before\n{BEGIN}\n")
     assert made.endswith(f"{END}\nafter\n")
     assert "stale" not in made
-    assert made.count("Not measured") == 9  # five scripts, four of them on a GPU too
+    assert made.count("Not measured") == 4 * 2 + 6  # four files of a CPU and of a GPU, six of one
     assert rewritten(made, tmp_path) == made
     with pytest.raises(ValueError, match="expected one"):
         rewritten("no marks", tmp_path)
@@ -84,7 +84,16 @@ def test_tables_show_what_the_files_hold(tmp_path):
     text = section(tmp_path)
     assert "| first heatmap | 1.25 | 1.25 |" in text
     assert "2026-01-02; jax 1, torch missing" in text
-    assert text.count("Not measured") == 8
+    assert text.count("Not measured") == 13
+
+
+def test_what_a_cut_off_run_left_has_tables_too(tmp_path):
+    where = {"processor": "P", "cores": 2, "device": "cpu", "date": "2026-01-02T03:04:05+00:00"}
+    where |= {"platform": "gpu", "load_at_start": [0.1], "versions": {"jax": "1", "torch": None}}
+    row = {"ms": 3.0, "efficiency": 1.0, "largest_difference": 0.0}
+    document = {"environment": where, "pairs": 8, "devices": {"1": row}}
+    (tmp_path / "scaling_gpu.json").write_text(json.dumps(document))
+    assert "| 1 | 3 | 1.00 | 0e+00 |" in section(tmp_path)
 
 
 def test_what_a_gpu_is_handed_is_counted_by_call():
@@ -95,13 +104,15 @@ def test_what_a_gpu_is_handed_is_counted_by_call():
         return x @ x
 
     def program(x, unused):
-        y = product(product(x))
+        y = product(jnp.matmul(product(x), x, precision="highest"))
         return jax.lax.fori_loop(0, 5, lambda _, z: jnp.sort(z @ z), y)
 
     row = counted(program, jnp.ones((N, N)), jnp.ones(3))
-    assert {name: row[name] for name in ("arrays", "products", "loops", "sorts", "kernels")} == {
+    shown = ("arrays", "products", "exact", "loops", "sorts", "kernels")
+    assert {name: row[name] for name in shown} == {
         "arrays": 1,
-        "products": 3,
+        "products": 4,
+        "exact": 1,
         "loops": 1,
         "sorts": 1,
         "kernels": 0,

@@ -23,7 +23,7 @@ def run(name, folder, *flags):
     assert where["processor"]
     assert where["date"]
     assert where["versions"]["jax"]
-    if name != "lowered":
+    if name not in ("lowered", "generated_encoder"):
         assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     return found
 
@@ -34,6 +34,14 @@ def test_runtimes_say_the_same_and_are_timed(tmp_path):
     found = run("runtimes", tmp_path)
     assert {"jax", "onnxruntime", "openvino"} == found["pictures"].keys() == found["scan"].keys()
     assert max(found["largest_difference"].values()) < 1e-4
+
+
+def test_the_generated_encoder_says_the_same_and_is_timed(tmp_path):
+    pytest.importorskip("openvino")
+    rows = run("generated_encoder", tmp_path)["encoders"]["pirn-tiny"]
+    for dtype, least in (("float32", 1 - 1e-6), ("bfloat16", 0.9995)):
+        assert rows[dtype]["times"].keys() == {"hand-written", "generated"}
+        assert min(rows[dtype]["worst_cosine"].values()) > least
 
 
 def test_latency_says_how_we_compare_with_pytorch(tmp_path):

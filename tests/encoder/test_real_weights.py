@@ -1,11 +1,14 @@
 """Real ImageNet weights and real photographs."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from safetensors import safe_open
 
-from pirn_jax.encoder import load_encoder
+from pirn_jax.encoder import load_encoder, vit
 
 NAME, SIDE = "vit-tiny-16", 224
 MILITARY_UNIFORM = 652  # the ImageNet class
@@ -29,9 +32,7 @@ def tires(shared):
 
 def test_a_photograph_gets_its_class(path):
     """Grace Hopper in uniform, which comes with matplotlib, through the file's own head."""
-    import jax.numpy as jnp
     import matplotlib
-    from flax import nnx
 
     portrait = matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg"
     encoder = load_encoder(NAME, path)
@@ -107,7 +108,42 @@ def torch_forward(weights, images):
 def test_bfloat16_keeps_the_tokens(path, tires):
     exact = np.asarray(load_encoder(NAME, path)(tires))
     half = np.asarray(load_encoder(NAME, path, dtype="bfloat16")(tires))
-    product = (exact * half).sum(-1)
-    cosine = product / np.linalg.norm(exact, axis=-1) / np.linalg.norm(half, axis=-1)
+    cosine = cosines(exact, half)
     assert cosine.min() >= 0.999
     assert np.median(cosine) >= 0.9999
+
+
+@pytest.mark.slow
+def test_bfloat16_keeps_the_tokens_where_float32_products_are_tensorfloat32(
+    path, tires, monkeypatch
+):
+    """As on a GPU, by rounding both sides of the products of the patches and the first block."""
+    exact = np.asarray(load_encoder(NAME, path)(tires))
+    project, attend, rounded = vit.Projection.__call__, vit.attention, []
+
+    def tensorfloat(x):
+        if x.dtype != jnp.float32:
+            return x
+        rounded.append(x.shape)
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        bits = (bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)  # 10 of the mantissa's 23 bits
+        return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+    def projected(self, x):
+        kernel = self.kernel[...]
+        if kernel.dtype == jnp.float32:
+            self.kernel, x = nnx.Param(tensorfloat(kernel)), tensorfloat(x)
+        return project(self, x)
+
+    def attended(query, key, value):
+        return attend(*map(tensorfloat, (query, key, value)))
+
+    monkeypatch.setattr(vit.Projection, "__call__", projected)
+    monkeypatch.setattr(vit, "attention", attended)
+    half = np.asarray(load_encoder(NAME, path, dtype="bfloat16")(tires))
+    assert len(rounded) == 2 * 5 + 3  # patches, and the block's four matrices; its attention
+    assert cosines(exact, half).min() >= 0.9996
+
+
+def cosines(one, other):
+    return (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
