@@ -7,8 +7,8 @@
 
 Every system learns from the same shots, seen the same way (square around the part, copies), in the
 setting found best for it; `memory, published` is the memory as it is published. A unit (an encoder
-on a set with so many shots) is measured whole, all systems and draws, written to --jobs, and not
-measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
+on a set with so many shots, all draws) is written to --jobs, system by system, and what is there is
+not measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
 over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
 hazelnut_toy the defects were photographed at another exposure: no image figures there.
 """
@@ -77,6 +77,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
+    "inp-former": ("inp-former", {}),
     "blocks as they are": ("mixture", {"normalised": False, "top": 0.01}),
     "simplenet": ("simplenet", _COPIES | _SCALED),
     "cflow": ("cflow", _COPIES | _SCALED),
@@ -136,10 +137,11 @@ def main(options: Options) -> None:
         path = options.jobs / f"{name}.json"
         unit = read_object(path) if path.is_file() else {}
         missing = [system for system in options.systems if system not in unit]
-        if missing:
-            unit |= measure(encoder, chosen, shots, missing, options)
+        measured = measure(encoder, chosen, shots, missing, options) if missing else ()
+        for system, found in measured:
+            unit[system] = found
             write_json(path, unit)
-            print(name, {k: shown(unit[k]["figures"]) for k in missing}, flush=True)
+            print(name, system, shown(found["figures"]), flush=True)
         units[encoder, shots, chosen] = unit
     page, record = report(units, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -150,12 +152,12 @@ def main(options: Options) -> None:
 
 def measure(
     encoder_name: str, chosen: str, shots: int, systems: Sequence[str], options: Options
-) -> dict[str, Any]:
-    """A unit: figures of each draw, and what the bootstrap makes of the images.
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of a unit: figures of each draw, and what the bootstrap makes of the images.
 
-    Returns:
-        By system: `figures` (one dict a draw), `fit_s`, `judge_ms` (a pair, its tokens at hand; of
-        the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
+    Yields:
+        Each system with `figures` (one dict a draw), `fit_s`, `judge_ms` (a pair, its tokens at
+        hand; of the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
     file = FILES[encoder_name]
@@ -172,7 +174,6 @@ def measure(
     data = open_dataset(about.dataset, root, about.category, **given)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
     encoders: dict[str, Encoder] = {}  # by what describes the geometry
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
         for system in systems:
@@ -213,14 +214,14 @@ def measure(
                 evaluations.append(evaluation)
             bad = np.array([truth.label == 1 for truth in truths])
             draws = replicate(evaluations, bad, resample(bad, len(options.draws), REPLICATES))
-            found[system] = {
+            found = {
                 "figures": figures,
                 "fit_s": round(min(seconds), 1),
                 "judge_ms": round(min(judging), 2),
                 "stored_mb": round(stored / 1e6, 2),
                 "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
             }
-    return found
+            yield system, found
 
 
 def tests_of(scans: Sequence[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:

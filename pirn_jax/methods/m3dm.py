@@ -190,8 +190,8 @@ class M3dm:
             job.seed, rgb, geometry, _padded(valid, most), len(valid), settings.steps
         )
         described = [np.asarray(bank)[valid] for bank in describe(networks, *streams)]
-        copies = 1 + len(settings.augmentations())
-        shot = np.broadcast_to(np.arange(len(valid))[:, None] // copies, valid.shape)[valid]
+        place = np.arange(len(valid)) // (1 + job.copies)
+        shot = np.broadcast_to(place[:, None], valid.shape)[valid]
         away = np.stack([left_out(bank, shot, settings.share) for bank in described], -1)
         deviations = np.array([bank.std() for bank in described])
         parameters = {
