@@ -6,11 +6,13 @@
         --systems default memory subspace simplenet cflow cfm ast
 
 Every system learns from the same shots, seen the same way (square around the part, copies), in the
-setting found best for it; `memory, published` is the memory as it is published. A unit (an encoder
-on a set with so many shots, all draws) is written to --jobs, system by system, and what is there is
-not measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
-over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
-hazelnut_toy the defects were photographed at another exposure: no image figures there.
+setting found best for it; `memory, published` is the memory as it is published. With --shifts the
+test scans are shown as another lamp, lens or fixture would show them (`harness.shifts`), and the
+page says how much of each figure that costs. A unit (an encoder on a set with so many shots, all
+draws) is written to --jobs, system by system, and what is there is not measured again. Differences
+have a 95 % interval, by the paired bootstrap of `harness.bootstrap` over images and draws; a pooled
+one is the mean over sets, each resampled by itself. Of cookie and hazelnut_toy the defects were
+photographed at another exposure: no image figures there.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tyro
+from jaxtyping import Float
 
 from harness.bootstrap import METRICS, Evaluation, histograms, pixels_of, replicate, resample
 from harness.options import command
+from harness.shifts import families_of, shifted
 from pirn_jax import PIRN, Config, load_encoder, open_dataset
 from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens
@@ -126,6 +130,8 @@ class Options:
     """Seeds: each chooses the shots and starts what is random."""
     size: int = 224
     """Side of the pictures in pixels."""
+    shifts: tuple[str, ...] = ()
+    """Shifts of the test scans beside these as they are: gradient, colour, gamma, blur, tilt."""
 
 
 def main(options: Options) -> None:
@@ -136,12 +142,16 @@ def main(options: Options) -> None:
         name = "-".join(map(str, about))
         path = options.jobs / f"{name}.json"
         unit = read_object(path) if path.is_file() else {}
-        missing = [system for system in options.systems if system not in unit]
-        measured = measure(encoder, chosen, shots, missing, options) if missing else ()
-        for system, found in measured:
-            unit[system] = found
+        views = shown_as(chosen, options)
+        missing = [
+            system
+            for system in options.systems
+            if not all(named(system, family) in unit for family in views)
+        ]
+        for found in measure(encoder, chosen, shots, missing, options) if missing else ():
+            unit |= found
             write_json(path, unit)
-            print(name, system, shown(found["figures"]), flush=True)
+            print(name, {k: shown(one["figures"]) for k, one in found.items()}, flush=True)
         units[encoder, shots, chosen] = unit
     page, record = report(units, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +160,26 @@ def main(options: Options) -> None:
     print(page)
 
 
+def shown_as(chosen: str, options: Options) -> list[str | None]:
+    """How the test scans of a set are shown: as they are, and under the shifts that it can show."""
+    able = families_of(SETS[chosen].modalities)
+    return [None, *(family for family in options.shifts if family in able)]
+
+
+def named(system: str, family: str | None) -> str:
+    """What a unit calls a system's figures under a shift."""
+    return system if family is None else f"{system} | {family}"
+
+
 def measure(
     encoder_name: str, chosen: str, shots: int, systems: Sequence[str], options: Options
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[dict[str, Any]]:
     """Of a unit: figures of each draw, and what the bootstrap makes of the images.
 
     Yields:
-        Each system with `figures` (one dict a draw), `fit_s`, `judge_ms` (a pair, its tokens at
-        hand; of the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
+        Of one system, by its name and by its name and shift: `figures` (one dict a draw), `fit_s`,
+        `judge_ms` (a pair, its tokens at hand; of the fastest draw, as is `fit_s`), `stored_mb`,
+        and `replicates` by metric.
     """
     about = SETS[chosen]
     file = FILES[encoder_name]
@@ -172,13 +194,16 @@ def measure(
     if root is None:
         given = {"train": 15, "test": GENERATED_TESTS}
     data = open_dataset(about.dataset, root, about.category, **given)
+    families = shown_as(chosen, options)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
     encoders: dict[str, Encoder] = {}  # by what describes the geometry
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
         for system in systems:
             method, change = SYSTEMS[system]
-            figures, evaluations, seconds, judging, stored = [], [], [], [], 0
+            figures: dict[str | None, list[dict[str, float]]] = {f: [] for f in families}
+            evaluations: dict[str | None, list[Evaluation]] = {f: [] for f in families}
+            seconds, judging, stored = [], [], 0
             for draw in options.draws:
                 config = with_settings(
                     Config(
@@ -204,27 +229,32 @@ def measure(
                     model.encoder.normalised,
                     features,
                 )
-                if looks not in seen:
-                    seen[looks] = tests_of(data.test, model.config, model.encoder)
-                tokens, truths = seen[looks]
-                figure, evaluation, spent = judged(model, tokens, truths)
-                judging.append(1000 * spent / len(truths))
                 stored = sum(array.nbytes for array in jax.tree.leaves(model.parameters))
-                figures.append(figure)
-                evaluations.append(evaluation)
+                for family in families:
+                    if (looks, family) not in seen:
+                        scans = shifted(data.test, family)
+                        seen[looks, family] = tests_of(scans, model.config, model.encoder)
+                    tokens, truths = seen[looks, family]
+                    figure, evaluation, spent = judged(model, tokens, truths)
+                    judging.append(1000 * spent / len(truths))
+                    figures[family].append(figure)
+                    evaluations[family].append(evaluation)
             bad = np.array([truth.label == 1 for truth in truths])
-            draws = replicate(evaluations, bad, resample(bad, len(options.draws), REPLICATES))
-            found = {
-                "figures": figures,
-                "fit_s": round(min(seconds), 1),
-                "judge_ms": round(min(judging), 2),
-                "stored_mb": round(stored / 1e6, 2),
-                "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
-            }
-            yield system, found
+            chosen_images = resample(bad, len(options.draws), REPLICATES)
+            found: dict[str, Any] = {}
+            for family in families:
+                draws = replicate(evaluations[family], bad, chosen_images)
+                found[named(system, family)] = {
+                    "figures": figures[family],
+                    "fit_s": round(min(seconds), 1),
+                    "judge_ms": round(min(judging), 2),
+                    "stored_mb": round(stored / 1e6, 2),
+                    "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
+                }
+            yield found
 
 
-def tests_of(scans: Sequence[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:
+def tests_of(scans: Iterable[Scan], config: Config, encoder: Encoder) -> tuple[Tokens, list[Truth]]:
     """Tokens and truth of the test scans, seen as this detector sees them."""
     truths: list[Truth] = []
 
@@ -274,10 +304,13 @@ def report(
             for chosen in names:
                 unit = units[encoder, shots, chosen][system]
                 cells.append(shown(unit["figures"], SETS[chosen].exposure_differs))
-                record["units"].append(
-                    {"encoder": encoder, "shots": shots, "set": chosen, "system": system}
-                    | {name: unit[name] for name in unit if name != "replicates"}
-                )
+                for family in shown_as(chosen, options):
+                    unit = units[encoder, shots, chosen][named(system, family)]
+                    record["units"].append(
+                        {"encoder": encoder, "shots": shots, "set": chosen, "system": system}
+                        | ({} if family is None else {"shift": family})
+                        | {name: unit[name] for name in unit if name != "replicates"}
+                    )
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]
         lines += ["| --- | --- | --- | --- | --- |"]
@@ -287,8 +320,67 @@ def report(
                 continue
             cells = [difference(metric, pairs, first, other) for metric in METRICS]
             lines.append(f"| {other} | {pool} | {' | '.join(cells)} |")
+        if options.shifts:
+            lines += shift_table(units, encoder, shots, names, options)
     lines.append(f"\n{os.cpu_count()} processors; seconds to fit are in the JSON file.")
     return "\n".join(lines) + "\n", record
+
+
+def shift_table(
+    units: dict[tuple[str, int, str], dict[str, Any]],
+    encoder: str,
+    shots: int,
+    names: Sequence[str],
+    options: Options,
+) -> list[str]:
+    """What shifts cost each system, and by how much more they cost the others than the first.
+
+    A cell is the mean over the pool's sets of a set's mean over the shifts that it can show.
+    """
+    first, *others = options.systems
+    lines = ["", "| points lost under shift | pool | I-AUROC | P-AUROC | AUPRO |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+
+    def lost(system: str, metric: str, members: Sequence[str]) -> Float[np.ndarray, " R"] | None:
+        kept = []
+        for name in members:
+            if metric == METRICS[0] and SETS[name].exposure_differs:
+                continue
+            unit = units[encoder, shots, name]
+            as_is = np.array(unit[system]["replicates"][metric])
+            moved = [
+                as_is - unit[named(system, family)]["replicates"][metric]
+                for family in shown_as(name, options)
+                if family is not None
+            ]
+            if moved:
+                kept.append(np.mean(moved, axis=0))
+        return 100 * np.mean(kept, axis=0) if kept else None
+
+    for pool, every in POOLS.items():
+        members = [name for name in every if name in names]
+        if not members:
+            continue
+        own = {metric: lost(first, metric, members) for metric in METRICS}
+        cells = [interval(own[metric]) for metric in METRICS]
+        lines.append(f"| {first} | {pool} | {' | '.join(cells)} |")
+        for other in others:
+            cells = []
+            for metric in METRICS:
+                mine, theirs = own[metric], lost(other, metric, members)
+                more = None if mine is None or theirs is None else theirs - mine
+                cells.append(interval(more))
+            lines.append(f"| {other}, more than {first} | {pool} | {' | '.join(cells)} |")
+    return lines
+
+
+def interval(values: Float[np.ndarray, " R"] | None) -> str:
+    """Mean and 95 % interval, bold where it excludes 0."""
+    if values is None:
+        return "–"
+    low, high = np.percentile(values, [2.5, 97.5])
+    text = f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def difference(
@@ -301,12 +393,7 @@ def difference(
         for about, unit in pairs
         if not (image and about.exposure_differs)
     ]
-    if not arrays:
-        return "–"
-    values = 100 * np.mean(arrays, axis=0)
-    low, high = np.percentile(values, [2.5, 97.5])
-    text = f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    return interval(100 * np.mean(arrays, axis=0) if arrays else None)
 
 
 def shown(figures: Sequence[dict[str, float]], exposure_differs: bool = False) -> str:

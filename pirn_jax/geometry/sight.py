@@ -50,7 +50,8 @@ class Sight(NamedTuple):
     Attributes:
         brightness: mean grey of the part, in [0, 1]; None without a photograph.
         contrast: standard deviation of that.
-        measured: share of the scan's pixels that carry a point, in [0, 1]; None without points.
+        measured: share of the scan's pixels that carry a point, or a normal where the scan came
+            with these alone, in [0, 1]; None without geometry.
         size: diagonal of the box around the part's points but for the outermost hundredths, metres.
     """
 
@@ -64,6 +65,7 @@ def sight_of(
     rgb: Float32[np.ndarray, "h w 3"] | None,
     part: Bool[np.ndarray, "h w"],
     xyz: Float32[np.ndarray, "H W 3"] | None,
+    normals: Float32[np.ndarray, "H W 3"] | None,
     object_points: Bool[np.ndarray, "H W"],
     valid: Bool[np.ndarray, "H W"],
 ) -> Sight:
@@ -73,6 +75,7 @@ def sight_of(
         rgb: the photograph in its view.
         part: where the view shows the part.
         xyz: points in metres.
+        normals: those of a scan that came without points.
         object_points: those of the part.
         valid: the pixels that carry a measurement.
     """
@@ -82,6 +85,8 @@ def sight_of(
         counted = inside if inside.any() else part
         grey = rgb[counted].mean(axis=-1, dtype=np.float64)
         found = found._replace(brightness=float(grey.mean()), contrast=float(grey.std()))
+    if xyz is None and normals is not None:
+        found = found._replace(measured=float(valid.mean()))
     if xyz is not None:
         step = max(1, math.isqrt(valid.size // _TELL))
         some = xyz[::step, ::step]

@@ -184,7 +184,7 @@ def make_views(
         mask=None if scan.mask is None else resize_nearest(scan.mask, frame) > 0,
         ignore=None if scan.ignore is None else resize_nearest(scan.ignore, frame),
         frame=frame,
-        sight=sight_of(rgb, valid, scan.xyz, kept, scan.valid),
+        sight=sight_of(rgb, valid, scan.xyz, scan.normals, kept, scan.valid),
         points=measured,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, fit_models, open_encoder
+from pirn_jax.errors import PirnError
 from pirn_jax.geometry import choose_object
+from pirn_jax.manifest import is_ours
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
@@ -34,7 +37,7 @@ from pirn_jax.runs.items import (
     provenance_of,
     shots_of,
 )
-from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
+from pirn_jax.runs.outputs import RUN_FORMAT, going_on, is_taken, writing
 from pirn_jax.scans import Dataset, Note, write_split
 from pirn_jax.scans.datasets.judged import KEPT
 from pirn_jax.scans.formats.options import Reading
@@ -71,11 +74,23 @@ def train_run(
     folder = Path(config.folder)
     if from_first(lambda: check_run_folder(config)):
         return folder
-    with contextlib.ExitStack() as stack:
-        way = going_on if config.resume else writing
-        place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
-        _train_into(Path(place), config, items, shots, progress, command)
+    fresh = not is_taken(folder)
+    try:
+        with contextlib.ExitStack() as stack:
+            way = going_on if config.resume else writing
+            place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
+            _train_into(Path(place), config, items, shots, progress, command)
+    except PirnError:
+        if fresh and is_first() and _is_bare(folder):
+            shutil.rmtree(folder)  # so that the next try needs no --overwrite
+        raise
     return folder
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether it is a run's in which nothing has been learned."""
+    learned = (layout.HISTORY, f"{layout.CHECKPOINTS}/*", f"*/*/{layout.MODEL}")
+    return is_ours(folder, RUN_FORMAT) and not any(any(folder.glob(one)) for one in learned)
 
 
 def _train_into(

@@ -24,13 +24,15 @@ def test_numbers_of_a_scan_against_its_own_pixels():
     xyz[25:50] = np.nan  # and missing though not marked
     shown = np.zeros((100, 100), bool)
     shown[:, :50] = True
-    found = sight_of(rgb, part, xyz, shown, valid)
+    found = sight_of(rgb, part, xyz, None, shown, valid)
     assert found.brightness == pytest.approx(rgb[5:15, 5:15].mean(), abs=1e-6)
     assert found.contrast == pytest.approx(rgb[5:15, 5:15].mean(-1).std(), abs=1e-6)
     assert found.measured == 0.5
     assert found.size == pytest.approx(np.hypot(0.049, 0.049), rel=0.05)
-    assert sight_of(None, part, None, shown, valid) == Sight()
-    assert sight_of(rgb, ~np.ones_like(part), None, shown, valid) == Sight()
+    assert sight_of(None, part, None, None, shown, valid) == Sight()
+    assert sight_of(rgb, ~np.ones_like(part), None, None, shown, valid) == Sight()
+    # Normals without points: the pixels that carry one.
+    assert sight_of(None, part, None, xyz, shown, valid) == Sight(measured=0.75)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Every work killed at every operation, with counts: `python -m tests.kills`.
 
-The names of works may follow, to do these alone.
+The names of works may follow, to do these alone; `--step N` takes every N-th state of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,6 +17,10 @@ from tests.kills.killing import kill_at_every_operation
 
 def main() -> int:
     """Returns the exit code: 1 if a work did not end as undisturbed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("works", nargs="*")
+    parser.add_argument("--step", type=int, default=1)
+    options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     encoder, failed = works.small_encoder(), 0
@@ -34,10 +38,10 @@ def main() -> int:
             "evaluate": works.evaluating(older),
         }
         for title, work in every.items():
-            if len(sys.argv) > 1 and title not in sys.argv[1:]:
+            if options.works and title not in options.works:
                 continue
             try:
-                kills = kill_at_every_operation(work, folder / "work")
+                kills = kill_at_every_operation(work, folder / "work", step=options.step)
             except AssertionError as error:
                 print(f"{title}: NOT THE SAME: {error}", flush=True)
                 failed += 1

@@ -122,6 +122,7 @@ def test_a_file_is_read_back_and_another_networks_is_refused(tmp_path):
             read_student(path, Network(config, 32, "float32"), known)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_and_has_gradients_in_float32():
     network, parameters = a_student()
     low = Network(network.config, network.channels, "bfloat16")

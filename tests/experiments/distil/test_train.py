@@ -51,6 +51,7 @@ def a_program(own=RECIPE, devices: int | None = None):
     return program, program.place(state), crops
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_the_teachers_tokens():
     _, state, crops = a_program()
     large, augment, tokens = teacher(), jax.jit(augmented), []
@@ -142,6 +143,7 @@ def test_killed_between_checkpoints_it_ends_as_if_it_had_not_been(tmp_path, comp
         np.testing.assert_allclose(first[name], second[name], atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_run_are_refused(tmp_path):
     def go(own=RECIPE, **options):
         schedule = Schedule(steps=1)
@@ -207,6 +209,7 @@ def test_figures_are_those_of_all_tokens_together():
         assert results[name]["pictures"] == len(wanted[chosen])
 
 
+@pytest.mark.slow
 def test_augmented_pictures_are_colours_and_differ_by_key():
     crops = some_pictures(40)
     augment = jax.jit(augmented)
