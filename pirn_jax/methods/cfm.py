@@ -191,5 +191,6 @@ class Cfm(Learner):
 
 @partial(jax.jit, static_argnums=0)
 def _create_nets(widths: tuple[int, int], key: PRNGKeyArray) -> Params:
+    c, d = widths
     first, second = jax.random.split(key)
-    return {"first": create(*widths[::-1], first), "second": create(*widths, second)}
+    return {"first": create(d, c, first), "second": create(c, d, second)}
