@@ -10,11 +10,11 @@
 Every system learns from the same shots, seen the same way (square around the part, copies), in the
 setting found best for it; `memory, published` is the memory as it is published. With --shifts the
 test scans are shown as another lamp, lens or fixture would show them (`harness.shifts`), and the
-page says how much of each figure that costs. A unit (an encoder
-on a set with so many shots) is measured whole, all systems and draws, written to --jobs, and not
-measured again. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
-over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
-hazelnut_toy the defects were photographed at another exposure: no image figures there.
+page says how much of each figure that costs. A unit (an encoder on a set with so many shots, all
+draws) is written to --jobs, system by system, and what is there is not measured again. Differences
+have a 95 % interval, by the paired bootstrap of `harness.bootstrap` over images and draws; a pooled
+one is the mean over sets, each resampled by itself. Of cookie and hazelnut_toy the defects were
+photographed at another exposure: no image figures there.
 """
 
 from __future__ import annotations
@@ -84,14 +84,18 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
+    "inp-former": ("inp-former", {}),
+    "inp-former, no copies": ("inp-former", {"augment": False}),
     "blocks as they are": ("mixture", {"normalised": False, "top": 0.01}),
     "simplenet": ("simplenet", _COPIES | _SCALED),
     "cflow": ("cflow", _COPIES | _SCALED),
     "cfm": ("cfm", _COPIES | _SCALED),
     "ast": ("ast", _COPIES | _SCALED),
-    "m3dm": ("m3dm", {}),
-    "m3dm, SVM": ("m3dm", {"decision": "one_class_svm"}),
+    "m3dm": ("m3dm", _COPIES | _SCALED),
+    "m3dm, coreset": ("m3dm", _COPIES | _SCALED | {"share": 0.1}),
+    "m3dm, SVM": ("m3dm", _COPIES | _SCALED | {"decision": "one_class_svm"}),
     "btf": ("btf", {}),
+    "btf, coreset": ("btf", {"share": 0.1}),
     "btf, unscaled": ("btf", {"balance": False}),
     "memory of FPFH": ("memory", {"features": "fpfh"}),
     "10 prototypes": ("mixture", {"prototypes": 10}),
@@ -167,10 +171,10 @@ def main(options: Options) -> None:
             for system in options.systems
             if not all(named(system, family) in unit for family in views)
         ]
-        if missing:
-            unit |= measure(encoder, chosen, shots, missing, options)
+        for found in measure(encoder, chosen, shots, missing, options) if missing else ():
+            unit |= found
             write_json(path, unit)
-            print(name, {k: shown(unit[k]["figures"]) for k in missing}, flush=True)
+            print(name, {k: shown(one["figures"]) for k, one in found.items()}, flush=True)
         units[encoder, shots, chosen] = unit
     page, record = report(units, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,13 +196,13 @@ def named(system: str, family: str | None) -> str:
 
 def measure(
     encoder_name: str, chosen: str, shots: int, systems: Sequence[str], options: Options
-) -> dict[str, Any]:
-    """A unit: figures of each draw, and what the bootstrap makes of the images.
+) -> Iterator[dict[str, Any]]:
+    """Of a unit: figures of each draw, and what the bootstrap makes of the images.
 
-    Returns:
-        By system, and by system and shift: `figures` (one dict a draw), `fit_s`, `encode_ms` (a
-        scan's pictures, the fastest of five times), `judge_ms` (its tokens at hand; of the fastest
-        draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
+    Yields:
+        Of one system, by its name and by its name and shift: `figures` (one dict a draw), `fit_s`,
+        `encode_ms` (a scan's pictures, the fastest of five times), `judge_ms` (its tokens at hand;
+        of the fastest draw, as is `fit_s`), `stored_mb`, and `replicates` by metric.
     """
     about = SETS[chosen]
     data = open_set(about, options.shared)
@@ -206,7 +210,6 @@ def measure(
     prepared = PreparedCache(options.prepared)
     seen: dict[object, tuple[Tokens, list[Truth]]] = {}
     encoders: dict[object, Encoder] = {}
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
         for system in systems:
@@ -251,6 +254,7 @@ def measure(
                     evaluations[family].append(evaluation)
             bad = np.array([truth.label == 1 for truth in truths])
             chosen_images = resample(bad, len(options.draws), REPLICATES)
+            found: dict[str, Any] = {}
             for family in families:
                 draws = replicate(evaluations[family], bad, chosen_images)
                 found[named(system, family)] = {
@@ -261,7 +265,7 @@ def measure(
                     "stored_mb": round(stored / 1e6, 2),
                     "replicates": {name: np.round(draws[name], 5).tolist() for name in METRICS},
                 }
-    return found
+            yield found
 
 
 def open_network(name: str, shared: Path, size: int) -> Encoder:

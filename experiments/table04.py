@@ -1,11 +1,13 @@
 """Table 4: FLOPs and latency.
 
     python benchmarks/latency.py --json benchmarks/results/latency.json
+    python benchmarks/systems.py --json benchmarks/results/latency_systems.json
     python experiments/table04.py
 
 Puts the paper's figures, cited, beside what `benchmarks/latency.py` measured: it runs the detector,
 the same model in plain PyTorch and two of the other systems in turn, at 224 x 224 and batch 1, and
-keeps the hardware in its JSON. Nothing is run here; the machine is never the paper's (RTX 4090).
+keeps the hardware in its JSON; `benchmarks/systems.py` does so with three more. Nothing is run
+here; the machine is never the paper's (RTX 4090).
 Expected (paper): M3DM 263.27 G, 21.61 ms; CFM 552.53 G, 60.57 ms; FIND 728.46 G, 76.09 ms; PIRN
 103.36 G, 17.49 ms.
 Cost: seconds.

@@ -58,9 +58,9 @@ def fit_models(
     jobs: list[TrainingJob] = []
     for model, scans, name in zip(models, shots, names, strict=True):
         model.shots = _tokens_of(model, scans, name, cache)
-        jobs.append(TrainingJob(name, model.shots, model.config.seed))
+        jobs.append(TrainingJob(name, model.shots, model.config.seed, _copies(model)))
         if encoded is not None and not isinstance(scans, Tokens):
-            encoded(model.shots.values.shape[1] // _positions(model))
+            encoded(model.shots.values.shape[1] // (1 + _copies(model)))
     folds = [
         _folds(model, name) if own else []
         for model, name, own in zip(models, names, wanted, strict=True)
@@ -109,9 +109,9 @@ def _tokens_of(
     return tokens
 
 
-def _positions(model: DetectorState) -> int:
-    """How many times each shot is there: itself, and its copies."""
-    return 1 + len(model.config.chosen_recipe.augmentations())
+def _copies(model: DetectorState) -> int:
+    """How many of each shot are learned from beside itself."""
+    return len(model.config.chosen_recipe.augmentations())
 
 
 def _folds(model: DetectorState, name: str) -> list[Fold]:
@@ -120,7 +120,7 @@ def _folds(model: DetectorState, name: str) -> list[Fold]:
             "this model was loaded, and its shots are not at hand",
             "give good scans: calibrate(scans)",
         )
-    return leave_one_out_folds(name, model.shots, model.config.seed, _positions(model) - 1)
+    return leave_one_out_folds(name, model.shots, model.config.seed, _copies(model))
 
 
 def _scores_of(

@@ -41,8 +41,8 @@ from pirn_jax.geometry import WITNESSES, Views
 from pirn_jax.geometry.augmentation import Augmentations, augment
 from pirn_jax.methods.method import Method
 from pirn_jax.scans import Scan, Split
-from pirn_jax.scoring.maps import AnomalyMaps, score_distances
 from pirn_jax.scoring.lot import lot_distances
+from pirn_jax.scoring.maps import AnomalyMaps, score_distances
 from pirn_jax.training import extract
 
 MOST_BYTES = 1 << 30

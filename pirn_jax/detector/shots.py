@@ -103,6 +103,7 @@ def leave_one_out_folds(name: str, shots: Tokens, seed: int, copies: int = 0) ->
     for part in np.array_split(np.arange(count), min(count, FOLDS)):
         kept = np.setdiff1d(np.arange(count), part)
         learned = (kept[:, None] * each + np.arange(each)).reshape(-1)
-        job = TrainingJob(f"{name}/without{part[0]}", select_scans(shots, learned), seed)
+        own = select_scans(shots, learned)
+        job = TrainingJob(f"{name}/without{part[0]}", own, seed, copies)
         folds.append(Fold(job, tuple(int(place) * each for place in part)))
     return folds

@@ -1,7 +1,7 @@
 """BTF: one memory of what photograph and point histograms say of a place together.
 
     x    = [rgb / s_rgb, fpfh / s_fpfh]                the token of a place, both side by side
-    d(x) = |x - m|,  m the nearest in the coreset;     of modality m: |x_m - m_m|² / d(x)
+    d(x) = |x - m|,  m the nearest in the bank;        of modality m: |x_m - m_m|² / d(x)
 
 |                | published                                      | here                           |
 |----------------|------------------------------------------------|--------------------------------|
@@ -10,7 +10,8 @@
 |                | point to either side                           | normals towards the sensor     |
 | scale          | none: histograms reach 200, the network's      | each modality by its deviation |
 |                | channels 1 to 3, so distances are FPFH's       | (`balance`)                    |
-| coreset        | 10 %, after a random projection                | 10 %, exact                    |
+| coreset        | 10 %, after a random projection                | everything (few shots); or a   |
+|                |                                                | `share`, exact                 |
 | image score    | largest distance, weighed down where its       | the map's largest value        |
 |                | neighbours are far                             | (`top`)                        |
 | map            | blurred as an 8-bit picture                    | as all methods here            |
@@ -53,8 +54,9 @@ class BtfSettings(TokenSettings):
     """What describes the geometry: fpfh (histograms of the angles between normals), normals (the
     encoder's tokens of a picture of them), point-mae (a network; see --points-weights),
     point-mae-as-published (its batch normalisation by the scan at hand)."""
-    share: float = 0.1
-    """Of the tokens that is kept: the coreset."""
+    share: float = 1.0
+    """Of the tokens that is kept: the coreset. A tenth, as published, is a few dozen places of five
+    shots: the extremes, which leave the usual ones far away."""
     balance: bool = True
     """Each modality's tokens are divided by their deviation, so that both weigh the same."""
 
@@ -73,7 +75,7 @@ RECIPES = {"default": BtfSettings()}
 
 @dataclass(frozen=True)
 class Btf:
-    """One coreset of places.
+    """One bank of places.
 
     Attributes:
         settings: see BtfSettings; only what judges is compared.
@@ -93,7 +95,7 @@ class Btf:
         object.__setattr__(self, "judges", judges)
 
     def learn(self, jobs: Sequence[TrainingJob], **_: Unpack[LearnOptions]) -> list[Trained]:
-        """The coreset of each job; nothing is trained, so there is no history.
+        """The bank of each job; nothing is trained, so there is no history.
 
         Raises:
             BadInputError: no token of the shots counts.
@@ -115,7 +117,7 @@ class Btf:
     def distances(
         self, parameters: Params, statistics: Params, tokens: Tokens
     ) -> tuple[Float[Array, "M B N"], None]:
-        """Each modality's part of a place's distance to the nearest in the coreset."""
+        """Each modality's part of a place's distance to the nearest in the bank."""
         x = scaled(self.settings, self.grid, statistics, tokens)
         places = self._places(x, parameters["deviation"])
         bank = jnp.asarray(parameters["bank"])

@@ -51,7 +51,7 @@ from pirn_jax.decoder import Params, Tokens
 from pirn_jax.encoder import Encoder
 from pirn_jax.methods.descent import DescentSettings, Learner, Report, descend, tokens_of
 from pirn_jax.methods.flow import affine, clamp_tanh, positions, rotations, standard_normal
-from pirn_jax.methods.layers import create_linear, linear
+from pirn_jax.methods.layers import create_linear, linear, product
 from pirn_jax.methods.scaling import check_widths, scaled, statistics_shapes
 from pirn_jax.training import TrainingJob
 
@@ -128,7 +128,7 @@ def forward(
         active, log_scale = affine(active, told, partial(clamp_tanh, most=MOST))
         scale = _positive(own["scale"])
         x = jnp.concatenate([passive, active], -1) * scale[None] + own["shift"][None]
-        return (x @ turn.T, before + log_scale + jnp.log(scale).sum()), None
+        return (product(x, turn.T), before + log_scale + jnp.log(scale).sum()), None
 
     start = (x, jnp.zeros(len(x), x.dtype))
     return jax.lax.scan(block, start, (parameters, turns))[0]

@@ -21,7 +21,9 @@ from jaxtyping import Float, Float32, Int
 
 
 def coreset(tokens: Float32[np.ndarray, "T C"], share: float) -> Float32[np.ndarray, "S C"]:
-    """That share of the tokens, rounded up, in the order in which they were chosen."""
+    """That share of the tokens, rounded up, in the order in which they were chosen; 1: as given."""
+    if share == 1:
+        return tokens
     return tokens[choose(tokens, math.ceil(share * len(tokens)))]
 
 

@@ -1,4 +1,6 @@
-"""Layers that the methods trained by `descent` share: linear maps and batch normalisation.
+"""Layers that the trained methods share: linear maps and batch normalisation.
+
+Products of matrices are in full float32: left alone, GPUs would round them to TensorFloat-32.
 
 Dimension letters: T rows, I inputs, O outputs, C channels.
 """
@@ -9,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
@@ -30,8 +33,15 @@ def create_linear(key: PRNGKeyArray, inputs: int, outputs: int) -> Params:
 def linear(layer: Params, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
     """X W + b, as one product of matrices."""
     kernel = layer["kernel"]
-    flat = x.reshape(-1, x.shape[-1]) @ kernel + layer["bias"][None]
+    flat = product(x.reshape(-1, x.shape[-1]), kernel) + layer["bias"][None]
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def product(
+    x: Float[Array, "T I"], kernel: Float[Array | np.ndarray, "I O"]
+) -> Float[Array, "T O"]:
+    """X W."""
+    return jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 class Moments(NamedTuple):

@@ -1,6 +1,6 @@
 """M3DM: three memories, of the photograph, of the geometry, and of both fused; the three agree.
 
-    d_b(x) = min over the coreset of bank b of |x_b - m|,      b = rgb, geometry, fused
+    d_b(x) = min over bank b of |x_b - m|,      b = rgb, geometry, fused
     d(x)   = Σ_b w_b max(0, d_b(x) - least_b)
 
 A shot is never judged by a bank that holds it: where weights and least distances come from, each
@@ -14,8 +14,8 @@ shot is looked up in banks of the others. `decision` says how the weights are fo
 | fusion         | trained on all parts of all categories          | on the shots (`m3dm_fusion`)  |
 | scale of banks | all by the mean of geometry's and the deviation | each by its own deviation     |
 |                | of the photograph's                             |                               |
-| coresets       | 10 % of geometry's bank, and 10 % of *that*     | 10 % of each bank             |
-|                | size of the others                              |                               |
+| coresets       | 10 % of geometry's bank, and 10 % of *that*     | everything (few shots); or a  |
+|                | size of the others                              | `share` of each bank          |
 | decision       | two one-class SVMs, fitted to distances of      | z-scores; or such an SVM      |
 |                | images to the bank that they fill: all near 0   | (`decision`); of left-out     |
 |                |                                                 | shots                         |
@@ -64,8 +64,9 @@ _SVM = {"nu": 0.5, "max_iter": 1000}
 class M3dmSettings(TokenSettings):
     """Memories of photograph, geometry and both."""
 
-    share: float = 0.1
-    """Of each bank that is kept: its coreset."""
+    share: float = 1.0
+    """Of each bank that is kept: its coreset. A tenth, as published, is a few dozen tokens of five
+    shots: the extremes, which leave the usual ones far away."""
     steps: int = 100
     """Gradient steps of the fusion."""
     decision: Literal["z_score", "one_class_svm"] = "z_score"
@@ -151,9 +152,8 @@ class M3dm:
         described = describe(parameters["fusion"], *streams)
         odd = []
         for place, (name, queries) in enumerate(zip(BANKS, described, strict=True)):
-            bank = jnp.asarray(parameters[name])
             flat = queries.reshape(-1, queries.shape[-1])
-            away = jnp.linalg.norm(flat - bank[nearest(flat, bank)], axis=-1)
+            away = to_nearest(flat, jnp.asarray(parameters[name]))
             above = jnp.maximum(away - parameters["least"][place], 0.0)
             odd.append(parameters["weight"][place] * above.reshape(queries.shape[:-1]))
         rgb, geometry = odd[0] + 0.5 * odd[2], odd[1] + 0.5 * odd[2]
@@ -190,8 +190,8 @@ class M3dm:
             job.seed, rgb, geometry, _padded(valid, most), len(valid), settings.steps
         )
         described = [np.asarray(bank)[valid] for bank in describe(networks, *streams)]
-        copies = 1 + len(settings.augmentations())
-        shot = np.broadcast_to(np.arange(len(valid))[:, None] // copies, valid.shape)[valid]
+        place = np.arange(len(valid)) // (1 + job.copies)
+        shot = np.broadcast_to(place[:, None], valid.shape)[valid]
         away = np.stack([left_out(bank, shot, settings.share) for bank in described], -1)
         deviations = np.array([bank.std() for bank in described])
         parameters = {
@@ -262,15 +262,25 @@ def left_out(
     from scipy.spatial.distance import cdist
 
     known = np.unique(shot)
-    found = np.empty(len(tokens), np.float32)
     if len(known) == 1:
         between = cdist(tokens, tokens)
         np.fill_diagonal(between, np.inf)
         return np.where(np.isfinite(low := between.min(1)), low, 0.0).astype(np.float32)
+    found = np.empty(len(tokens), np.float32)
     for part in np.array_split(known, min(len(known), PARTS)):
         own = np.isin(shot, part)
-        found[own] = cdist(tokens[own], coreset(tokens[~own], share)).min(1)
+        # Filled up, so that few shapes are compiled.
+        given = filled(tokens[own]), filled(coreset(tokens[~own], share))
+        found[own] = np.asarray(_to_nearest(*map(jnp.asarray, given)))[: own.sum()]
     return found
+
+
+def to_nearest(queries: Float[Array, "Q C"], bank: Float[Array, "T C"]) -> Float[Array, " Q"]:
+    """Each query's distance to its nearest in a bank."""
+    return jnp.linalg.norm(queries - bank[nearest(queries, bank)], axis=-1)
+
+
+_to_nearest = jax.jit(to_nearest)
 
 
 def _padded(field: np.ndarray, most: int) -> np.ndarray:

@@ -22,7 +22,6 @@ Dimension letters: S images, N patches, C channels, T steps, B images of a step.
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +30,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from pirn_jax.decoder import Params
+from pirn_jax.methods.layers import create_linear, linear, product
 
 HEAD = 256  # channels in which patches are compared in training
 RATIO = 4  # of the MLPs' inner channels to their outer
@@ -41,22 +41,14 @@ RATE, MOMENT1, MOMENT2, DECAY, SMALLEST = 3e-3, 0.9, 0.95, 1e-2, 1e-8  # of Adam
 
 def create(seed: int, channels: tuple[int, int]) -> Params:
     """Networks for a photograph's and a geometry's tokens, as PyTorch starts linear maps."""
-    keys = iter(jax.random.split(jax.random.key(seed), 12))
-
-    def linear(inputs: int, outputs: int) -> dict[str, Array]:
-        reach = 1 / math.sqrt(inputs)
-        draw = functools.partial(jax.random.uniform, minval=-reach, maxval=reach)
-        return {
-            "kernel": draw(next(keys), (inputs, outputs)),
-            "bias": draw(next(keys), (outputs,)),
-        }
+    keys = iter(jax.random.split(jax.random.key(seed), 6))
 
     def network(width: int) -> Params:
         return {
             "norm": {"scale": jnp.ones(width), "bias": jnp.zeros(width)},
-            "fc1": linear(width, RATIO * width),
-            "fc2": linear(RATIO * width, width),
-            "head": linear(width, HEAD),
+            "fc1": create_linear(next(keys), width, RATIO * width),
+            "fc2": create_linear(next(keys), RATIO * width, width),
+            "head": create_linear(next(keys), width, HEAD),
         }
 
     return {"rgb": network(channels[0]), "geometry": network(channels[1])}
@@ -69,8 +61,8 @@ def fuse(parameters: Params, x: Float[Array, "*batch C"]) -> Float[Array, "*batc
     norm = parameters["norm"]
     x = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
     x = x * _row(norm["scale"], x) + _row(norm["bias"], x)
-    inner = jax.nn.gelu(_linear(parameters["fc1"], x), approximate=False)
-    return _linear(parameters["fc2"], inner)
+    inner = jax.nn.gelu(linear(parameters["fc1"], x), approximate=False)
+    return linear(parameters["fc2"], inner)
 
 
 def contrast(
@@ -89,11 +81,11 @@ def contrast(
     """
 
     def compared(name: str, tokens: Array) -> Array:
-        x = _linear(parameters[name]["head"], fuse(parameters[name], tokens))
+        x = linear(parameters[name]["head"], fuse(parameters[name], tokens))
         length = jnp.linalg.norm(x, axis=-1, keepdims=True)
         return x / jnp.maximum(length, 1e-12)
 
-    logits = compared("rgb", rgb) @ compared("geometry", geometry).T
+    logits = product(compared("rgb", rgb), compared("geometry", geometry).T)
     logits = jnp.where(valid[None, :], logits, -1e30)
     own = -jnp.diagonal(jax.nn.log_softmax(logits, axis=-1))
     count = valid.sum(dtype=jnp.float32)
@@ -175,11 +167,6 @@ def rates(steps: int) -> Float[np.ndarray, " T"]:
     step = np.arange(steps)
     fall = 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, steps - warm)))
     return (RATE * np.where(step < warm, step / warm, fall)).astype(np.float32)
-
-
-def _linear(layer: Params, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
-    product = jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST)
-    return product + _row(layer["bias"], product)
 
 
 def _row(vector: Array | np.ndarray, x: Array) -> Array | np.ndarray:

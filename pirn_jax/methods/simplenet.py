@@ -57,6 +57,7 @@ from pirn_jax.methods.layers import (
     create_norm,
     linear,
     moments_of,
+    product,
 )
 from pirn_jax.methods.scaling import scaled, statistics_shapes
 from pirn_jax.training import TrainingJob
@@ -118,7 +119,7 @@ def discriminate(
     """D: large for normal tokens; normalised by these moments, or by the batch's own."""
     hidden = inner(parameters, adapted)
     hidden = batch_norm(parameters["norm"], hidden, moments_of(hidden) if known is None else known)
-    return jax.nn.leaky_relu(hidden, SLOPE) @ parameters["tail"]
+    return product(jax.nn.leaky_relu(hidden, SLOPE), parameters["tail"][:, None])[:, 0]
 
 
 class Loss(NamedTuple):

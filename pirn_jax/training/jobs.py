@@ -30,11 +30,13 @@ class TrainingJob(NamedTuple):
         name: unique among the jobs of a run, such as "flange/seed0".
         shots: of the training scans: values (M, S, N, C), valid (S, N) or None.
         seed: 0 to 2**32 - 1; decides initial weights, prototypes and the order of scans.
+        copies: of each shot; they follow it.
     """
 
     name: str
     shots: Tokens
     seed: int
+    copies: int = 0
 
 
 def check_jobs(jobs: Sequence[TrainingJob], modalities: Sequence[str]) -> None:

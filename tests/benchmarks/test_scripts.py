@@ -64,6 +64,16 @@ def test_latency_says_how_we_compare_with_pytorch(tmp_path):
     assert measured["inp_former (JAX)"]
 
 
+def test_other_systems_are_timed_and_counted(tmp_path):
+    found = run("systems", tmp_path)
+    assert {row["system"] for row in found["table_4"]} == {"m3dm (JAX)", "btf (JAX)", "ast (JAX)"}
+    assert all(row["ms"] > 0 for row in found["table_4"])
+    for name in ("m3dm", "ast"):  # of BTF the histograms are no products
+        flops = found["flops"][name]
+        # XLA counts normalisation, activations and depthwise convolutions' borders too.
+        assert 0.9 < flops["xla_g"] / sum(flops["formula_g"].values()) < 1.2
+
+
 def test_a_gpu_is_handed_few_arrays_and_with_pallas_no_loops(tmp_path):
     rows = run("lowered", tmp_path)["rows"]
     assert rows["default"]["arrays"] < 0.5 * rows["default"]["as_trees"]

@@ -211,7 +211,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it_or_on_a_copy_of_it(copi
             learned = job.shots.values[0, :, 0, 0].astype(int).tolist()
             without = set(range(count)) - {int(shot[place]) for place in left_out}
             assert sorted(learned) == sorted(list(without) * (1 + copies))
-            assert job.seed == 7
+            assert (job.seed, job.copies) == (7, copies)
     with pytest.raises(BadInputError, match="one shot"):
         leave_one_out_folds("x", Tokens(tokens[None, :1], np.ones((1, 4), bool)), 0)
 

@@ -11,7 +11,8 @@ from pirn_jax.methods.cfm import LAYERS, Cfm, CfmSettings, Loss
 
 from .problems import CHANNELS, GRID, MODALITIES, tokens, valid
 
-METHOD = Cfm(CfmSettings(scale="none"), MODALITIES, GRID, CHANNELS)
+WIDTHS = (CHANNELS, 7)  # of the second modality the other channels are 0
+METHOD = Cfm(CfmSettings(scale="none"), MODALITIES, GRID, CHANNELS, WIDTHS)
 
 
 @pytest.mark.torch
@@ -19,16 +20,20 @@ def test_loss_and_product_are_those_of_pytorch():
     torch = pytest.importorskip("torch")
     nets = jax.tree.map(np.asarray, METHOD._create(0))
     reference = []
-    for place in range(MODALITIES):
+    middle = sum(WIDTHS) // 2
+    for net, inputs, outputs in (("first", *WIDTHS[::-1]), ("second", *WIDTHS)):
         layers = []
-        for name in LAYERS:
-            layer = torch.nn.Linear(CHANNELS, CHANNELS)
-            layer.weight.data = torch.tensor(nets[name]["kernel"][place].T)
-            layer.bias.data = torch.tensor(nets[name]["bias"][place])
+        sizes = (inputs, middle, middle, outputs)
+        for place, name in enumerate(LAYERS):
+            layer = torch.nn.Linear(*sizes[place : place + 2])
+            assert layer.weight.shape == nets[net][name]["kernel"].T.shape
+            layer.weight.data = torch.tensor(nets[net][name]["kernel"].T)
+            layer.bias.data = torch.tensor(nets[net][name]["bias"])
             layers += [layer, torch.nn.GELU()]
         reference.append(torch.nn.Sequential(*layers[:-1]))
     new = tokens(1, 2)
-    x, y = torch.tensor(new[0]), torch.tensor(new[1])
+    new[1, ..., WIDTHS[1] :] = 0
+    x, y = torch.tensor(new[0]), torch.tensor(new[1, ..., : WIDTHS[1]])
     to_x, to_y = reference[0](y), reference[1](x)
     unit = torch.nn.functional.normalize
     product = (unit(to_x, dim=-1) - unit(x, dim=-1)).norm(dim=-1)
@@ -41,7 +46,7 @@ def test_loss_and_product_are_those_of_pytorch():
     cosine = torch.nn.functional.cosine_similarity
     expected = (1 - cosine(to_x, x, dim=-1)).mean() + (1 - cosine(to_y, y, dim=-1)).mean()
     batch = {"tokens": new.reshape(2, -1, CHANNELS).swapaxes(0, 1)}
-    loss = jax.jit(Loss(1e-3).__call__)(nets, {}, batch, jax.random.key(0))
+    loss = jax.jit(Loss(1e-3, WIDTHS).__call__)(nets, {}, batch, jax.random.key(0))
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -29,7 +29,7 @@ LEARNERS = {
     "cflow": CFlow(
         CFlowSettings(blocks=2, position_channels=4, **SMALL), MODALITIES, GRID, CHANNELS
     ),
-    "cfm": Cfm(CfmSettings(**SMALL), MODALITIES, GRID, CHANNELS),
+    "cfm": Cfm(CfmSettings(**SMALL), MODALITIES, GRID, CHANNELS, (CHANNELS, CHANNELS)),
     "ast": Ast(
         AstSettings(width=6, position_channels=4, **SMALL | {"batch_size": 8}),
         MODALITIES, GRID, CHANNELS,

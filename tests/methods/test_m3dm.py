@@ -118,6 +118,15 @@ def test_a_shot_is_looked_up_among_the_others():
     np.testing.assert_allclose(alone, expected[:, 1], rtol=1e-5)
 
 
+def test_a_shot_is_never_looked_up_among_its_own_copies():
+    """Here each copy is its shot once more, and another job of the same learning has none."""
+    shots = job().shots
+    twice = Tokens(np.repeat(shots.values, 2, axis=1), np.repeat(shots.valid, 2, axis=0))
+    method = replace(METHOD, settings=replace(METHOD.settings, share=1.0))
+    _, found = method.learn([job(), TrainingJob("twice", twice, 0, copies=1)])
+    assert (found.parameters["least"] > 0.01).all()
+
+
 def test_distances_are_weighed_sums_over_the_three_banks(trained):
     shots = job().shots
     learned = shots.values[:, shots.valid]
