@@ -195,6 +195,7 @@ def measure(
         cache = FeatureCache(Path(folder))
         for system in systems:
             method, change = SYSTEMS[system]
+            sight: dict[str, Any] = {"image_size": options.size} | SEEN.get(system, {})
             figures, evaluations, seconds, judging, stored = [], [], [], [], 0
             for draw in options.draws:
                 config = with_settings(
@@ -203,7 +204,7 @@ def measure(
                         method=method,
                         modalities=about.modalities,
                         seed=draw,
-                        **{"image_size": options.size} | SEEN.get(system, {}),
+                        **sight,
                     ),
                     change,
                 )
