@@ -217,6 +217,7 @@ def measure(
             figures: dict[str | None, list[dict[str, float]]] = {f: [] for f in families}
             evaluations: dict[str | None, list[Evaluation]] = {f: [] for f in families}
             seconds, judging, stored = [], [], 0
+            sight: dict[str, Any] = {"image_size": options.size} | SEEN.get(system, {})
             for draw in options.draws:
                 config = with_settings(
                     Config(
@@ -224,7 +225,7 @@ def measure(
                         method=method,
                         modalities=about.modalities,
                         seed=draw,
-                        **{"image_size": options.size} | SEEN.get(system, {}),
+                        **sight,
                     ),
                     change,
                 )

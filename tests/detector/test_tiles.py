@@ -96,6 +96,7 @@ def test_every_method_learns_from_tiles(data, method, change):
     """Tokens lie on one grid, so that methods that know positions know them across tiles."""
     config = with_settings(replace(CONFIG, method=method), change)
     model = PIRN(config).fit(data.train)
+    assert model.shots is not None
     assert model.shots.values.shape[2] == 49
     for result in model.predict_scans(data.test):
         assert result.inferred.maps.shape == (2, 98, 98)
