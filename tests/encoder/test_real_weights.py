@@ -142,7 +142,7 @@ def test_bfloat16_keeps_the_tokens_where_float32_products_are_tensorfloat32(
     monkeypatch.setattr(vit, "attention", attended)
     half = np.asarray(load_encoder(NAME, path, dtype="bfloat16")(tires))
     assert len(rounded) == 2 * 5 + 3  # patches, and the block's four matrices; its attention
-    assert cosines(exact, half).min() >= 0.9996
+    assert cosines(exact, half).min() >= 0.9995
 
 
 def cosines(one, other):
