@@ -326,7 +326,7 @@ def row_names() -> list[str]:
     names = [DEFAULT]
     for rule in RULES:
         names += [*(f"{rule} of {size}" for size in SIZES), f"{rule}, all"]
-    for kind in (TENTH, AS_THEY_LIE):
+    for kind in (TENTH, AS_THEY_LIE, TENTH + AS_THEY_LIE):
         names += [f"{rule} of {size}{kind}" for rule in RULES for size in SIZES]
     return names + [f"{rule}, all" for rule in OTHERS]
 
