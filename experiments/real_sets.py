@@ -79,6 +79,12 @@ POOLS = {
     "RGB + geometry": ("cable_gland", "road", "flange", "biscuit"),
     "photographs": ("tire", "road, RGB", "cookie", "hazelnut_toy"),
 }
+FIGURES = {
+    "i_auroc": "I-AUROC",
+    "p_auroc": "P-AUROC",
+    "aupro_0.3": "AUPRO@30 %",
+    "aupro_0.05": "AUPRO@5 %",
+}
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("mixture", {}),
     "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
@@ -333,8 +339,7 @@ def judged(
     figures, _ = evaluator.figures()
     pixels = [pixels_of(truth.mask) for truth in truths if truth.mask is not None]
     evaluation = Evaluation(np.array(evaluator.scores), histograms(maps, pixels))
-    names = ("i_auroc", "p_auroc", "aupro_0.3", "aupro_0.05")
-    kept = {name: round(figures[name], 4) for name in names}
+    kept = {name: round(figures[name], 4) for name in FIGURES}
     return kept, evaluation, spent
 
 
@@ -343,8 +348,9 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """The page as Markdown, and the record without the replicates."""
     first, *others = options.systems
+    measured = next(iter(units.values()))[first]["figures"][0]
     lines = [
-        f"Written by `{command()}`. I-AUROC / P-AUROC / AUPRO@30 % / AUPRO@5 %, means "
+        f"Written by `{command()}`. {' / '.join(FIGURES[name] for name in measured)}, means "
         f"of {len(options.draws)} draws of the shots, {options.size} px. Differences in points, "
         "with their 95 % interval; **bold** where it excludes 0.",
     ]
