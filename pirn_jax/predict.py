@@ -22,12 +22,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from pirn_jax.cluster import Where
 from pirn_jax.command import DEFECT_FOUND, UNJUDGED, Console, exits, parse, progress_bars
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.scans.formats.options import Reading
@@ -80,6 +81,8 @@ class Arguments(Reading):
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
+    """Where the work is done."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,68 +105,83 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.detector import PIRN
     from pirn_jax.detector.judging import read_judging
     from pirn_jax.manifest import is_ours
-    from pirn_jax.runs.folder import start_caches
+    from pirn_jax.places import is_remote
+    from pirn_jax.runs.mirror import mirrored
     from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
     from pirn_jax.runs.predictions import find_model, predict_scans
+    from pirn_jax.runs.sources import ModelSource
+    from pirn_jax.runs.spread import is_unfinished, predict_on
+    from pirn_jax.scans.datasets.inputs import PREDICTIONS
     from pirn_jax.scans.datasets.judged import find_scans, options_of
     from pirn_jax.scans.datasets.left_out import describe_left_out
 
     named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}
     roles = {role: file for role, file in named.items() if file is not None}
-    inputs = [arguments.run, *arguments.files, *roles.values()]
-    inputs += [path for path in (arguments.rules, arguments.roi) if path is not None]
-    if arguments.append and arguments.overwrite:
-        raise ConfigError("--append and --overwrite contradict each other", "give one of them")
-    if not (arguments.append and is_ours(arguments.out, PREDICTIONS_FORMAT)):
-        check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
+    if arguments.append and (arguments.overwrite or arguments.where.on == "ray"):
+        other = "--overwrite" if arguments.overwrite else "--on ray"
+        raise ConfigError(f"--append and {other} contradict each other", "give one of them")
+    if arguments.where.on == "ray" and is_remote(arguments.out):
+        raise ConfigError(
+            "workers write pictures themselves, and not into an object store",
+            "give --out a folder that all of them share, and copy it when it is whole",
+        )
     if not roles and not arguments.files:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
-    place = find_model(arguments.run, arguments.category, arguments.seed)
-    _, prepared = start_caches(arguments.cache)
-    model = PIRN.load(
-        place,
-        weights=arguments.weights,
-        runtime=arguments.runtime,
-        prepared=prepared,
-        allow_code=arguments.allow_code,
-    )
-    if arguments.threshold is not None:
-        model.set_fixed_threshold(arguments.threshold)
-    options, camera = options_of(model.origin, arguments)
-    scans, left_out = find_scans(
-        arguments.files,
-        roles,
-        model.config.modalities,
-        options,
-        arguments.out,
-        camera,
-        follow_links=arguments.follow_links,
-    )
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
-    bad, defective = len(left_out), 0
-    for line in describe_left_out(left_out):
-        complain.print(line, markup=False)
-    with progress_bars() as progress:
+    bad, defective = 0, 0
 
-        def failed(key: str, error: PirnError) -> None:
-            nonlocal bad
-            bad += 1
-            complain.print(f"skipped: {key}: {error}", markup=False)
+    def failed(key: str, error: PirnError) -> None:
+        nonlocal bad
+        bad += 1
+        complain.print(f"skipped: {key}: {error}", markup=False)
 
-        for record in predict_scans(
-            model,
-            scans,
+    with (
+        mirrored(arguments.run, read_only=True) as run,
+        mirrored(arguments.out, (PREDICTIONS,)) as results,
+        arguments.where.cluster() as cluster,
+        progress_bars() as progress,
+    ):
+        out = results.folder
+        inputs = [run.folder, *arguments.files, *roles.values()]
+        inputs += [path for path in (arguments.rules, arguments.roi) if path is not None]
+        resume = cluster is not None and is_unfinished(out) and not arguments.overwrite
+        if not (resume or (arguments.append and is_ours(out, PREDICTIONS_FORMAT))):
+            check_free(out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
+        source = ModelSource(
+            find_model(run.folder, arguments.category, arguments.seed),
+            arguments.weights,
+            arguments.runtime,
+            arguments.allow_code,
+            arguments.cache,
+            arguments.threshold,
+        )
+        model = source.load()
+        options, camera = options_of(model.origin, arguments)
+        scans, left_out = find_scans(
+            arguments.files,
+            roles,
+            model.config.modalities,
+            options,
             arguments.out,
-            failed,
-            progress,
-            batch=arguments.batch,
-            judging=judging,
-            append=arguments.append,
-        ):
+            camera,
+            follow_links=arguments.follow_links,
+        )
+        bad += len(left_out)
+        for line in describe_left_out(left_out):
+            complain.print(line, markup=False)
+        same = {"batch": arguments.batch, "judging": judging}
+        if cluster is None:
+            more = {"append": arguments.append, "called": arguments.out}
+            records = predict_scans(model, scans, out, failed, progress, **more, **same)
+        else:
+            more = {"resume": resume}
+            records = predict_on(
+                cluster, source, model, scans, out, failed, progress, **more, **same
+            )
+        for record in records:
             defective += record["label"] == 1
             sys.stdout.write(json.dumps(record) + "\n")
             sys.stdout.flush()

@@ -90,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
+    from pirn_jax.config_json import to_json
+    from pirn_jax.training import are_several, watched
+
     with exits(arguments) as words:
         start = starting_point(words)
         recipe = start.detector.recipe_name
@@ -101,27 +104,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         detector = replace(given.run.detector, recipe=given.settings)
-        code = train(
-            replace(given.run, detector=detector),
-            ["python", "-m", "pirn_jax.train", *words],
-            only_print=given.print_config,
-        )
+        config = replace(given.run, detector=detector)
+        command = ["python", "-m", "pirn_jax.train", *words]
+        if given.print_config:
+            Console().print_json(json.dumps(to_json(config)))
+            code = 0
+        elif config.parallel in ("auto", "sharding") and are_several(config.coordinator):
+            code = watched(_one_of_several, config, command)
+        else:
+            code = train(config, command)
     if code:
         raise SystemExit(code)
 
 
-def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> int:
+def _one_of_several(config: TrainConfig, command: Sequence[str]) -> None:
+    with exits([]):
+        code = train(config, command)
+    if code:
+        raise SystemExit(code)
+
+
+def train(config: TrainConfig, command: Sequence[str]) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.config_json import to_json
     from pirn_jax.report import layout
     from pirn_jax.runs import train_run
     from pirn_jax.storage import read_object
     from pirn_jax.training import is_first
 
     console = Console()
-    if only_print:
-        console.print_json(json.dumps(to_json(config)))
-        return 0
     logging.getLogger("pirn_jax").setLevel(logging.INFO)
     with progress_bars() as progress:
         folder = train_run(config, progress, command)

@@ -41,7 +41,7 @@ from pirn_jax.detector.preprocessing import (
     NOTHING_KEPT,
     PIXELS_AT_HAND,
     check_good,
-    prefetch,
+    prefetch_all,
     view_scan,
 )
 from pirn_jax.detector.result import Inferred, ScanResult
@@ -142,8 +142,38 @@ class PIRN(DetectorState):
         Raises:
             NotJudgedError: see `predict`; without `failed`.
         """
-        pairs, running = prefetch(scans, self._look, 2 * batch, failed), None
-        while some := _gathered(pairs, batch):
+        yield from self.judge(self.look(scans, batch=batch, failed=failed), batch=batch)
+
+    def look(
+        self,
+        scans: Iterable[Scan],
+        *,
+        batch: int = BATCH,
+        failed: Callable[[str, PirnError], None] | None = None,
+    ) -> Iterator[list[tuple[Scan, Views]]]:
+        """The first half of `predict_scans`: scans as the encoder sees them, for `judge`.
+
+        What is judged in one call stands in the same `batch` places of the list, whatever is left
+        out of them or comes before: a part of the list that begins at such a place is judged, to
+        the last bit, as the whole list is.
+        """
+        some: list[tuple[Scan, Views]] = []
+        pairs = prefetch_all(scans, self._look, 2 * batch, failed)
+        for place, pair in enumerate(pairs, 1):
+            if pair is not None:
+                some.append(pair)
+            if some and (place % batch == 0 or _pixels(some) > PIXELS_AT_HAND):
+                yield some
+                some = []
+        if some:
+            yield some
+
+    def judge(
+        self, batches: Iterable[list[tuple[Scan, Views]]], *, batch: int = BATCH
+    ) -> Iterator[ScanResult]:
+        """The second half of `predict_scans`: what the device makes of what `look` gives."""
+        running = None
+        for some in batches:
             # On its way before the last one is waited for: the device works while the host does.
             started = some, self._start(some, batch)
             if running is not None:
@@ -275,16 +305,6 @@ class PIRN(DetectorState):
         pictures = np.asarray(shown, np.float32)
         valid = np.stack([token_validity(views.valid, self.encoder.grid) for views in padded])
         return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
-
-
-def _gathered(pairs: Iterator[tuple[Scan, Views]], batch: int) -> list[tuple[Scan, Views]]:
-    """The next scans: so many, or as many as are not too large to be held at once."""
-    some: list[tuple[Scan, Views]] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == batch or _pixels(some) > PIXELS_AT_HAND:
-            break
-    return some
 
 
 def _pixels(pairs: Sequence[tuple[Scan, Views]]) -> int:

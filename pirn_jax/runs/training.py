@@ -34,13 +34,14 @@ from pirn_jax.runs.items import (
     provenance_of,
     shots_of,
 )
+from pirn_jax.runs.mirror import Mirror, mirrored
 from pirn_jax.runs.outputs import RUN_FORMAT, going_on, writing
 from pirn_jax.scans import Dataset, Note, write_split
 from pirn_jax.scans.datasets.judged import KEPT
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
-from pirn_jax.training import from_first, is_first, join_processes
+from pirn_jax.training import from_first, is_first, join_processes, losing_others
 
 _log = logging.getLogger("pirn_jax")
 
@@ -69,12 +70,17 @@ def train_run(
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
     folder = Path(config.folder)
-    if from_first(lambda: check_run_folder(config)):
-        return folder
     with contextlib.ExitStack() as stack:
+        mirror = Mirror(folder, folder)
+        if is_first():
+            last = (layout.METRICS, layout.REPORT)
+            mirror = stack.enter_context(mirrored(folder, last))
+        if from_first(lambda: check_run_folder(config, mirror.folder)):
+            return folder
         way = going_on if config.resume else writing
-        place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
-        _train_into(Path(place), config, items, shots, progress, command)
+        with losing_others(), contextlib.ExitStack() as inner:
+            place = from_first(lambda: str(inner.enter_context(way(mirror.folder, RUN_FORMAT))))
+            _train_into(Path(place), config, items, shots, mirror, progress, command)
     return folder
 
 
@@ -83,6 +89,7 @@ def _train_into(
     config: TrainConfig,
     items: Sequence[RunItem],
     shots: Sequence[Sequence[str]],
+    mirror: Mirror,
     progress: Progress | None,
     command: Sequence[str],
 ) -> None:
@@ -111,6 +118,8 @@ def _train_into(
         tell("shots", encoded, total, "")
 
     def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
+        if first:
+            mirror.push()  # the last checkpoint that is whole
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 
