@@ -62,8 +62,7 @@ def cache_folder(folder: str | None) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write a file under, which takes its place, synced, when the block ends.
 
-    Folders are made. Where the block raises, nothing is left of it. A file for an object store is
-    written on this machine, and put there.
+    Folders are made. Where the block raises, nothing is left of it. Stores get it when it is whole.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory() as folder:

@@ -32,8 +32,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from pirn_jax.errors import BadInputError
-from pirn_jax.places import exists, is_remote
 from pirn_jax.geometry.background import Background, choose_object
+from pirn_jax.places import exists, is_remote
 from pirn_jax.scans.formats import File, Limits, read_array
 from pirn_jax.scans.scan import Scan
 from pirn_jax.storage import write_arrays

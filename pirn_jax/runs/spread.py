@@ -47,7 +47,7 @@ from pirn_jax.storage import (
 PARTS = ".parts"
 _JOB = "job.json"
 BATCHES = 8
-"""Of a part: enough that reading runs ahead of judging, few enough that a kill costs little."""
+"""Of a part that is written: reading runs ahead of judging in it, and a kill costs no more."""
 
 
 class Part(NamedTuple):
@@ -96,10 +96,10 @@ class _Job(NamedTuple):
     out: Path = Path()
 
 
-def cut(scans: Split, batch: int) -> Iterator[Part]:
-    """The parts of a list."""
-    for first in range(0, len(scans), batch * BATCHES):
-        yield Part(first, scans[first : first + batch * BATCHES])
+def cut(scans: Split, size: int) -> Iterator[Part]:
+    """The parts of a list, of so many scans."""
+    for first in range(0, len(scans), size):
+        yield Part(first, scans[first : first + size])
 
 
 # --- results handed back --------------------------------------------------------------------------
@@ -121,6 +121,7 @@ class _OnCluster(PIRN):
         """As of `PIRN`, of a `Split`."""
         assert isinstance(scans, Split)
         steps = Steps(_read_and_judge, _read, _judge, _hand_back)
+        # One batch is a part: what comes back are whole scans, and some wait for their turn.
         for judged in self.cluster.map(steps, _Job(self.source, batch), cut(scans, batch)):
             for key, error in judged.left_out.items():
                 if failed is None:
@@ -189,7 +190,7 @@ def predict_on(
     judging.check(model.config, model.calibration is not None)
     batch = max(1, min(batch, len(scans)))
     with (going_on if resume else writing)(out, PREDICTIONS_FORMAT) as place:
-        here, parts = place.absolute(), list(cut(scans, batch))
+        here, parts = place.absolute(), list(cut(scans, batch * BATCHES))
         _begin(here / PARTS, _identity(model, scans, batch, judging), out)
         left = [part for part in parts if not _records_of(here, part).is_file()]
         done = len(scans) - sum(len(part.scans) for part in left)

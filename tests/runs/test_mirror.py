@@ -56,10 +56,14 @@ def test_only_what_changed_goes_up_and_in_order(store, monkeypatch):
 
 
 def test_nothing_goes_up_where_the_work_failed_or_only_reads(store):
-    with pytest.raises(RuntimeError), mirrored(WHERE) as here:
-        here.folder.mkdir()
-        (here.folder / "a").touch()
-        raise RuntimeError
+    def fails():
+        with mirrored(WHERE) as here:
+            here.folder.mkdir()
+            (here.folder / "a").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
     with mirrored(WHERE, read_only=True) as here:
         here.folder.mkdir()
         (here.folder / "a").touch()

@@ -2,7 +2,6 @@
 
 import json
 
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +17,9 @@ from pirn_jax.scans import Options
 from pirn_jax.scans.datasets.judged import find_scans
 from tests.kills.works import small_encoder, small_model
 from tests.scans import layouts
+
+# The checker of types would read a scan to see that it is one, and some cannot be read.
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 class InThisProcess(Cluster):
