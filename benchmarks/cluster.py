@@ -1,13 +1,13 @@
 """Ray beside the plain commands: are the bytes the same, what does it cost, and what do kills do?
 
     python benchmarks/cluster.py [--scans 2000] [--size 128] [--workers 2 4] [--kills 10]
-        [--jobs 24] [--folder FOLDER] [--parts prepare predict kills sweep] [--json FILE]
+        [--jobs 24] [--folder FOLDER] [--parts tasks prepare predict kills sweep] [--json FILE]
 
 Generated scans are written once as files, MVTec 3D-AD's way; a small model is trained on five of
 them. `prepare` and `predict` are then run plainly and on a local cluster of so many workers, on the
 same cores; every file they write is compared byte by byte, records without `time` and the names of
 their pictures' folder. Seconds are of the whole command, starting included; `start` is a cluster's
-by itself. Kills are SIGKILL to a worker at work. The sweep's command is killed with its cluster
+by itself. `tasks` is what a task costs that does nothing. Kills are SIGKILL to a worker at work. The sweep's command is killed with its cluster
 after a third of its jobs, and given again; its figures are compared with the local runner's.
 """
 
@@ -187,6 +187,32 @@ def kill_workers(commands: Commands, name: str, kills: int, seconds: float) -> d
     }
 
 
+TASKS = """
+import sys, time
+from pirn_jax.cluster import Steps, Where
+from pirn_jax.runs.spread import _hand_back as nothing
+begun = time.perf_counter()
+with Where(on="ray").cluster({workers}) as cluster:
+    started = time.perf_counter()
+    steps = Steps(nothing, nothing, nothing, nothing)
+    assert list(cluster.map(steps, None, range(100))) == list(range(100))
+    ready = time.perf_counter()
+    list(cluster.map(steps, None, range({count})))
+    print(started - begun, ready - started, (time.perf_counter() - ready) / {count})
+"""
+
+
+def empty_tasks(workers: int, count: int = 2000) -> dict[str, Any]:
+    """What Ray takes to start, until its workers have loaded the package, and for each task."""
+    code = TASKS.format(workers=workers, count=count)
+    paths = os.environ | {"PYTHONPATH": str(ROOT)}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=paths, check=True, capture_output=True, text=True
+    ).stdout.split()
+    names = ("seconds_start", "seconds_until_ready", "seconds_a_task")
+    return {"workers": workers, "tasks": count} | dict(zip(names, map(float, said), strict=True))
+
+
 SWEEP = """
 import json, sys
 sys.path.insert(0, {experiments!r})
@@ -254,7 +280,7 @@ def main() -> None:
     parser.add_argument("--kill-seconds", type=float, default=3.0)
     parser.add_argument("--jobs", type=int, default=24)
     parser.add_argument("--folder", type=Path, default=Path("runs") / "cluster")
-    parts = ["prepare", "predict", "kills", "sweep"]
+    parts = ["tasks", "prepare", "predict", "kills", "sweep"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -269,6 +295,8 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
 
+    if "tasks" in given.parts:
+        tell(empty_tasks(given.workers[0]))
     plain = {}
     for name in ("prepare", "predict"):
         if name in given.parts or not (folder / name).is_dir():
