@@ -7,8 +7,9 @@ Generated scans are written once as files, MVTec 3D-AD's way; a small model is t
 them. `prepare` and `predict` are then run plainly and on a local cluster of so many workers, on the
 same cores; every file they write is compared byte by byte, records without `time` and the names of
 their pictures' folder. Seconds are of the whole command, starting included; `start` is a cluster's
-by itself. `tasks` is what a task costs that does nothing. Kills are SIGKILL to a worker at work. The sweep's command is killed with its cluster
-after a third of its jobs, and given again; its figures are compared with the local runner's.
+by itself. `tasks` is what a task costs that does nothing. Kills are SIGKILL to a worker at work.
+The sweep's command is killed with its cluster after a third of its jobs, and given again; its
+figures are compared with the local runner's.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ def cluster(workers: int) -> Iterator[tuple[str, float]]:
     quiet_env = os.environ | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": str(os.cpu_count()),
         "PYTHONPATH": str(ROOT),
     }
     subprocess.run(
@@ -284,6 +286,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # for clusters and for who joins them
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     generate(folder / "data", given.scans, given.size)

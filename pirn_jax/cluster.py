@@ -80,6 +80,8 @@ class Where:
 def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 of Ray's own: behind whatever else runs
+    # As many threads as the plain command has: with fewer, sums are rounded otherwise.
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     try:
         import ray
     except ImportError as error:
@@ -98,7 +100,8 @@ def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
         first = str(error).strip().partition("\n")[0][:200]
         raise MachineError(
             f"no Ray cluster at {address or 'this machine'}: {first}",
-            "start one with `ray start --head`, or leave out --address",
+            "start one with `ray start --head`, or leave out --address; one that asks for a token "
+            "wants RAY_AUTH_MODE=token here too",
         ) from error
     try:
         yield ray
@@ -234,17 +237,18 @@ class Executor:
         self._ray, self._here = ray, here
         self._start = ray.put((start, given))
         self._task = ray.remote(_started).options(num_cpus=here.cores, max_retries=_FOR_EVER)
-        self._references: list[Any] = []
+        self._waiting: set[Any] = set()
 
     def submit(self, work: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Have a task done; see `concurrent.futures.Executor.submit`."""
         # In a list it is not sent along: a worker that has not started yet asks for it.
         reference = self._task.remote([self._start], work, arguments, self._here)
-        self._references.append(reference)
+        self._waiting.add(reference)
         outcome: Future[Any] = Future()
         outcome.set_running_or_notify_cancel()
 
         def told(future: Future[Any]) -> None:
+            self._waiting.discard(reference)
             error = future.exception()
             if error is None:
                 outcome.set_result(future.result())
@@ -257,7 +261,7 @@ class Executor:
     def shutdown(self, *, cancel_futures: bool = False) -> None:
         """Nothing more is to be done; tasks that wait are not done where that is asked."""
         if cancel_futures:
-            for reference in self._references:
+            for reference in tuple(self._waiting):
                 self._ray.cancel(reference, force=False)
 
 
@@ -267,12 +271,11 @@ _started_with: set[bytes] = set()
 
 
 def _ready(here: Here, on_gpu: bool = False) -> None:
-    """Before JAX is first used: no more threads than cores, and no GPU that is not ours."""
+    """Before JAX is first used: no GPU that is another's."""
     os.chdir(here.folder)
     if not on_gpu:
         import jax
 
-        os.environ.setdefault("NPROC", str(here.cores))  # as many threads XLA starts
         jax.config.update("jax_platforms", "cpu")
 
 

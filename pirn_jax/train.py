@@ -90,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own.
     """
-    from pirn_jax.config_json import to_json
-    from pirn_jax.training import are_several, watched
-
     with exits(arguments) as words:
+        from pirn_jax.config_json import to_json
+        from pirn_jax.training import are_several, watched
+
         start = starting_point(words)
         recipe = start.detector.recipe_name
         given = parse(

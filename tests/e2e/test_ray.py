@@ -25,10 +25,21 @@ def cluster():
     pytest.importorskip("ray")
     ray = str(Path(sys.executable).with_name("ray"))
     root = str(Path(__file__).resolve().parents[2])
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": root}
+    quiet = {
+        "RAY_AUTH_MODE": "disabled",  # for whoever starts it and whoever joins
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+        "PYTHONPATH": root,
+    }
+    patch = pytest.MonkeyPatch()
+    for name, value in quiet.items():
+        if name != "PYTHONPATH":
+            patch.setenv(name, value)
     words = ["start", "--head", "--num-cpus=2", "--include-dashboard=false", f"--port={PORT}"]
     subprocess.run([ray, *words], check=True, env=os.environ | quiet, capture_output=True)
     yield
+    patch.undo()
     subprocess.run([ray, "stop", "--force"], check=True, capture_output=True)
 
 
@@ -119,9 +130,7 @@ def test_a_job_that_is_killed_does_what_is_left(place, cluster):
     finish(process)
     done = command("predict", *given, *ON, cache=place / "cache")
     assert done.returncode == 2, done.stderr
-    whole = command(
-        "predict", *given[:2], "--out", place / "whole", cache=place / "cache"
-    )
+    whole = command("predict", *given[:2], "--out", place / "whole", cache=place / "cache")
     assert whole.returncode == 2
     assert files(place / "killed") == files(place / "whole")
 

@@ -239,23 +239,23 @@ def test_workers_of_a_cluster_give_the_same_results(jobs, swept, cache, tmp_path
 
     class InThisProcess(Cluster):
         def __init__(self):
-            self.slots, self.gpus, self.parts = 2, 0, []
+            self.slots, self.gpus, self.given = 2, 0, []
 
         def map(self, steps, shared, tasks):
             for task in tasks:
-                self.parts.append([describe(job) for tests in task for job in tests])
+                self.given += [describe(job) for tests in task for job in tests]
                 yield steps.write(shared, steps.judge(shared, steps.read(shared, task)))
 
     lines, cluster = [], InThisProcess()
     found = runner.run(jobs, tmp_path, cache=cache, cluster=cluster, say=lines.append)
-    assert sorted(sum(cluster.parts, [])) == sorted(map(describe, jobs))
+    assert sorted(cluster.given) == sorted(map(describe, jobs))
     assert {line.split("]")[0] for line in lines if line.startswith("[")} == {"[4/4"}
     local = runner.run(jobs, swept[0], cache=cache, say=lines.append)
     assert [one.figures for one in found] == [one.figures for one in local]
     next((tmp_path / "jobs").glob("*.json")).unlink()
     again = InThisProcess()
     assert runner.run(jobs, tmp_path, cache=cache, cluster=again, say=lines.append)
-    assert len(sum(again.parts, [])) == 1
+    assert len(again.given) == 1
 
 
 def test_a_cluster_is_given_every_job_once(jobs, tmp_path, monkeypatch):
