@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, check_choices
 
@@ -84,6 +84,7 @@ def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     try:
         import ray
+        import ray.exceptions
     except ImportError as error:
         raise MissingDependencyError(
             "--on ray needs the package ray", "pip install 'pirn-jax[ray]'"
@@ -100,7 +101,7 @@ def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
         first = str(error).strip().partition("\n")[0][:200]
         raise MachineError(
             f"no Ray cluster at {address or 'this machine'}: {first}",
-            "start one with `ray start --head`, or leave out --address; one that asks for a token "
+            "start one with `ray start`, or leave out --address; one that asks for a token "
             "wants RAY_AUTH_MODE=token here too",
         ) from error
     try:
@@ -230,8 +231,21 @@ class Cluster:
             raise error.cause from error
 
 
+@runtime_checkable
+class Submits(Protocol):
+    """What takes tasks: the part of `concurrent.futures.Executor` that is needed."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Have a task done."""
+        ...
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        """Nothing more is to be done; nor what waits, where that is asked."""
+        ...
+
+
 class Executor:
-    """The part of `concurrent.futures.Executor` that is needed, over a cluster."""
+    """`Submits`, over a cluster."""
 
     def __init__(self, ray: Any, here: Here, start: Callable[..., None], given: tuple[Any, ...]):
         self._ray, self._here = ray, here
@@ -239,7 +253,7 @@ class Executor:
         self._task = ray.remote(_started).options(num_cpus=here.cores, max_retries=_FOR_EVER)
         self._waiting: set[Any] = set()
 
-    def submit(self, work: Callable[..., Any], *arguments: object) -> Future[Any]:
+    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
         """Have a task done; see `concurrent.futures.Executor.submit`."""
         # In a list it is not sent along: a worker that has not started yet asks for it.
         reference = self._task.remote([self._start], work, arguments, self._here)

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pirn_jax.cluster import Cluster, Executor
+from pirn_jax.cluster import Cluster, Submits
 from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.geometry.background import WITNESSES, Background, background_of, choose_object
 from pirn_jax.geometry.prepared import FORMAT, PreparedCache, Settings, prepare_scan
@@ -257,9 +257,7 @@ class _Pool:
         executor: whose workers have been given the parts and the cache.
     """
 
-    def __init__(
-        self, parts: Sequence[_Part], settings: Settings, executor: ProcessPoolExecutor | Executor
-    ):
+    def __init__(self, parts: Sequence[_Part], settings: Settings, executor: Submits):
         self._parts, self._settings, self._pool = tuple(parts), settings, executor
 
     @contextlib.contextmanager

@@ -101,7 +101,7 @@ def test_flags_that_contradict_are_refused_before_any_work(flags, message, tmp_p
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_process_that_loses_another_ends_soon_and_says_so(lost, tmp_path):
     """And one process alone goes on from what both had, to where one alone would have come."""
-    flags = (*RUN, "--recipe.epochs", "400", "--save-seconds", "0")
+    flags = (*RUN, "--recipe.epochs", "60", "--save-seconds", "0")
     alone = command("train", *flags, "--out", tmp_path / "alone", cache=tmp_path / "a")
     assert alone.returncode == 0, alone.stderr
     out, address = tmp_path / "both", free_address()
@@ -139,4 +139,4 @@ def test_a_process_that_loses_another_ends_soon_and_says_so(lost, tmp_path):
         [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
         for run in (tmp_path / "alone", out)
     ]
-    assert len(losses[1]) == 400
+    assert len(losses[1]) == 60

@@ -80,7 +80,7 @@ def test_data_caches_runs_and_outputs(store, tmp_path):
 
 
 def test_a_killed_run_is_resumed_on_another_machine(store, tmp_path):
-    flags = (*FLAGS, "--recipe.epochs", "400")
+    flags = (*FLAGS, "--recipe.epochs", "60")
     whole = command("train", *flags, "--out", tmp_path / "whole", cache=tmp_path / "0")
     assert whole.returncode == 0, whole.stderr
     flags = (*flags, "--out", "s3://plant/run")
