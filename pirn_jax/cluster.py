@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -52,6 +53,8 @@ class Where:
     @contextlib.contextmanager
     def cluster(self, workers: int | None = None) -> Iterator[Cluster | None]:
         """The cluster while the block runs; None where the work is done here.
+
+        What Ray has to say goes to stderr, and so does whatever else is printed meanwhile.
 
         Args:
             workers: of a cluster that is started for it; by default one a processor.
@@ -105,7 +108,8 @@ def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
             "wants RAY_AUTH_MODE=token here too",
         ) from error
     try:
-        yield ray
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            yield ray
     except ray.exceptions.RayError as error:
         first = str(error).strip().partition("\n")[0][:200]
         raise MachineError(

@@ -131,7 +131,7 @@ def predict(arguments: Arguments) -> int:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
-    bad, defective = 0, 0
+    stdout, bad, defective = sys.stdout, 0, 0
 
     def failed(key: str, error: PirnError) -> None:
         nonlocal bad
@@ -183,8 +183,8 @@ def predict(arguments: Arguments) -> int:
             )
         for record in records:
             defective += record["label"] == 1
-            sys.stdout.write(json.dumps(record) + "\n")
-            sys.stdout.flush()
+            stdout.write(json.dumps(record) + "\n")
+            stdout.flush()
     if bad:
         return UNJUDGED
     return DEFECT_FOUND if defective and arguments.fail_on_defect else 0

@@ -28,6 +28,7 @@ def store(monkeypatch):
     files = fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
     files.mkdir("plant")
     yield files
+    files.rm("plant", recursive=True)  # the server is another's next time, what it holds is not
     server.stop()
 
 
