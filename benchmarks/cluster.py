@@ -119,26 +119,41 @@ class Commands:
         return found
 
 
+CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus={workers}, include_dashboard=False, log_to_driver=False)
+print("at", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
 @contextlib.contextmanager
 def cluster(workers: int) -> Iterator[tuple[str, float]]:
     """A cluster on this machine: its address, and the seconds until it answers."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
-    begun = time.perf_counter()
-    quiet_env = os.environ | {
+    own = {
+        "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": str(os.cpu_count()),
         "PYTHONPATH": str(ROOT),
     }
-    subprocess.run(
-        [ray, "start", "--head", "--num-cpus", str(workers), "--include-dashboard=false",
-         "--port=6399"], env=quiet_env, **quiet,
-    )  # fmt: skip
+    begun = time.perf_counter()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER.format(workers=workers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | own,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
     try:
-        yield "127.0.0.1:6399", time.perf_counter() - begun
+        address = next(line for line in holder.stdout if line.startswith("at ")).split()[1]
+        yield address, time.perf_counter() - begun
     finally:
-        subprocess.run([ray, "stop", "--force"], **quiet)
+        holder.stdin.close()
+        holder.wait()
 
 
 def at_work() -> list[int]:
@@ -200,7 +215,8 @@ with Where(on="ray").cluster({workers}) as cluster:
     assert list(cluster.map(steps, None, range(100))) == list(range(100))
     ready = time.perf_counter()
     list(cluster.map(steps, None, range({count})))
-    print(started - begun, ready - started, (time.perf_counter() - ready) / {count})
+    done = time.perf_counter()
+print(started - begun, ready - started, (done - ready) / {count})
 """
 
 
@@ -209,7 +225,7 @@ def empty_tasks(workers: int, count: int = 2000) -> dict[str, Any]:
     code = TASKS.format(workers=workers, count=count)
     paths = os.environ | {"PYTHONPATH": str(ROOT)}
     said = subprocess.run(
-        [sys.executable, "-c", code], env=paths, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], env=paths, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.split()
     names = ("seconds_start", "seconds_until_ready", "seconds_a_task")
     return {"workers": workers, "tasks": count} | dict(zip(names, map(float, said), strict=True))

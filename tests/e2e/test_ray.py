@@ -16,31 +16,38 @@ from tests.e2e.commands import command, finish, start
 from tests.scans import layouts
 
 pytestmark = pytest.mark.slow
-PORT = 6397
-ON = ("--on", "ray", "--address", f"127.0.0.1:{PORT}")
+CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print("at", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def on():
+    """The flags that name a cluster of two workers, which ends with the tests."""
     pytest.importorskip("ray")
-    ray = str(Path(sys.executable).with_name("ray"))
-    root = str(Path(__file__).resolve().parents[2])
-    quiet = {
+    own = {
         "RAY_AUTH_MODE": "disabled",  # for whoever starts it and whoever joins
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": str(os.cpu_count()),
-        "PYTHONPATH": root,
     }
-    patch = pytest.MonkeyPatch()
-    for name, value in quiet.items():
-        if name != "PYTHONPATH":
+    root = str(Path(__file__).resolve().parents[2])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own.items():
             patch.setenv(name, value)
-    words = ["start", "--head", "--num-cpus=2", "--include-dashboard=false", f"--port={PORT}"]
-    subprocess.run([ray, *words], check=True, env=os.environ | quiet, capture_output=True)
-    yield
-    patch.undo()
-    subprocess.run([ray, "stop", "--force"], check=True, capture_output=True)
+        with subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": root},
+        ) as holder:
+            address = next(line for line in holder.stdout if line.startswith("at ")).split()[1]
+            yield ("--on", "ray", "--address", address)
+            holder.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +109,14 @@ def kill_one():
 
 
 @pytest.mark.parametrize("name", ["prepare", "predict"])
-def test_the_files_are_the_plain_commands(name, place, cluster):
+def test_the_files_are_the_plain_commands(name, place, on):
     given = {
         "prepare": ("mvtec3d", place / "data"),
         "predict": (place / "run", place / "data" / "bagel" / "test"),
     }[name]
     plain = command(name, *given, "--out", place / f"{name}-1", cache=place / "cache")
     assert plain.returncode == 2, plain.stderr
-    process = start(name, *given, "--out", place / f"{name}-2", *ON, cache=place / "cache")
+    process = start(name, *given, "--out", place / f"{name}-2", *on, cache=place / "cache")
     kill_one()
     done = finish(process)
     assert done.returncode == 2, done.stderr
@@ -118,9 +125,9 @@ def test_the_files_are_the_plain_commands(name, place, cluster):
         assert len(done.stdout.splitlines()) == 73
 
 
-def test_a_job_that_is_killed_does_what_is_left(place, cluster):
+def test_a_job_that_is_killed_does_what_is_left(place, on):
     given = (place / "run", place / "data" / "bagel" / "test", "--out", place / "killed")
-    process = start("predict", *given, *ON, cache=place / "cache")
+    process = start("predict", *given, *on, cache=place / "cache")
     began = time.monotonic()
     while not list((place / "killed").glob(".parts/*.jsonl")):
         assert process.poll() is None
@@ -128,18 +135,18 @@ def test_a_job_that_is_killed_does_what_is_left(place, cluster):
         time.sleep(0.02)
     process.kill()
     finish(process)
-    done = command("predict", *given, *ON, cache=place / "cache")
+    done = command("predict", *given, *on, cache=place / "cache")
     assert done.returncode == 2, done.stderr
     whole = command("predict", *given[:2], "--out", place / "whole", cache=place / "cache")
     assert whole.returncode == 2
     assert files(place / "killed") == files(place / "whole")
 
 
-def test_evaluate(place, cluster):
+def test_evaluate(place, on):
     more = ("--data-root", place / "sound", "--false-alarm-rate", "0.1")
-    for out, on in (("there", ON), ("here", ())):
+    for out, flags in (("there", on), ("here", ())):
         done = command(
-            "evaluate", place / "run", *more, "--out", place / out, *on, cache=place / "cache"
+            "evaluate", place / "run", *more, "--out", place / out, *flags, cache=place / "cache"
         )
         assert done.returncode == 0, done.stderr
     assert len(files(place / "here")) > 73
