@@ -44,7 +44,10 @@ def draw(options: Options) -> None:
         if not row.cited:
             curves.setdefault(f"{recipe}, measured", []).extend(jobs)
     every = [job for jobs in curves.values() for job in jobs]
-    results = run(every, options.jobs, cache=options.cache, dry=options.dry_run)
+    with options.cluster() as cluster:
+        results = run(
+            every, options.jobs, cache=options.cache, dry=options.dry_run, cluster=cluster
+        )
     accuracy = {result.job: result.figures["i_auroc"] for result in results}
     kinds = {"softmax": "softmax", "balanced transport": "ot"}
     shots = few(options, 10)

@@ -27,6 +27,7 @@ from pirn_jax.errors import (
     PirnError,
     printable,
 )
+from pirn_jax.places import check_address
 from pirn_jax.progress import Console, escaping, progress_bars
 
 __all__ = [
@@ -78,6 +79,8 @@ def parse(kind: Any, words: Sequence[str], **more: Any) -> Any:
     import tyro
 
     text = more.pop("description", None) or kind.__doc__ or ""
+    for word in words:
+        check_address(word.partition("=")[2] if word.startswith("--") and "=" in word else word)
     about = text.partition("\n\nArgs:")[0].partition("\n\n    Args:")[0]
     more["description"] = f"{about.strip()}\n\n{_DEBUG} shows the traceback of an error."
     try:

@@ -24,7 +24,7 @@ class PirnError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "", path: str | os.PathLike[str] | None = None):
-        where = None if path is None else os.fspath(path)
+        where = None if path is None else _STORE.sub(r"\1://", os.fspath(path))
         super().__init__(problem, remedy, where)  # the same arguments: it crosses processes
         self.problem = problem
         self.remedy = remedy
@@ -58,6 +58,8 @@ class MachineError(PirnError, OSError):
 class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
 
+
+_STORE = re.compile(r"^(s3|gs|memory):/(?!/)")  # as `pirn_jax.places` has such paths
 
 # Control characters but for line breaks and tabs, marks that turn the direction of writing, and
 # lone surrogates, which stand for bytes of a name that are no UTF-8.

@@ -6,12 +6,13 @@ The run itself is left as it is; results and report go to a folder of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from pirn_jax.cluster import Where
 from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
 from pirn_jax.scans.formats.options import Reading
 
@@ -48,6 +49,8 @@ class Arguments(Reading):
     """Replace results that are there already, once the new ones are whole."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
+    """Where the work is done."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +72,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
     from pirn_jax.storage import read_object
 
     names = ("dataset", "data_root", "test_scans")
-    with progress_bars() as progress:
+    with arguments.where.cluster() as cluster, progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
             arguments.out or arguments.run.with_name(f"{arguments.run.resolve().name}-evaluated"),
@@ -82,6 +85,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
             lot=arguments.lot,
             overwrite=arguments.overwrite,
             cache=arguments.cache,
+            cluster=cluster,
             progress=progress,
             command=command,
         )

@@ -27,15 +27,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pirn_jax.cluster import Where
 from pirn_jax.command import DEFECT_FOUND, UNJUDGED, Console, exits, parse, progress_bars
 from pirn_jax.errors import ConfigError, PirnError
 from pirn_jax.scans.formats.options import Reading
+
+if TYPE_CHECKING:
+    from pirn_jax.detector import PIRN
+    from pirn_jax.runs.sources import ModelSource
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Arguments(Reading):
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
     """Folder for compiled programs, as in training."""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
+    """Where the work is done."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,89 +122,125 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax import Config
-    from pirn_jax.detector import PIRN, Lot
+    from pirn_jax.detector import Lot
     from pirn_jax.detector.judging import read_judging
     from pirn_jax.manifest import is_ours
-    from pirn_jax.runs.folder import start_caches
+    from pirn_jax.places import is_remote
+    from pirn_jax.runs.mirror import mirrored
     from pirn_jax.runs.outputs import PREDICTIONS_FORMAT, check_free
-    from pirn_jax.runs.predictions import find_model, predict_scans
+    from pirn_jax.runs.predictions import predict_scans
+    from pirn_jax.runs.spread import is_unfinished, predict_on
+    from pirn_jax.scans.datasets.inputs import PREDICTIONS
     from pirn_jax.scans.datasets.judged import find_scans, options_of
     from pirn_jax.scans.datasets.left_out import describe_left_out
 
     named = {name: getattr(arguments, name) for name in ("rgb", "xyz", "depth", "normals")}
     roles = {role: file for role, file in named.items() if file is not None}
-    inputs = [arguments.run, *arguments.files, *roles.values()]
+    inputs = [*arguments.files, *roles.values()]
     own = (arguments.rules, arguments.roi, arguments.good)
     inputs += [path for path in own if path is not None]
+    on_ray = arguments.where.on == "ray"
     if not arguments.lot and (arguments.encoder or arguments.good):
         raise ConfigError("--encoder and --good are of a lot", "add --lot")
+    if arguments.lot and on_ray:
+        raise ConfigError("a lot is judged whole, by one process", "leave --on ray out")
     if arguments.good is not None and arguments.threshold is not None:
         raise ConfigError("--good and --threshold contradict each other", "give one of them")
+    if arguments.append and (arguments.overwrite or on_ray):
+        other = "--overwrite" if arguments.overwrite else "--on ray"
+        raise ConfigError(f"--append and {other} contradict each other", "give one of them")
+    if on_ray and is_remote(arguments.out):
+        raise ConfigError(
+            "workers write pictures themselves, and not into an object store",
+            "give --out a folder that all of them share, and copy it when it is whole",
+        )
     files = (arguments.run, *arguments.files) if arguments.encoder else arguments.files
-    if arguments.append and arguments.overwrite:
-        raise ConfigError("--append and --overwrite contradict each other", "give one of them")
-    if not (arguments.append and is_ours(arguments.out, PREDICTIONS_FORMAT)):
-        check_free(arguments.out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
     if not roles and not files:
         raise ConfigError("nothing to predict", "give files, a folder, or --rgb and --xyz")
     judging = read_judging(arguments.rules, arguments.roi, arguments.limits)
-    _, prepared = start_caches(arguments.cache)
-    if arguments.encoder:
-        config = Config(
-            encoder=arguments.encoder,
-            weights=arguments.weights,
-            modalities=arguments.modalities,
-        )
-        config = replace(config, runtime=arguments.runtime or config.runtime)
-        model = PIRN(config, prepared=prepared)
-    else:
-        model = PIRN.load(
-            find_model(arguments.run, arguments.category, arguments.seed),
-            weights=arguments.weights,
-            runtime=arguments.runtime,
-            prepared=prepared,
-            allow_code=arguments.allow_code,
-        )
-    if arguments.lot:
-        model = Lot(model)
-    if arguments.threshold is not None:
-        model.set_fixed_threshold(arguments.threshold)
-    options, camera = options_of(model.origin, arguments)
-    modalities, links = model.config.modalities, arguments.follow_links
-    where = (modalities, options, arguments.out, camera)
-    scans, left_out = find_scans(files, roles, *where, follow_links=links)
-    if arguments.good is not None:
-        good, others = find_scans([arguments.good], {}, *where, follow_links=links)
-        model.calibrate(good)
-        left_out += others
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
-    bad, defective = len(left_out), 0
-    for line in describe_left_out(left_out):
-        complain.print(line, markup=False)
-    with progress_bars() as progress:
+    stdout, bad, defective = sys.stdout, 0, 0
 
-        def failed(key: str, error: PirnError) -> None:
-            nonlocal bad
-            bad += 1
-            complain.print(f"skipped: {key}: {error}", markup=False)
+    def failed(key: str, error: PirnError) -> None:
+        nonlocal bad
+        bad += 1
+        complain.print(f"skipped: {key}: {error}", markup=False)
 
-        for record in predict_scans(
-            model,
-            scans,
-            arguments.out,
-            failed,
-            progress,
-            batch=arguments.batch,
-            judging=judging,
-            append=arguments.append,
-        ):
+    with (
+        mirrored(arguments.run, read_only=True) as run,
+        mirrored(arguments.out, (PREDICTIONS,)) as results,
+        arguments.where.cluster() as cluster,
+        progress_bars() as progress,
+    ):
+        out = results.folder
+        resume = cluster is not None and is_unfinished(out) and not arguments.overwrite
+        if not (resume or (arguments.append and is_ours(out, PREDICTIONS_FORMAT))):
+            inputs.append(run.folder)
+            check_free(out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
+        source = None if arguments.encoder else source_of(arguments, run.folder)
+        model = without_shots(arguments) if source is None else source.load()
+        if arguments.lot:
+            model = Lot(model)
+            if arguments.threshold is not None:
+                model.set_fixed_threshold(arguments.threshold)
+        options, camera = options_of(model.origin, arguments)
+        where = (model.config.modalities, options, arguments.out, camera)
+        links = arguments.follow_links
+        scans, left_out = find_scans(files, roles, *where, follow_links=links)
+        if isinstance(model, Lot) and arguments.good is not None:
+            good, others = find_scans([arguments.good], {}, *where, follow_links=links)
+            model.calibrate(good)
+            left_out += others
+        bad += len(left_out)
+        for line in describe_left_out(left_out):
+            complain.print(line, markup=False)
+        same = {"batch": arguments.batch, "judging": judging}
+        if cluster is None or source is None:
+            more = {"append": arguments.append, "called": arguments.out}
+            records = predict_scans(model, scans, out, failed, progress, **more, **same)
+        else:
+            more = {"resume": resume}
+            records = predict_on(
+                cluster, source, model, scans, out, failed, progress, **more, **same
+            )
+        for record in records:
             defective += record["label"] == 1
-            sys.stdout.write(json.dumps(record) + "\n")
-            sys.stdout.flush()
+            stdout.write(json.dumps(record) + "\n")
+            stdout.flush()
     if bad:
         return UNJUDGED
     return DEFECT_FOUND if defective and arguments.fail_on_defect else 0
+
+
+def source_of(arguments: Arguments, run: Path) -> ModelSource:
+    """Where the model is found, and how it is loaded."""
+    from pirn_jax.runs.predictions import find_model
+    from pirn_jax.runs.sources import ModelSource
+
+    return ModelSource(
+        find_model(run, arguments.category, arguments.seed),
+        arguments.weights,
+        arguments.runtime,
+        arguments.allow_code,
+        arguments.cache,
+        arguments.threshold,
+    )
+
+
+def without_shots(arguments: Arguments) -> PIRN:
+    """What has learned nothing: a lot alone judges."""
+    from pirn_jax.config import Config
+    from pirn_jax.detector import PIRN
+    from pirn_jax.runs.folder import start_caches
+
+    _, prepared = start_caches(arguments.cache)
+    config = Config(
+        encoder=arguments.encoder or "auto",
+        weights=arguments.weights,
+        modalities=arguments.modalities,
+    )
+    config = replace(config, runtime=arguments.runtime or config.runtime)
+    return PIRN(config, prepared=prepared)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Point clouds → normal maps and object masks, for a whole dataset, kept for the runs on it.
 
     python -m pirn_jax.prepare mvtec3d ROOT
+    python -m pirn_jax.prepare mvtec3d ROOT --on ray --address HOST:PORT --out SHARED
 
 The work is `pirn_jax.runs.preparation`'s.
 """
@@ -8,12 +9,13 @@ The work is `pirn_jax.runs.preparation`'s.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from pirn_jax.cluster import Where
 from pirn_jax.command import UNJUDGED, progress_bars, run
 from pirn_jax.errors import printable
 from pirn_jax.geometry.prepared import default_folder
@@ -45,14 +47,17 @@ class Command(Reading):
     """plane: found and removed; none: nothing is removed; auto: as the training scans of each
     category show it, and none for datasets that mark their own background."""
     workers: int | None = None
-    """Processes; by default as many as there are processors."""
+    """Processes; by default as many as there are processors. With --on ray: of the cluster that
+    is started on this machine."""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
+    """Where the work is done."""
 
 
 def main(command: Command) -> int:
     """Runs the command and returns its exit status."""
     folder = command.out or default_folder(cache_folder(None))
     try:
-        with progress_bars() as progress:
+        with command.where.cluster(command.workers) as cluster, progress_bars() as progress:
             outcomes = prepare_dataset(
                 command.dataset,
                 command.root,
@@ -62,6 +67,7 @@ def main(command: Command) -> int:
                 background=command.background,
                 options=command.given(),
                 workers=command.workers,
+                cluster=cluster,
                 progress=progress,
             )
     except KeyboardInterrupt:

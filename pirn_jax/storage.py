@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pirn_jax.errors import BadInputError, ConfigError, MachineError
+from pirn_jax.errors import BadInputError, MachineError
+from pirn_jax.places import is_remote, open_remote, write_remote
 
 LARGEST_JSON = 16 * 2**20  # Python's objects are up to thirty times larger than the text
 LARGEST_FILE = 8 * 2**30
@@ -60,8 +62,13 @@ def cache_folder(folder: str | None) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write a file under, which takes its place, synced, when the block ends.
 
-    Folders are made. Where the block raises, nothing is left of it.
+    Folders are made. Where the block raises, nothing is left of it. Stores get it when it is whole.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            write_remote(path, Path(folder) / path.name)
+        return
     temporary = _beside(path)
     try:
         yield temporary
@@ -159,26 +166,19 @@ def _sync(file: Path) -> None:
         os.fsync(written.fileno())
 
 
-def check_apart(out: Path, *inputs: Path | None) -> None:
-    """Refuse a file to be written that is one of those that are read, or lies among them.
-
-    Raises:
-        ConfigError: naming both.
-    """
-    for path in inputs:
-        if path is not None and out.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(f"it would be written over or into {path}, which is read", "", out)
-
-
 # --- read as untrusted ----------------------------------------------------------------------------
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file; a pipe, device or folder under the name would hang or never end.
+    """Open a regular file, or an object of a store (`pirn_jax.places`).
+
+    A pipe, device or folder under the name would hang or never end.
 
     Raises:
         BadInputError: it cannot be opened, or is something else.
     """
+    if is_remote(path):
+        return open_remote(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         handle = os.open(path, flags)

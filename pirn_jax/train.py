@@ -123,21 +123,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--add" in words:
             code = add(parse_added(words), ["python", "-m", "pirn_jax.train", *words])
         else:
-            start = starting_point(words)
-            recipe = start.detector.recipe_name
-            given = parse(
-                Arguments,
-                words,
-                default=Arguments(start, start.detector.chosen_recipe, recipe),
-                prog="python -m pirn_jax.train",
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-            detector = replace(given.run.detector, recipe=given.settings)
-            code = train(
-                replace(given.run, detector=detector),
-                ["python", "-m", "pirn_jax.train", *words],
-                only_print=given.print_config,
-            )
+            code = _train_as_told(words)
+    if code:
+        raise SystemExit(code)
+
+
+def _train_as_told(words: Sequence[str]) -> int:
+    """Parse the flags of a training, and do what they say; returns the exit code."""
+    from pirn_jax.config_json import to_json
+    from pirn_jax.training import are_several, watched
+
+    start = starting_point(words)
+    given = parse(
+        Arguments,
+        words,
+        default=Arguments(start, start.detector.chosen_recipe, start.detector.recipe_name),
+        prog="python -m pirn_jax.train",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    config = replace(given.run, detector=replace(given.run.detector, recipe=given.settings))
+    command = ["python", "-m", "pirn_jax.train", *words]
+    if given.print_config:
+        Console().print_json(json.dumps(to_json(config)))
+        return 0
+    if config.parallel in ("auto", "sharding") and are_several(config.coordinator):
+        return watched(_one_of_several, config, command)
+    return train(config, command)
+
+
+def _one_of_several(config: TrainConfig, command: Sequence[str]) -> None:
+    with exits([]):
+        code = train(config, command)
     if code:
         raise SystemExit(code)
 
@@ -183,18 +199,14 @@ def add(arguments: AddArguments, command: Sequence[str]) -> int:
     return UNJUDGED if read_object(added.folder / layout.METRICS)["left_out"] else 0
 
 
-def train(config: TrainConfig, command: Sequence[str], *, only_print: bool = False) -> int:
+def train(config: TrainConfig, command: Sequence[str]) -> int:
     """Do what the flags say; returns the exit code."""
-    from pirn_jax.config_json import to_json
     from pirn_jax.report import layout
     from pirn_jax.runs import train_run
     from pirn_jax.storage import read_object
     from pirn_jax.training import is_first
 
     console = Console()
-    if only_print:
-        console.print_json(json.dumps(to_json(config)))
-        return 0
     logging.getLogger("pirn_jax").setLevel(logging.INFO)
     with progress_bars() as progress:
         folder = train_run(config, progress, command)

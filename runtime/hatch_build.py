@@ -18,6 +18,7 @@ SHARED = (
     "errors.py",
     "manifest.py",
     "pixels.py",
+    "places.py",
     "storage.py",
     "deploy/__init__.py",
     "deploy/description.py",

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "pirn_jax"
 HEAVY = {
     "torch", "open3d", "openvino", "ott", "orbax", "jraph", "matplotlib", "transformers", "sklearn",
-    "jax", "flax",
+    "jax", "flax", "ray", "s3fs",
 }  # fmt: skip
 SLIM_LACKS = ("open3d", "scikit-learn", "transformers")
 
@@ -70,22 +70,24 @@ def test_the_slim_installation_is_the_whole_one_but_for_three_packages():
 
 # Imports go one way: a room may import the rooms named here, and `errors`.
 _MODEL = {
-    "config", "decoder", "encoder", "geometry", "manifest", "methods", "metrics", "scans",
+    "config", "decoder", "encoder", "geometry", "manifest", "methods", "metrics", "places", "scans",
     "scoring", "storage", "training",
 }  # fmt: skip
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "__main__": {"command"},
-    "storage": set(),
+    "places": set(),
+    "storage": {"places"},
+    "cluster": set(),
     "pixels": set(),
     "manifest": {"storage"},
     "progress": set(),
-    "command": {"progress"},
+    "command": {"places", "progress"},
     "transport": set(),
-    "scans": {"manifest", "storage"},
-    "metrics": {"command", "scans", "storage"},
-    "geometry": {"pixels", "scans", "storage"},
-    "encoder": {"command", "geometry", "storage"},
+    "scans": {"manifest", "places", "storage"},
+    "metrics": {"command", "places", "scans", "storage"},
+    "geometry": {"pixels", "places", "scans", "storage"},
+    "encoder": {"command", "geometry", "places", "storage"},
     "decoder": {"transport"},
     "scoring": {"metrics", "pixels"},
     "training": {"decoder", "encoder", "geometry", "manifest", "storage"},
@@ -94,7 +96,7 @@ ROOMS: dict[str, set[str]] = {
     "config_json": {"config", "methods", "scans"},
     "detector": _MODEL | {"config_json", "progress"},
     "report": {"metrics", "scans", "scoring", "storage"},
-    "runs": _MODEL | {"config_json", "detector", "report"},
+    "runs": _MODEL | {"cluster", "config_json", "detector", "report"},
     "deploy": _MODEL | {"config_json", "detector", "report", "runs"},
     "serve": {"command", "deploy", "detector", "runs", "scans", "storage"},
     "train": {
@@ -108,9 +110,9 @@ ROOMS: dict[str, set[str]] = {
         "storage",
         "training",
     },
-    "evaluate": {"command", "report", "runs", "scans", "storage"},
-    "predict": {"command", "detector", "manifest", "runs", "scans"},
-    "prepare": {"command", "geometry", "runs", "scans", "storage"},
+    "evaluate": {"cluster", "command", "report", "runs", "scans", "storage"},
+    "predict": {"cluster", "command", "detector", "manifest", "places", "runs", "scans"},
+    "prepare": {"cluster", "command", "geometry", "runs", "scans", "storage"},
     "export": {"command", "deploy", "runs"},
     "doctor": {"command", "config", "detector", "encoder", "runs", "scans"},
 }

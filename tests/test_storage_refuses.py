@@ -8,7 +8,8 @@ import pytest
 
 from pirn_jax import storage
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.storage import check_apart, read_object, read_tensors
+from pirn_jax.places import check_apart
+from pirn_jax.storage import read_object, read_tensors
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.changes import Change, Pairs
+from pirn_jax.cluster import Where
 from pirn_jax.config import Config, with_settings
 from pirn_jax.errors import ConfigError, check_name
 from pirn_jax.methods import METHODS
@@ -40,7 +41,7 @@ _QUICK_DRAWS, _DRAWS = 2, 5
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Where):
     """Flags of every table and figure."""
 
     dataset: str = "synthetic"
@@ -76,6 +77,7 @@ class Options:
     """Folder for features and compiled programs; without it PIRN_CACHE, else ~/.cache/pirn_jax."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws is not None and self.draws < 1:
             raise ConfigError(f"draws: expected 1 or more, got {self.draws}", "use 5")
         if not self.recipes:
@@ -166,7 +168,7 @@ class Options:
 def command() -> str:
     """How this script was called, without where things are kept."""
     words = sys.argv[1:]
-    for flag in ("--out", "--jobs", "--cache"):
+    for flag in ("--out", "--jobs", "--cache", "--on", "--address", "--cores"):
         while flag in words:
             place = words.index(flag)
             del words[place : place + 2]

@@ -32,6 +32,7 @@ from harness.evaluation import evaluate
 from harness.jobs import Job, defined, describe, grid, identity, name_of
 from harness.provenance import source_hash
 from harness.scan_library import ScanLibrary
+from pirn_jax.cluster import Cluster, Steps
 from pirn_jax.config import Config
 from pirn_jax.decoder import Tokens
 from pirn_jax.detector import PIRN, Inferred, Truth, fit_models
@@ -75,6 +76,7 @@ def run(
     cache: str | None = None,
     dry: bool = False,
     evaluate: Evaluate = evaluate,
+    cluster: Cluster | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> list[Result]:
     """The results of jobs, made where they are not in the folder yet.
@@ -85,6 +87,7 @@ def run(
         cache: as `TrainConfig.cache`.
         dry: only say what there is to do and how long it may take; nothing is returned then.
         evaluate: what is kept of a test set; another one needs a folder of its own.
+        cluster: whose workers run the jobs; they share the folder and the cache.
         say: takes a line of progress.
 
     Returns:
@@ -111,11 +114,60 @@ def run(
     if other := sum(document["code"] != source_hash() for document in known.values()):
         say(f"{other} of the results were made by another version of pirn_jax; to make them again, "
             f"remove them from {folder / 'jobs'}")  # fmt: skip
-    work = _Work(library, places, evaluate, say, cost)
-    for batch in batches(pending):
-        known |= work.do(batch)
+    if cluster is not None:
+        _spread(cluster, pending, _Sweep(folder, cache, evaluate), say)
+        known |= {job: found for job in pending if (found := _read(places[job]))}
+    else:
+        work = _Work(library, places, evaluate, say, cost)
+        for batch in batches(pending):
+            known |= work.do(batch)
     made = {places[job]: document for job, document in known.items()}
     return [Result(job, made[places[job]]) for job in jobs]
+
+
+class _Sweep(NamedTuple):
+    """What all jobs of a sweep have in common; see `run`."""
+
+    folder: Path
+    cache: str | None
+    evaluate: Evaluate
+
+
+def _spread(
+    cluster: Cluster, jobs: Sequence[Job], sweep: _Sweep, say: Callable[[str], None]
+) -> None:
+    """Have the workers of a cluster run jobs; models that are trained together stay together.
+
+    A worker that is killed costs what it has not finished: each result is a file of its own.
+    """
+    calls = batches(jobs)
+    most = max(1, len(jobs) // cluster.workers)  # so that each has some
+    parts = [call[k : k + most] for call in calls for k in range(0, len(call), most)]
+    steps = Steps(_run_part, _pass_on, _run_part, _pass_on)
+    done = 0
+    for found in cluster.map(steps, sweep, parts):
+        done += len(found)
+        for line in found:
+            say(f"[{done}/{len(jobs)}] {line}")
+
+
+def _run_part(sweep: _Sweep, models: Sequence[Sequence[Job]]) -> list[str]:
+    """In a worker: what to say of each job."""
+    jobs = [job for tests in models for job in tests]
+    results = run(
+        jobs, sweep.folder, cache=sweep.cache, evaluate=sweep.evaluate, say=lambda line: None
+    )
+    return [f"{describe(result.job)}: {_short(result.figures)}" for result in results]
+
+
+def _pass_on(sweep: _Sweep, value: Any) -> Any:
+    del sweep
+    return value
+
+
+def _short(figures: Mapping[str, float]) -> str:
+    names = {"i_auroc": "I", "p_auroc": "P", "aupro_0.3": "PRO"}
+    return "  ".join(f"{names[k]} {figures[k]:.3f}" for k in names if k in figures)
 
 
 def batches(jobs: Sequence[Job]) -> list[list[list[Job]]]:
@@ -211,9 +263,8 @@ class _Work:
         self._count += 1
         spent = time.monotonic() - self._start
         left = spent * (self._total / self._done - 1) if self._done else 0.0
-        short = {"i_auroc": "I", "p_auroc": "P", "aupro_0.3": "PRO"}
-        said = "  ".join(f"{short[k]} {figures[k]:.3f}" for k in short if k in figures)
-        self._say(f"[{self._count}/{len(self._cost)}, {clock(left)} left] {describe(job)}: {said}")
+        where = f"[{self._count}/{len(self._cost)}, {clock(left)} left]"
+        self._say(f"{where} {describe(job)}: {_short(figures)}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -118,7 +118,10 @@ def show(table: Table, options: Options) -> Sheet | None:
     jobs = [job for _, _, own in planned for job in own]
     results: dict[Job, Result] = {}
     if jobs:
-        found = run(jobs, options.jobs, cache=options.cache, dry=options.dry_run)
+        with options.cluster() as cluster:
+            found = run(
+                jobs, options.jobs, cache=options.cache, dry=options.dry_run, cluster=cluster
+            )
         results = {result.job: result for result in found}
     elif options.dry_run:
         print("no jobs", file=sys.stderr)

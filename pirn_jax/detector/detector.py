@@ -44,7 +44,7 @@ from pirn_jax.detector.preprocessing import (
     PIXELS_AT_HAND,
     check_good,
     looking_of,
-    prefetch,
+    prefetch_all,
     view_scan,
 )
 from pirn_jax.detector.reference import Seen
@@ -132,12 +132,14 @@ class PIRN(DetectorState):
         self,
         scans: Iterable[Scan],
         failed: Callable[[str, PirnError], None] | None = None,
+        done: Callable[[], None] = lambda: None,
     ) -> list[float]:
         """Scores of good scans that it was not trained on; `reference` learns how they look.
 
         Args:
             scans: to set a threshold with.
             failed: as for `predict_scans`.
+            done: called whenever a scan has its score.
 
         Raises:
             BadInputError: a defective scan.
@@ -147,6 +149,7 @@ class PIRN(DetectorState):
             check_good(result.scan, "calibrate")
             scores.append(result.inferred.score)
             seen.append(Seen.of(result.views, result.inferred.tokens, self.config.part_side))
+            done()
         if self.reference is not None:
             self.reference = self.reference.with_calibration(seen, self.config.modalities)
         return scores
@@ -169,8 +172,38 @@ class PIRN(DetectorState):
         Raises:
             NotJudgedError: see `predict`; without `failed`.
         """
-        pairs, running = prefetch(scans, self._look, 2 * batch, failed), None
-        while some := _gathered(pairs, batch):
+        yield from self.judge(self.look(scans, batch=batch, failed=failed), batch=batch)
+
+    def look(
+        self,
+        scans: Iterable[Scan],
+        *,
+        batch: int = BATCH,
+        failed: Callable[[str, PirnError], None] | None = None,
+    ) -> Iterator[list[tuple[Scan, Views]]]:
+        """The first half of `predict_scans`: scans as the encoder sees them, for `judge`.
+
+        What is judged in one call stands in the same `batch` places of the list, whatever is left
+        out of them or comes before: a part of the list that begins at such a place is judged, to
+        the last bit, as the whole list is.
+        """
+        some: list[tuple[Scan, Views]] = []
+        pairs = prefetch_all(scans, self._look, 2 * batch, failed)
+        for place, pair in enumerate(pairs, 1):
+            if pair is not None:
+                some.append(pair)
+            if some and (place % batch == 0 or _pixels(some) > PIXELS_AT_HAND):
+                yield some
+                some = []
+        if some:
+            yield some
+
+    def judge(
+        self, batches: Iterable[list[tuple[Scan, Views]]], *, batch: int = BATCH
+    ) -> Iterator[ScanResult]:
+        """The second half of `predict_scans`: what the device makes of what `look` gives."""
+        running = None
+        for some in batches:
             # On its way before the last one is waited for: the device works while the host does.
             started = some, self._start(some, batch)
             if running is not None:
@@ -328,16 +361,6 @@ class PIRN(DetectorState):
         pictures = np.asarray(shown, np.float32)
         valid = np.stack([token_validity(views.valid, self.encoder.grid) for views in padded])
         return self.inference.from_pictures(self.encoder.packed, *self.placed, pictures, valid)
-
-
-def _gathered(pairs: Iterator[tuple[Scan, Views]], batch: int) -> list[tuple[Scan, Views]]:
-    """The next scans: so many, or as many as are not too large to be held at once."""
-    some: list[tuple[Scan, Views]] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == batch or _pixels(some) > PIXELS_AT_HAND:
-            break
-    return some
 
 
 def _pixels(pairs: Sequence[tuple[Scan, Views]]) -> int:

@@ -189,6 +189,18 @@ def prefetch(
         failed: called with the key and the error of a scan that cannot be used, whatever it is that
             went wrong; the scan is then left out. None: the error is raised.
     """
+    for pair in prefetch_all(scans, look, ahead, failed):
+        if pair is not None:
+            yield pair
+
+
+def prefetch_all(
+    scans: Iterable[Scan],
+    look: Callable[[Scan], _Result],
+    ahead: int,
+    failed: Callable[[str, PirnError], None] | None = None,
+) -> Iterator[tuple[Scan, _Result] | None]:
+    """`prefetch` with None in the place of a scan that is left out."""
 
     def read(scan: Scan | Callable[[], Scan]) -> tuple[Scan, _Result]:
         found = scan if isinstance(scan, Scan) else scan()
@@ -220,10 +232,9 @@ def prefetch(
                 while len(waiting) > most:
                     if pair := result(*waiting.popleft()):
                         most = max(1, min(ahead, PIXELS_AT_HAND // max(1, pair[0].valid.size)))
-                        yield pair
-            while waiting:
-                if pair := result(*waiting.popleft()):
                     yield pair
+            while waiting:
+                yield result(*waiting.popleft())
         finally:
             for _, future in waiting:
                 future.cancel()

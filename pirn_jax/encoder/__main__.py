@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from pirn_jax.command import Console, run
 from pirn_jax.encoder import Encoder, load_encoder
 from pirn_jax.errors import BadInputError, MissingDependencyError
-from pirn_jax.storage import check_apart
+from pirn_jax.places import check_apart
 
 
 def main(

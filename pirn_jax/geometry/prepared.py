@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float32
 
 from pirn_jax.errors import BadInputError
 from pirn_jax.geometry.background import Background, choose_object
+from pirn_jax.places import exists, is_remote
 from pirn_jax.scans.formats import File, Limits, read_array
 from pirn_jax.scans.scan import Scan
 from pirn_jax.storage import write_arrays
@@ -153,12 +154,12 @@ class PreparedCache:
 
     def read(self, scan: Scan, settings: Settings) -> Prepared | None:
         """What `prepare_scan` gives, or None where it is not kept, or damaged."""
-        # os.path, for which a folder that may not be looked into is none.
-        if self.folder is None or not os.path.isdir(self.folder):
+        if self.folder is None or not (is_remote(self.folder) or os.path.isdir(self.folder)):
             return None
         name = fingerprint(scan, settings)
         path = _entry(self.folder, name)
-        if not os.path.exists(path):
+        # os.path, for which a folder that may not be looked into is none.
+        if not (exists(path) if is_remote(path) else os.path.exists(path)):
             return None
         try:
             return _read(path, name, scan)

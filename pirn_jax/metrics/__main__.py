@@ -21,7 +21,8 @@ from pirn_jax import __version__
 from pirn_jax.command import Console, run
 from pirn_jax.metrics import evaluate_maps, image_intervals, image_metrics
 from pirn_jax.metrics.files import FileSet, open_pair, read_scores
-from pirn_jax.storage import check_apart, write_json
+from pirn_jax.places import check_apart
+from pirn_jax.storage import write_json
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pirn_jax.report.schema import Document
 from pirn_jax.runs.changes import Changes, changes_of
 from pirn_jax.runs.folder import Progress, open_run, start_caches, trained_models
 from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
+from pirn_jax.runs.mirror import Mirror
 from pirn_jax.runs.outputs import RUN_FORMAT, check_free, writing
 from pirn_jax.runs.training import train_into
 from pirn_jax.scans import Split
@@ -156,7 +157,8 @@ def add_to_run(
     named = {"of": run.resolve().name, **provenance_of(config, old[0].random_weights).document()}
     changes = {}
     with writing(target, RUN_FORMAT) as made:
-        train_into(made, config, items, shots, progress, command, old[0].encoder)
+        local = Mirror(made, made)
+        train_into(made, config, items, shots, local, progress, command, old[0].encoder)
         folders = [one.document() for one in (*before, addition)]
         write_json(made / layout.ADDED, {**named, "folders": folders})
         for place, model in zip(places, old, strict=True):

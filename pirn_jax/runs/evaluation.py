@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pirn_jax.cluster import Cluster
 from pirn_jax.config import Config, TrainConfig
 from pirn_jax.detector import PIRN, Lot
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.places import address
 from pirn_jax.report import layout, write_report
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import (
@@ -25,13 +27,15 @@ from pirn_jax.runs.folder import (
     Progress,
     environment,
     open_run,
-    start_caches,
     stored_config,
     trained_models,
 )
 from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
+from pirn_jax.runs.mirror import mirrored
 from pirn_jax.runs.outputs import EVALUATION_FORMAT, check_free, writing
 from pirn_jax.runs.results import write_results
+from pirn_jax.runs.sources import ModelSource
+from pirn_jax.runs.spread import load_on
 from pirn_jax.scans import Note
 from pirn_jax.storage import write_json, write_whole
 
@@ -51,6 +55,7 @@ def evaluate_run(
     lot: bool = False,
     overwrite: bool = False,
     cache: str | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -70,53 +75,56 @@ def evaluate_run(
             there is only with `false_alarm_rate`, by validation scans that join it.
         overwrite: replace results that are there, once these are whole.
         cache: as in `TrainConfig`; never the run's own.
+        cluster: whose workers read and judge; figures and pictures are made here.
         progress: see `Progress`.
         command: kept in `environment.json`.
 
     Returns:
         `out`.
     """
-    config = open_run(run, allow_code)
-    config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-    check_free(out, EVALUATION_FORMAT, overwrite=overwrite, inputs=[run])
-    places = trained_models(run, categories)
-    sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
-    _, prepared = start_caches(cache)
-    items, models = [], []
-    for place in places:
-        data = open_category(config, place.category, elsewhere=sole)
-        items.append(RunItem(place.category, place.seed, data))
-        model = PIRN.load(
-            place.path / layout.MODEL,
-            weights=weights,
-            encoder=models[-1].encoder if models else None,
-            runtime=runtime,
-            prepared=prepared,
-            allow_code=allow_code,
-        )
-        models.append(Lot(model) if lot else model)
-    if false_alarm_rate is not None:
-        for model in models:
-            model.config = replace(model.config, false_alarm_rate=false_alarm_rate)
-    items = check_items(items, config)
-    provenance = provenance_of(config, models[0].random_weights)
-    anew = [item for item in items if false_alarm_rate is not None]
-    if none := [item.category for item in anew if not len(item.data.validation)]:
-        raise ConfigError(
-            f"{none[0]} has no validation scans, by which a threshold could be set",
-            "give data with good scans in validation/good, or train with --false-alarm-rate",
-        )
-    tell = progress or (lambda *_: None)
-    total = sum(len(i.data.test) for i in items) + sum(len(i.data.validation) for i in anew)
-    counter = ScanCounter(tell, total)
-    with writing(out, EVALUATION_FORMAT) as place:
-        write_json(place / layout.CONFIG, stored_config(config))
-        about = environment_document(environment(command, run=str(run)), provenance)
-        write_json(place / layout.ENVIRONMENT, about)
-        for model, item in zip(models, anew, strict=False):
-            counter.note = item.name
-            calibrate_on(model, item, counter)
-        evaluate_items(place, items, models, config, counter)
+    if lot and cluster is not None:
+        raise ConfigError("a lot is judged whole, by one process", "leave --on ray out")
+    with (
+        mirrored(run, read_only=True) as trained,
+        mirrored(out, (layout.METRICS, layout.REPORT)) as results,
+    ):
+        config = open_run(trained.folder, allow_code)
+        config = replace(config, **{name: v for name, v in changes.items() if v is not None})
+        check_free(results.folder, EVALUATION_FORMAT, overwrite=overwrite, inputs=[trained.folder])
+        places = trained_models(trained.folder, categories)
+        sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
+        items, models = [], []
+        for place in places:
+            data = open_category(config, place.category, elsewhere=sole)
+            items.append(RunItem(place.category, place.seed, data))
+            folder = place.path / layout.MODEL
+            source = ModelSource(folder, weights, runtime, tuple(allow_code), cache)
+            known = models[-1].encoder if models else None
+            here = cluster is None
+            model = source.load(known) if here else load_on(cluster, source, known)
+            models.append(Lot(model) if lot else model)
+        if false_alarm_rate is not None:
+            for each in models:
+                each.config = replace(each.config, false_alarm_rate=false_alarm_rate)
+        items = check_items(items, config)
+        provenance = provenance_of(config, models[0].random_weights)
+        anew = [item for item in items if false_alarm_rate is not None]
+        if none := [item.category for item in anew if not len(item.data.validation)]:
+            raise ConfigError(
+                f"{none[0]} has no validation scans, by which a threshold could be set",
+                "give data with good scans in validation/good, or train with --false-alarm-rate",
+            )
+        tell = progress or (lambda *_: None)
+        total = sum(len(i.data.test) for i in items) + sum(len(i.data.validation) for i in anew)
+        counter = ScanCounter(tell, total)
+        with writing(results.folder, EVALUATION_FORMAT) as place:
+            write_json(place / layout.CONFIG, stored_config(config))
+            about = environment_document(environment(command, run=address(run)), provenance)
+            write_json(place / layout.ENVIRONMENT, about)
+            for model, item in zip(models, anew, strict=False):
+                counter.note = item.name
+                calibrate_on(model, item, counter)
+            evaluate_items(place, items, models, config, counter)
     return out
 
 
@@ -148,8 +156,9 @@ def calibrate_on(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
 
     def failed(key: str, error: PirnError) -> None:
         counter.leave_out(key, error)
+        counter.advance()
 
-    scores = model.score_good(item.data.validation.watched(counter.advance), failed)
+    scores = model.score_good(item.data.validation, failed, counter.advance)
     if scores:
         model.set_threshold(scores)
 

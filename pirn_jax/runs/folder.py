@@ -24,6 +24,7 @@ from pirn_jax.config_json import code_named, from_json, to_json
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.prepared import PreparedCache, default_folder
 from pirn_jax.manifest import is_ours
+from pirn_jax.places import is_remote
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
 from pirn_jax.report.schema import Document, Environment
@@ -94,8 +95,12 @@ def trained_models(run: Path, categories: Sequence[str] = ()) -> list[ModelFolde
     return [place for place in found if not categories or place.category in categories]
 
 
-def check_run_folder(config: TrainConfig) -> bool:
+def check_run_folder(config: TrainConfig, folder: Path | None = None) -> bool:
     """See whether the run's folder may be written to: it is empty, to go on with, or replaced.
+
+    Args:
+        config: of the run.
+        folder: the copy of the run's folder, where that lies in an object store.
 
     Returns:
         Whether there is nothing left to do.
@@ -104,7 +109,7 @@ def check_run_folder(config: TrainConfig) -> bool:
         ConfigError: something else is there, a run that is neither to be resumed nor replaced, or
             one that was started with other settings.
     """
-    folder = Path(config.folder)
+    folder = folder or Path(config.folder)
     if not is_taken(folder):
         return False
     if config.resume and (folder / layout.CONFIG).is_file():
@@ -157,8 +162,12 @@ def environment(command: Sequence[str] = (), run: str = "") -> Environment:
 
 
 def start_caches(folder: str | None) -> tuple[FeatureCache, PreparedCache]:
-    """Features of shots and prepared normals that are kept; compiled programs are from now on."""
+    """Features of shots and prepared normals that are kept; compiled programs are from now on.
+
+    Of a cache in an object store, prepared normals alone are kept there.
+    """
     path = cache_folder(folder)
+    local = Path.home() / ".cache" / "pirn_jax" if is_remote(path) else path
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        use_compilation_cache(path / "xla")
-    return FeatureCache(path / "features"), PreparedCache(default_folder(path))
+        use_compilation_cache(local / "xla")
+    return FeatureCache(local / "features"), PreparedCache(default_folder(path))

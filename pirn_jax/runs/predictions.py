@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from pirn_jax.detector import PIRN, Prediction
+from pirn_jax.detector import PIRN, Prediction, ScanResult
 from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.records import not_judged, record_of
 from pirn_jax.detector.saving import is_model
 from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.places import address
 from pirn_jax.report import layout
 from pirn_jax.report.heatmap import overlay
 from pirn_jax.report.layout import picture_stem
@@ -67,6 +69,7 @@ def predict_scans(
     batch: int = 4,
     judging: Judging = JUDGED_BY_THRESHOLD,
     append: bool = False,
+    called: Path | None = None,
 ) -> Iterator[Document]:
     """Predict scan by scan.
 
@@ -80,6 +83,7 @@ def predict_scans(
         batch: scans a call of the device; changes a score by rounding alone.
         judging: rules and zones.
         append: to the predictions that are there; nothing of them is touched.
+        called: what records call the folder, where it is the copy of another.
 
     Yields:
         A record per scan, written to disk already (beside what it replaces): see
@@ -88,13 +92,13 @@ def predict_scans(
     """
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
-    done, unjudged = 0, list[Document]()
+    done, unjudged = 0, dict[str, PirnError]()
     judging.check(model.looking, model.calibration is not None)
     find_part = part_finder(model.looking, model.prepared)
     laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
 
     def left_out(key: str, error: PirnError) -> None:
-        unjudged.append(not_judged(key, error))
+        unjudged[key] = error
         failed(key, error)
 
     with (
@@ -102,21 +106,81 @@ def predict_scans(
         _lines(place / PREDICTIONS) as lines,
     ):
         found = model.predict_scans(laid, batch=min(batch, len(scans)), failed=left_out)
-        for result in itertools.chain(found, (None,)):
-            records, unjudged[:] = unjudged[:], ()
-            if result is not None:
-                prediction = model.postprocess(result)
-                verdict = judging.verdict(result.scan, prediction, model.calibration, find_part)
-                record = record_of(model, result.scan.key, prediction, verdict)
-                record |= _write(place, out, result.scan, prediction, verdict, model.calibration)
-                records.append(record)
-            for record in records:
-                lines.write(json.dumps(record) + "\n")
-                lines.flush()
-                done += 1
-                if progress is not None:
-                    progress("scans", done, len(scans), "")
-                yield record
+        write = Writing(model, judging, place, address(called or out), append)
+        for record in in_order(scans.keys, found, unjudged, write.record):
+            lines.write(json.dumps(record) + "\n")
+            lines.flush()
+            done += 1
+            if progress is not None:
+                progress("scans", done, len(scans), "")
+            yield record
+
+
+def in_order(
+    keys: Sequence[str],
+    results: Iterable[ScanResult],
+    left_out: Mapping[str, PirnError],
+    record: Callable[[ScanResult], Document],
+) -> Iterator[Document]:
+    """A record per scan, in the order of the scans, as results come.
+
+    Args:
+        keys: of all scans.
+        results: of those that could be used, in that order.
+        left_out: why, of the others; filled while results come.
+        record: of a result.
+    """
+    rest = iter(keys)
+    for result in results:
+        for key in itertools.takewhile(lambda key: key != result.scan.key, rest):  # noqa: B023
+            yield not_judged(key, left_out[key])
+        yield record(result)
+    for key in rest:
+        yield not_judged(key, left_out[key])
+
+
+class Writing(NamedTuple):
+    """How results become records and pictures.
+
+    Attributes:
+        model: that judged.
+        judging: rules and zones.
+        place: where the pictures are written.
+        out: what that folder will be called, and is in the records.
+        append: an earlier call's pictures may be there, and are not touched.
+    """
+
+    model: PIRN
+    judging: Judging
+    place: Path
+    out: str
+    append: bool = False
+
+    def record(self, result: ScanResult) -> Document:
+        """The record of a scan, whose pictures are then there."""
+        model, scan = self.model, result.scan
+        prediction = model.postprocess(result)
+        find_part = part_finder(model.looking, model.prepared)
+        verdict = self.judging.verdict(scan, prediction, model.calibration, find_part)
+        record = record_of(model, scan.key, prediction, verdict)
+        return record | self._pictures(scan, prediction, verdict)
+
+    def _pictures(self, scan: Scan, prediction: Prediction, verdict: Verdict) -> Document:
+        """Write the pictures of a scan; returns their files."""
+        from PIL import Image
+
+        stem = picture_stem(scan.key)
+        name = _free_name(self.place, stem) if self.append else stem
+        calibration = self.model.calibration
+        pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, calibration)}
+        if verdict.mask is not None:
+            pictures["mask"] = verdict.mask.view(np.uint8) * np.uint8(255)
+        files = {}
+        for kind in tuple(pictures):  # one after the other: large ones are not held together
+            with whole_file(self.place / f"{name}_{kind}.png") as file:
+                Image.fromarray(pictures.pop(kind)).save(file, "PNG")
+            files[kind] = os.path.join(self.out, f"{name}_{kind}.png")
+        return files
 
 
 @contextmanager
@@ -128,29 +192,6 @@ def _lines(path: Path) -> Iterator[IO[str]]:
         file.truncate(whole)
     with path.open("a", encoding="utf-8") as lines:
         yield lines
-
-
-def _write(
-    place: Path,
-    out: Path,
-    scan: Scan,
-    prediction: Prediction,
-    verdict: Verdict,
-    calibration: Calibration | None,
-) -> Document:
-    """Write the pictures of a scan; returns their files."""
-    from PIL import Image
-
-    name = _free_name(place, picture_stem(scan.key))
-    pictures = {"heatmap": heatmap(scan, prediction.anomaly_map, calibration)}
-    if verdict.mask is not None:
-        pictures["mask"] = verdict.mask.view(np.uint8) * np.uint8(255)
-    files = {}
-    for kind in tuple(pictures):  # one after the other: large ones are not held together
-        with whole_file(place / f"{name}_{kind}.png") as file:
-            Image.fromarray(pictures.pop(kind)).save(file, "PNG")
-        files[kind] = str(out / f"{name}_{kind}.png")
-    return files
 
 
 def _free_name(place: Path, stem: str) -> str:

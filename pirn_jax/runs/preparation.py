@@ -2,7 +2,8 @@
 
 `pirn_jax.geometry.prepared` says what an entry is and computes it; here several processes make
 them. An entry that is there is kept, any other is made anew; so a run may be killed at any moment
-and started again. The originals are only ever read.
+and started again. On a cluster (`pirn_jax.cluster`) its workers make them. The originals are only
+ever read.
 
 Background "auto" is decided for each category as a run decides it, by the first of the training
 scans. A run whose shots decide otherwise computes its normals itself.
@@ -23,9 +24,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pirn_jax.cluster import Cluster, Submits
 from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.geometry.background import WITNESSES, Background, background_of, choose_object
 from pirn_jax.geometry.prepared import FORMAT, PreparedCache, Settings, prepare_scan
+from pirn_jax.places import is_remote
 from pirn_jax.scans import Dataset, Split, find_layout, list_categories, open_dataset
 from pirn_jax.storage import sole_writer, write_json
 
@@ -57,6 +60,7 @@ def prepare_dataset(
     background: Literal["auto", "plane", "none"] = "auto",
     options: Mapping[str, object] | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> list[Outcome]:
     """Prepare a dataset's scans in parallel, and list them in `FOLDER/<dataset>/summary.json`.
@@ -70,6 +74,7 @@ def prepare_dataset(
         background: "auto": as the training scans of each category show it.
         options: of `open_dataset`.
         workers: processes; by default as many as there are processors.
+        cluster: whose workers prepare, in place of processes here.
         progress: called with a stage, how much of it is done, of how much, and a note.
 
     Returns:
@@ -92,7 +97,17 @@ def prepare_dataset(
         parts = [_Part(data.category, scans) for data in opened for scans in _splits(data)]
         scans = sum(len(part.scans) for part in parts)
         settings = Settings(method, "plane")
-        pool = _Pool(parts, settings, PreparedCache(folder), workers or os.cpu_count() or 1, scans)
+        given = tuple(parts), PreparedCache(folder)
+        if cluster is None:
+            executor = ProcessPoolExecutor(
+                max(1, min(workers or os.cpu_count() or 1, scans)),
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=given,
+            )
+        else:
+            executor = cluster.executor(_start_worker, given)
+        pool = _Pool(parts, settings, executor)
         with pool.running():
             decided: dict[str, Literal["plane", "none"]] = {}
             found: dict[tuple[int, int], Background] = {}
@@ -140,6 +155,9 @@ def _summary(
 @contextlib.contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
     """One run per cache; what a killed run left half-written is swept before and after."""
+    if is_remote(folder):  # a store has no locks, and nothing half-written
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
         _sweep(folder)
@@ -236,26 +254,11 @@ class _Pool:
     Args:
         parts: where a scan's place (part, index) counts.
         settings: what is computed; where a plane is removed.
-        cache: where the entries go.
-        workers: most processes.
-        scans: how many there are in all parts.
+        executor: whose workers have been given the parts and the cache.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[_Part],
-        settings: Settings,
-        cache: PreparedCache,
-        workers: int,
-        scans: int,
-    ):
-        self._parts, self._settings = tuple(parts), settings
-        self._pool = ProcessPoolExecutor(
-            max(1, min(workers, scans)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(self._parts, cache),
-        )
+    def __init__(self, parts: Sequence[_Part], settings: Settings, executor: Submits):
+        self._parts, self._settings, self._pool = tuple(parts), settings, executor
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

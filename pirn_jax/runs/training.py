@@ -17,6 +17,7 @@ from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
 from pirn_jax.geometry import choose_object
 from pirn_jax.manifest import is_ours
+from pirn_jax.places import is_remote
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
@@ -38,13 +39,14 @@ from pirn_jax.runs.items import (
     provenance_of,
     shots_of,
 )
+from pirn_jax.runs.mirror import Mirror, mirrored
 from pirn_jax.runs.outputs import RUN_FORMAT, going_on, is_taken, writing
 from pirn_jax.scans import Dataset, Note, write_split
 from pirn_jax.scans.datasets.judged import KEPT
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json, write_whole
 from pirn_jax.training import HistoryLine as HistoryRecord
-from pirn_jax.training import from_first, is_first, join_processes
+from pirn_jax.training import from_first, is_first, join_processes, losing_others
 
 _log = logging.getLogger("pirn_jax")
 
@@ -73,14 +75,19 @@ def train_run(
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
     folder = Path(config.folder)
-    if from_first(lambda: check_run_folder(config)):
-        return folder
-    fresh = not is_taken(folder)
+    fresh = not is_remote(folder) and not is_taken(folder)
     try:
         with contextlib.ExitStack() as stack:
+            mirror = Mirror(folder, folder)
+            if is_first():
+                last = (layout.METRICS, layout.REPORT)
+                mirror = stack.enter_context(mirrored(folder, last))
+            if from_first(lambda: check_run_folder(config, mirror.folder)):
+                return folder
             way = going_on if config.resume else writing
-            place = from_first(lambda: str(stack.enter_context(way(folder, RUN_FORMAT))))
-            train_into(Path(place), config, items, shots, progress, command)
+            with losing_others(), contextlib.ExitStack() as inner:
+                place = from_first(lambda: str(inner.enter_context(way(mirror.folder, RUN_FORMAT))))
+                train_into(Path(place), config, items, shots, mirror, progress, command)
     except PirnError:
         if fresh and is_first() and _is_bare(folder):
             shutil.rmtree(folder)  # so that the next try needs no --overwrite
@@ -99,6 +106,7 @@ def train_into(
     config: TrainConfig,
     items: Sequence[RunItem],
     shots: Sequence[Sequence[str]],
+    mirror: Mirror,
     progress: Progress | None,
     command: Sequence[str],
     encoder: Encoder | None = None,
@@ -110,6 +118,7 @@ def train_into(
         config: the run.
         items: its models, with data that holds their shots.
         shots: the keys of each model's.
+        mirror: of the folder: what is learned so far goes where it is kept.
         progress: see `Progress`.
         command: kept in `environment.json`.
         encoder: at hand; None: the one that the config names.
@@ -138,6 +147,8 @@ def train_into(
         tell("shots", encoded, total, "")
 
     def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
+        if first:
+            mirror.push()  # the last checkpoint that is whole
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 

@@ -15,11 +15,18 @@ import jax
 import numpy as np
 
 from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax.training.watching import HEARTBEAT
 
 # The others wait while the first evaluates and reports.
 LONGEST_WAIT = 7 * 24 * 3600
 Result = TypeVar("Result")
 Tree = TypeVar("Tree")
+
+
+def are_several(coordinator: str | None) -> bool:
+    """Whether this is one of several processes: they have a coordinator, or are tasks of Slurm."""
+    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
+    return coordinator is not None or tasks != "1"
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -34,12 +41,15 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     Raises:
         ConfigError: too little is known, or the processes do not find each other.
     """
-    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
-    if (coordinator is None and tasks == "1") or jax.distributed.is_initialized():
+    if not are_several(coordinator) or jax.distributed.is_initialized():
         return
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, shutdown_timeout_seconds=LONGEST_WAIT
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=LONGEST_WAIT,
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(

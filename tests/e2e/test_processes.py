@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from safetensors.numpy import load_file
 from pirn_jax import train
 from tests.e2e.commands import command, finish, start
 
-FLAGS = ("--config", "debug", "--shots", "3", "--recipe.epochs", "4", "--parallel", "sharding")
+RUN = ("--config", "debug", "--method", "pirn", "--shots", "3", "--parallel", "sharding")
+FLAGS = (*RUN, "--recipe.epochs", "4")
 
 
 def free_address() -> str:
@@ -93,3 +95,48 @@ def test_flags_that_contradict_are_refused_before_any_work(flags, message, tmp_p
     said = " ".join((printed.err + printed.out).replace("│", " ").split())
     assert message in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_loses_another_ends_soon_and_says_so(lost, tmp_path):
+    """And one process alone goes on from what both had, to where one alone would have come."""
+    flags = (*RUN, "--recipe.epochs", "60", "--save-seconds", "0")
+    alone = command("train", *flags, "--out", tmp_path / "alone", cache=tmp_path / "a")
+    assert alone.returncode == 0, alone.stderr
+    out, address = tmp_path / "both", free_address()
+    flags = (*flags, "--out", out)
+    running = [
+        start(
+            "train", *flags, "--coordinator", address, "--processes", 2, "--process", index,
+            cache=tmp_path / str(index), devices=1,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    steps = out / "checkpoints" / "0"
+    began = time.monotonic()
+    while not steps.is_dir() or not any(path.name.isdigit() for path in steps.iterdir()):
+        assert time.monotonic() < began + 240
+        assert running[0].poll() is None
+        time.sleep(0.2)
+    running[lost].kill()
+    killed = time.monotonic()
+    left = finish(running[1 - lost], 100)
+    finish(running[lost], 100)
+    assert time.monotonic() - killed < 60
+    assert left.returncode == 4, left.stderr
+    assert "another process of this run is gone" in left.stderr
+    assert "--resume" in left.stderr
+    assert not (out / "metrics.json").exists()
+    done = command("train", *flags, "--resume", cache=tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    model = "flange/seed0/model/model.safetensors"
+    first, second = load_file(tmp_path / "alone" / model), load_file(out / model)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_allclose(second[name], array, atol=0.05, err_msg=name)
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
+        for run in (tmp_path / "alone", out)
+    ]
+    assert len(losses[1]) == 60

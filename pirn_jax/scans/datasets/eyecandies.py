@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.places import is_dir
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem, subfolders
 from pirn_jax.scans.datasets.reading import assemble
@@ -49,7 +50,7 @@ def categories(root: Path) -> list[str]:
     return [
         name
         for name in subfolders(root, root)
-        if any((root / name / split / "data").is_dir() for split in _SPLITS.values())
+        if any(is_dir(root / name / split / "data") for split in _SPLITS.values())
     ]
 
 

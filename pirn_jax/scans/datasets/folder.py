@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.places import exists, is_dir
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.left_out import left_out_notes
 from pirn_jax.scans.datasets.listing import (
@@ -127,7 +128,7 @@ def open_folder(
         normal_frame=normal_frame,
         limits=limits,
     )
-    if (here / "ground_truth").is_dir():
+    if is_dir(here / "ground_truth"):
         raise BadInputError(
             "a ground_truth folder, as MVTec AD (2D) has it: its masks would be overlooked",
             "open it as mvtec2d",
@@ -201,7 +202,7 @@ def open_files(paths: Iterable[str | os.PathLike[str]], **options: Any) -> Split
 
 def _beside(name: str, here: Path, root: Path) -> File | None:
     for folder in (here, root):
-        if (folder / name).exists():
+        if exists(folder / name):
             return File(folder / name, root=root)
     return None
 
@@ -238,7 +239,7 @@ def _scans(folder: Path, root: Path, modalities: Sequence[str]) -> _Scans:
 
 
 def _side_by_side(folder: Path, root: Path, modalities: Sequence[str] = _EVERY) -> _Scans:
-    if not folder.is_dir():
+    if not is_dir(folder):
         return {}
     files = []
     for suffix in sorted({*PICTURES, *POINTS}):  # one at a time: 003.png and 003.tiff share a stem

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pirn_jax.manifest import MANIFEST
+from pirn_jax.places import exists, is_dir, walk
 from pirn_jax.scans.datasets.dataset import Entry
 from pirn_jax.scans.datasets.left_out import LeftOut
 from pirn_jax.scans.datasets.names import ROLES, is_junk, is_notice, is_tiff, role_of, why_not
@@ -62,7 +63,7 @@ def list_inputs(
     """
     left_out: list[LeftOut] = []
     files = [file for path in paths for file in _files(path, skip, left_out, follow_links)]
-    base = paths[0] if len(paths) == 1 and paths[0].is_dir() else _common(files)
+    base = paths[0] if len(paths) == 1 and is_dir(paths[0]) else _common(files)
     fixtures = {file.path.parent: file for file in files if file.name.lower() == "ignore.png"}
     groups: dict[str, dict[str, File]] = {}
     for file in sorted(files, key=lambda file: (is_tiff(file), str(file))):
@@ -100,8 +101,8 @@ def _files(
     path: Path, skip: Path | None, left_out: list[LeftOut], follow_links: bool
 ) -> Iterator[File]:
     """The files of a folder and of those below it, or the one file."""
-    if not path.is_dir():
-        if path.exists() or path.is_symlink():
+    if not is_dir(path):
+        if exists(path) or path.is_symlink():
             yield File(path)
         else:
             left_out.append(LeftOut(str(path), "there is no such file"))
@@ -113,7 +114,7 @@ def _files(
         name = _below(Path(str(error.filename)), path)
         left_out.append(LeftOut(name, f"cannot be listed: {error.strerror}"))
 
-    for here, folders, names in os.walk(path, onerror=unseen, followlinks=follow_links):
+    for here, folders, names in walk(path, unseen, follow_links=follow_links):
         place = Path(here)
         kept = []
         for name in sorted(folders):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.places import is_file
 from pirn_jax.scans.datasets.dataset import Entry, Split
 from pirn_jax.scans.datasets.inputs import Inputs, list_inputs
 from pirn_jax.scans.datasets.left_out import LeftOut
@@ -76,7 +77,7 @@ def read_given(
     for place in (file.path.parent, *file.path.parent.parents):
         for name, read in _CAMERAS.items():
             beside = File(place / f"{name}.json", root=file.root)
-            if getattr(options, name) is None and beside.path.is_file():
+            if getattr(options, name) is None and is_file(beside.path):
                 options = replace(options, **{name: read(beside, options.limits)})
         if place == top:
             break

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pirn_jax.places import walk
 from pirn_jax.scans.datasets.dataset import Entry, Note
 from pirn_jax.scans.datasets.names import is_junk, is_notice, why_not
 from pirn_jax.scans.formats.files import File
@@ -41,7 +42,7 @@ def find_left_out(
     places = {str(parent) for file in map(Path, files) for parent in file.parents}
     quiet = {name.lower() for name in known}
     found: list[LeftOut] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in walk(folder):
         below = Path(here).relative_to(folder)
         kept = []
         for name in sorted(folders):
@@ -50,7 +51,7 @@ def find_left_out(
             path = os.path.join(here, name)
             if path in places:
                 kept.append(name)
-            elif count := sum(not is_junk(n) for _, _, each in os.walk(path) for n in each):
+            elif count := sum(not is_junk(n) for _, _, each in walk(Path(path)) for n in each):
                 what = f"no scan in this folder ({count} file{'s' if count > 1 else ''})"
                 found.append(LeftOut((below / name).as_posix() + "/", what))
         folders[:] = kept

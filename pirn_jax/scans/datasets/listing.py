@@ -6,11 +6,11 @@ leads out of the dataset's root is refused.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.places import exists, list_folder
 from pirn_jax.scans.datasets.names import defect_of, find_splits, is_junk
 from pirn_jax.scans.formats.files import File, check_inside
 
@@ -70,8 +70,8 @@ def subfolders(folder: Path, root: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones are left out."""
     return sorted(
         name
-        for name in _listed(folder, root)
-        if not name.startswith((".", "__MACOSX")) and (folder / name).is_dir()
+        for name, inner in _listed(folder, root).items()
+        if inner and not name.startswith((".", "__MACOSX"))
     )
 
 
@@ -98,12 +98,13 @@ def files_by_stem(folder: Path, root: Path, suffixes: Iterable[str]) -> dict[str
     return found
 
 
-def _listed(folder: Path, root: Path) -> list[str]:
-    if not folder.exists() and not folder.is_symlink():
-        return []
+def _listed(folder: Path, root: Path) -> dict[str, bool]:
+    """What is in a folder, and whether it is a folder itself."""
+    if not exists(folder) and not folder.is_symlink():
+        return {}
     check_inside(folder, root)
     try:
-        return os.listdir(folder)
+        return list_folder(folder)
     except OSError as error:
         raise BadInputError(
             f"cannot be listed: {error.strerror}", "check the folder", path=str(folder)

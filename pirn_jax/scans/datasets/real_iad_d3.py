@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pirn_jax.errors import BadInputError
+from pirn_jax.places import is_dir, is_file, list_folder
 from pirn_jax.scans.datasets.dataset import Dataset, Entry, Split
 from pirn_jax.scans.datasets.listing import check_modalities, files_by_stem
 from pirn_jax.scans.datasets.reading import read_entry
@@ -53,11 +54,11 @@ _REMEDY = "restore it from the release"
 def _documents(root: Path, limits: Limits) -> dict[str, File]:
     """The split of each category, from the folder or from its archive."""
     folder = root / _JSONS
-    if (folder / _JSONS).is_dir():
+    if is_dir(folder / _JSONS):
         folder = folder / _JSONS
     found = files_by_stem(folder, root, (".json",))
     packed = root / f"{_JSONS}.zip"
-    if not found and packed.is_file():
+    if not found and is_file(packed):
         check_inside(packed, root)
         with open_archive(packed, limits) as archive:
             for name in archive.members:
@@ -75,8 +76,8 @@ def _apple(name: str) -> bool:
 def categories(root: Path) -> list[str]:
     """Categories that have both a split and data."""
     documents = _documents(root, Limits())
-    have = {path.stem for path in (root / _RAW).glob("*.zip")}
-    have |= {path.name for path in (root / _RAW).glob("*") if path.is_dir()}
+    raw = list_folder(root / _RAW) if is_dir(root / _RAW) else {}
+    have = {name.removesuffix(".zip") for name, inner in raw.items() if inner or ".zip" in name}
     folded = {_folded(name) for name in have}
     return sorted(name for name in documents if _folded(name) in folded)
 
@@ -168,13 +169,14 @@ def _locator(
 ) -> Callable[[str, str], File]:
     """A function from the split's name and a sample's path to the file, packed or unpacked."""
     raw = root / _RAW
-    for candidate in sorted(raw.glob("*.zip")):
+    names = list_folder(raw) if is_dir(raw) else {}
+    for candidate in (raw / name for name in names if name.endswith(".zip")):
         if _folded(candidate.stem) == _folded(category) and not candidate.name.startswith("._"):
             check_inside(candidate, root)
             with open_archive(candidate, limits) as archive:
                 members = frozenset(name for name in archive.members if not _apple(name))
             return partial(_packed, candidate, members, root)
-    folders = {path.name: path for path in raw.glob("*") if _folded(path.name) == _folded(category)}
+    folders = {name: raw / name for name in names if _folded(name) == _folded(category)}
     if not folders:
         raise BadInputError(
             f"no data of {category}: expected {raw / category}.zip or a folder of that name",
@@ -203,7 +205,7 @@ def _unpacked(
     places = [join_inside(raw, f"{prefix}{path}", document)]
     places += [join_inside(folder, path, document) for folder in folders.values()]
     for place in places:
-        if place.is_file():
+        if is_file(place):
             return File(place, root=root)
     raise BadInputError("the split names this file, it is missing", "restore it", path=places[0])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pirn_jax.errors import BadInputError, ConfigError, did_you_mean
+from pirn_jax.places import is_dir
 from pirn_jax.scans.datasets.dataset import Dataset
 
 DATASETS = {
@@ -112,7 +113,7 @@ def list_categories(name: str, root: str | os.PathLike[str] | None) -> tuple[str
 
 
 def _folder(name: str, root: str | os.PathLike[str] | None) -> Path:
-    if root is None or not Path(root).is_dir():
+    if root is None or not is_dir(Path(root)):
         raise BadInputError(
             f"no folder with {name} data" if root is None else "no such folder",
             "pass the folder that holds the dataset's categories",

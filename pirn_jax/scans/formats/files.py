@@ -203,7 +203,8 @@ def read_bytes(file: File, limits: Limits, most: int | None = None) -> bytes:
         with open_archive(file.path, limits) as archive:
             return archive.read(file.member, cap)
     with open_regular(file.path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
         if size > cap:
             raise BadInputError(
                 f"{size:,} bytes, more than the cap of {cap:,}",

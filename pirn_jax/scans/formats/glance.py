@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 
 import tifffile
 from PIL import Image
@@ -40,7 +39,8 @@ def check_file(file: File, limits: Limits) -> None:
     if file.member is not None:  # the archive's list was read when its members were listed
         return
     with open_regular(file.path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
         if not size:
             raise BadInputError("the file is empty", "copy it again", path=str(file))
         limits.check_memory(file, size)

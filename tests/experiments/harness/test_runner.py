@@ -19,6 +19,7 @@ from harness.arrays import pack, unpack
 from harness.bootstrap import figures_of, plain_figures
 from harness.evaluation import evaluation_of
 from harness.jobs import Job, describe, grid, identity, name_of, open_job
+from pirn_jax.cluster import Cluster
 from pirn_jax.config import Config, with_settings
 from pirn_jax.detector import PIRN
 from pirn_jax.errors import BadInputError, ConfigError
@@ -231,6 +232,30 @@ def test_a_sweep_killed_ten_times_loses_no_job(tmp_path):
             break
     assert kills
     assert len(list((tmp_path / "out" / "jobs").glob("*.json"))) == 4
+
+
+def test_workers_of_a_cluster_give_the_same_results(jobs, swept, cache, tmp_path):
+    """Through one that does its tasks here; a result that is there is not made again."""
+
+    class InThisProcess(Cluster):
+        def __init__(self):
+            self.slots, self.gpus, self.given = 2, 0, []
+
+        def map(self, steps, shared, tasks):
+            for task in tasks:
+                self.given += [describe(job) for tests in task for job in tests]
+                yield steps.write(shared, steps.judge(shared, steps.read(shared, task)))
+
+    lines, cluster = [], InThisProcess()
+    found = runner.run(jobs, tmp_path, cache=cache, cluster=cluster, say=lines.append)
+    assert sorted(cluster.given) == sorted(map(describe, jobs))
+    assert {line.split("]")[0] for line in lines if line.startswith("[")} == {"[4/4"}
+    local = runner.run(jobs, swept[0], cache=cache, say=lines.append)
+    assert [one.figures for one in found] == [one.figures for one in local]
+    next((tmp_path / "jobs").glob("*.json")).unlink()
+    again = InThisProcess()
+    assert runner.run(jobs, tmp_path, cache=cache, cluster=again, say=lines.append)
+    assert len(again.given) == 1
 
 
 def test_a_cluster_is_given_every_job_once(jobs, tmp_path, monkeypatch):

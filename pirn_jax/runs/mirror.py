@@ -1,0 +1,144 @@
+"""A folder of an object store, worked on in its copy on this machine.
+
+A run, an evaluation, or predictions under `s3://…`: what is there comes first, so that a machine
+that never saw the folder may resume it; what is new goes there at points that the work names, and
+at its end. Files are put whole. A store cannot rename folders, so the order has to say what is
+whole: what lies deepest goes first, and last the files whose presence says that all is there. Files
+that are gone here go there too, when all others are up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pirn_jax.errors import BadInputError
+from pirn_jax.places import (
+    address,
+    find_remote,
+    is_remote,
+    open_remote,
+    remove_remote,
+    write_remote,
+)
+from pirn_jax.storage import LARGEST_FILE, cache_folder, sole_writer, whole_file
+
+_log = logging.getLogger("pirn_jax")
+_MOST = 1_000_000  # objects in a folder of ours
+_PART = 1 << 22  # bytes at a time
+
+
+class Mirror:
+    """A folder, and its copy here; the same where it is a local one.
+
+    Args:
+        where: local, or in a store.
+        folder: the copy.
+        last: names of files in it that go up after all others, in that order.
+    """
+
+    def __init__(self, where: Path, folder: Path, last: Sequence[str] = ()):
+        self.where, self.folder, self._last = where, folder, tuple(last)
+        self._known: dict[str, tuple[int, int]] = {}
+
+    @property
+    def remote(self) -> bool:
+        """Whether the folder lies in a store."""
+        return is_remote(self.where)
+
+    def pull(self) -> None:
+        """Bring what is there."""
+        if not self.remote:
+            return
+        found = find_remote(self.where)
+        if len(found) > _MOST:
+            raise BadInputError(
+                f"{len(found):,} objects, more than {_MOST:,}", "check the address", self.where
+            )
+        for name, size in found.items():
+            if size > LARGEST_FILE or not _plain(name):
+                raise BadInputError(
+                    f"{name[:200]!r} of {size:,} bytes is no file of ours",
+                    "check the address",
+                    self.where,
+                )
+            with (
+                open_remote(self.where / name) as source,
+                whole_file(self.folder / name) as temporary,
+                temporary.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target, _PART)
+        self._known = self._files()
+
+    def push(self) -> None:
+        """Put there what is new or changed, and remove what is gone."""
+        if not self.remote:
+            return
+        found = self._files()
+        for name in sorted(found, key=self._order):
+            if self._known.get(name) != found[name]:
+                write_remote(self.where / name, self.folder / name)
+        for name in sorted(self._known.keys() - found.keys()):
+            remove_remote(self.where / name)
+        self._known = found
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of every file that is whole; what begins with a dot is not."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            with contextlib.suppress(FileNotFoundError):  # written and gone meanwhile
+                if _plain(name) and path.is_file():
+                    about = path.stat()
+                    found[name] = about.st_size, about.st_mtime_ns
+        return found
+
+    def _order(self, name: str) -> tuple[int, int, str]:
+        place = self._last.index(name) + 1 if name in self._last else 0
+        return place, -name.count("/"), name
+
+
+def _plain(name: str) -> bool:
+    """Whether it is a finished file of ours: neither hidden nor one that orbax is writing."""
+    parts = name.split("/")
+    unfinished = any(".orbax-checkpoint-tmp" in part for part in parts)
+    return not unfinished and not any(part in ("", "..") or part[0] == "." for part in parts)
+
+
+@contextlib.contextmanager
+def mirrored(where: Path, last: Sequence[str] = (), *, read_only: bool = False) -> Iterator[Mirror]:
+    """A folder to work in: the local one itself, or a copy of one in a store.
+
+    Args:
+        where: local, or in a store.
+        last: as for `Mirror`.
+        read_only: nothing is put there.
+
+    Yields:
+        With what is there already; what is new goes there when the block ends well, and by `push`.
+
+    Raises:
+        MachineError: the store cannot be reached, or another process works on the copy.
+    """
+    if not is_remote(where):
+        yield Mirror(where, where, last)
+        return
+    digest = hashlib.sha256(address(where).encode()).hexdigest()[:16]
+    kept = cache_folder(None)
+    place = (Path.home() / ".cache" / "pirn_jax" if is_remote(kept) else kept) / "remote" / digest
+    place.mkdir(parents=True, exist_ok=True)
+    with sole_writer(place):
+        folder = place / where.name
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            mirror = Mirror(where, folder, last)
+            mirror.pull()
+            yield mirror
+            if not read_only:
+                mirror.push()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
