@@ -11,6 +11,7 @@ generated parts and with --quick every row uses the grid instead; a table's head
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,4 +174,4 @@ def command() -> str:
             place = words.index(flag)
             del words[place : place + 2]
     words = [Path(word).name if os.path.isabs(word) else word for word in words]
-    return " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *words])
+    return shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *words])
