@@ -65,7 +65,7 @@ def test_the_doctor_tells_that_the_camera_has_moved(run, place, scans):
 def test_good_scans_join_the_shots_of_the_next_version(run, place):
     folder = place / "good"
     folder.mkdir()
-    scan = open_dataset("synthetic", None, "flange").train[30]
+    scan = open_dataset("synthetic", None, "flange", train=40).train[30]
     Image.fromarray(scan.rgb).save(folder / "a.png")
     tifffile.imwrite(folder / "a.tiff", scan.xyz, photometric="rgb")
     done = command("train", "--add", run, folder, "--unit", "m", cache=place / "cache")
