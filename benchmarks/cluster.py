@@ -233,7 +233,6 @@ def empty_tasks(workers: int, count: int = 2000) -> dict[str, Any]:
 
 SWEEP = """
 import json, sys
-sys.path.insert(0, {experiments!r})
 from pathlib import Path
 from harness.runner import grid, run
 from pirn_jax.cluster import Where
@@ -251,7 +250,7 @@ print(json.dumps([[r.document["job"], r.figures] for r in results], sort_keys=Tr
 def sweep(folder: Path, jobs: int) -> dict[str, Any]:
     """A sweep on a cluster, killed and given again, beside the local runner's."""
     script = folder / "sweep.py"
-    code = SWEEP.format(experiments=str(ROOT / "experiments"), draws=jobs // 4, workers=2)
+    code = SWEEP.format(draws=jobs // 4, workers=2)
     script.write_text(code)
     paths = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'experiments'}"}
 

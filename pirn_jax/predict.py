@@ -229,7 +229,7 @@ def source_of(arguments: Arguments, run: Path) -> ModelSource:
 
 def without_shots(arguments: Arguments) -> PIRN:
     """What has learned nothing: a lot alone judges."""
-    from pirn_jax.config import Config
+    from pirn_jax import Config
     from pirn_jax.detector import PIRN
     from pirn_jax.runs.folder import start_caches
 

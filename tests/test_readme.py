@@ -23,7 +23,7 @@ def test_the_two_commands_are_where_the_gate_looks_for_them():
 def test_every_module_and_file_named_exists():
     for module in set(re.findall(r"-m (pirn_jax[.\w]*)", README)):
         assert importlib.util.find_spec(module) is not None, module
-    for path in re.findall(r"\]\(([^):]+)\)", README) + re.findall(r"python (\w+/\S+\.py)", README):
+    for path in re.findall(r"\]\(([^):#]+)", README) + re.findall(r"python (\w+/\S+\.py)", README):
         assert (ROOT / path).exists(), path
 
 

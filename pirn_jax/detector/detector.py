@@ -35,7 +35,7 @@ from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Truth
 from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
-from pirn_jax.detector.inference import Outputs
+from pirn_jax.detector.inference import Outputs, each_scan
 from pirn_jax.detector.prediction import Prediction, postprocess
 from pirn_jax.detector.predictor import Identity
 from pirn_jax.detector.preprocessing import (
@@ -234,7 +234,7 @@ class PIRN(DetectorState):
         for start in range(0, count, batch):
             some = select_scans(tokens, np.minimum(np.arange(start, start + batch), count - 1))
             found = self.inference.from_tokens(*self.placed, some)
-            yield from _each_scan(found, min(batch, count - start))
+            yield from each_scan(found, min(batch, count - start))
 
     def predict(self, scan: object) -> Prediction:
         """Score, label, map, mask and regions of one scan.
@@ -369,7 +369,7 @@ def _pixels(pairs: Sequence[tuple[Scan, Views]]) -> int:
 
 def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[ScanResult]:
     """What a program returned for each scan; waits for it."""
-    for (scan, views), inferred in zip(pairs, _each_scan(found, len(pairs)), strict=True):
+    for (scan, views), inferred in zip(pairs, each_scan(found, len(pairs)), strict=True):
         if not np.isfinite(inferred.score):
             raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
@@ -392,11 +392,3 @@ def _counted(scans: Iterable[Scan], tell: Tell) -> Iterable[Scan]:
 def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLine]) -> None:
     losses = [line["loss"] for line in last.values()]
     tell("training", done, total, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
-
-
-def _each_scan(found: Outputs, count: int) -> Iterator[Inferred]:
-    """The first so many scans of what a program returned."""
-    fused, maps, score, usage, tokens = jax.device_get(found)
-    for place in range(count):
-        shares = None if usage is None else usage[:, place]
-        yield Inferred(float(score[place]), fused[place], maps[:, place], shares, tokens[:, place])

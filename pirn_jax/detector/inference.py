@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -16,6 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.decoder import Params, Tokens
+from pirn_jax.detector.result import Inferred
 from pirn_jax.encoder import Encoder, tile_side
 from pirn_jax.encoder.packed import Packed, unpack
 from pirn_jax.methods.method import Method
@@ -137,3 +139,11 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
         return compiled(parameters, statistics, Tokens(values, valid))
 
     return Inference(in_two, compiled)
+
+
+def each_scan(found: Outputs, count: int) -> Iterator[Inferred]:
+    """The first so many scans of what a program returned."""
+    fused, maps, score, usage, tokens = jax.device_get(found)
+    for place in range(count):
+        shares = None if usage is None else usage[:, place]
+        yield Inferred(float(score[place]), fused[place], maps[:, place], shares, tokens[:, place])

@@ -70,7 +70,7 @@ def test_a_bank_of_any_size_loads_and_a_damaged_one_does_not(tmp_path, data):
     bank = tensors["parameters.bank"]
 
     def replace(bank):
-        save_file({"parameters.bank": bank.copy()}, folder / "model.safetensors")
+        save_file({**tensors, "parameters.bank": bank.copy()}, folder / "model.safetensors")
         about = read_object(folder / MANIFEST)["about"]
         write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), about)
 

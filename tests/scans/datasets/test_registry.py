@@ -122,6 +122,6 @@ def test_the_wings_import_one_way(wing):
             if parts[0] != "pirn_jax":
                 assert parts[0] not in ("jax", "flax"), file
             elif parts[1] != "scans":
-                assert parts[1] in ("errors", "manifest", "storage"), file
+                assert parts[1] in ("errors", "manifest", "places", "storage"), file
             else:
                 assert place[parts[2]] <= place[wing], f"{file} imports {name}"
