@@ -96,7 +96,17 @@ def test_a_recipe_keeps_its_own_geometry_and_epochs_where_data_are_real():
     assert quick.baseline("memory").geometry_method == "grid"
 
 
-@pytest.mark.parametrize("script", everything.SCRIPTS, ids=lambda path: path.stem)
+QUICKLY = ("table01", "table04", "figure08")
+"""Scripts whose dry run is looked at each time; that of the others with the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICKLY else pytest.mark.slow)
+        for path in everything.SCRIPTS
+    ],
+)
 def test_a_quick_dry_run_says_what_there_is_to_do(script, tmp_path, capsys):
     where = ["--jobs", str(tmp_path), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
     run(script, "--quick", "--dry-run", "--image-size", "56", *where)
