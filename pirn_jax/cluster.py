@@ -75,12 +75,12 @@ class Where:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # GPUs are the workers'
-        with _joined(self.address, workers) as ray:
+        with _joined(self.address, workers and workers * self.cores) as ray:
             yield Cluster(ray, self.cores)
 
 
 @contextlib.contextmanager
-def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
+def _joined(address: str | None, cores: int | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 of Ray's own: behind whatever else runs
     # As many threads as the plain command has: with fewer, sums are rounded otherwise.
@@ -98,8 +98,9 @@ def _joined(address: str | None, workers: int | None) -> Iterator[Any]:
         if not there and address is not None:
             ray.init(address=address, **quiet)
         elif not there:
-            cores = workers or os.cpu_count()
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+            ray.init(
+                address="local", num_cpus=cores or os.cpu_count(), include_dashboard=False, **quiet
+            )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         first = str(error).strip().partition("\n")[0][:200]
         raise MachineError(
@@ -164,9 +165,9 @@ class Cluster:
     def __init__(self, ray: Any, cores: int):
         self._ray, self._cores = ray, cores
         self._here = Here(os.getcwd(), cores)
-        found = ray.cluster_resources()
-        self.slots = int(found.get("CPU", 0)) // cores
-        self.gpus = int(found.get("GPU", 0))
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.slots = sum(int(one.get("CPU", 0)) // cores for one in found)  # none spans machines
+        self.gpus = sum(int(one.get("GPU", 0)) for one in found)
         if not self.slots:
             raise MachineError(
                 f"no machine of the cluster has {cores} cores to give", "use fewer --cores"

@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def predict(arguments: Arguments) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.detector import Lot
-    from pirn_jax.detector.judging import read_judging
+    from pirn_jax.detector.judging import part_finder, read_judging
     from pirn_jax.manifest import is_ours
     from pirn_jax.places import is_remote
     from pirn_jax.runs.mirror import mirrored
@@ -166,18 +167,26 @@ def predict(arguments: Arguments) -> int:
         bad += 1
         complain.print(f"skipped: {key}: {error}", markup=False)
 
+    trained = None if arguments.encoder else arguments.run
+    read = [*inputs, arguments.run]
     with (
-        mirrored(arguments.run, read_only=True) as run,
-        mirrored(arguments.out, (PREDICTIONS,)) as results,
+        nullcontext() if trained is None else mirrored(trained, read_only=True) as run,
+        mirrored(arguments.out, (PREDICTIONS,), inputs=read) as results,
         arguments.where.cluster() as cluster,
         progress_bars() as progress,
     ):
         out = results.folder
         resume = cluster is not None and is_unfinished(out) and not arguments.overwrite
         if not (resume or (arguments.append and is_ours(out, PREDICTIONS_FORMAT))):
-            inputs.append(run.folder)
-            check_free(out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=inputs)
-        source = None if arguments.encoder else source_of(arguments, run.folder)
+            read.append(arguments.run if run is None else run.folder)
+            check_free(out, PREDICTIONS_FORMAT, overwrite=arguments.overwrite, inputs=read)
+        if arguments.append and is_unfinished(out):
+            raise ConfigError(
+                "a job of --on ray was stopped there before its end",
+                "give its command again first, or name another with --out",
+                out,
+            )
+        source = None if run is None else source_of(arguments, run.folder)
         model = without_shots(arguments) if source is None else source.load()
         if arguments.lot:
             model = Lot(model)
@@ -189,7 +198,9 @@ def predict(arguments: Arguments) -> int:
         scans, left_out = find_scans(files, roles, *where, follow_links=links)
         if isinstance(model, Lot) and arguments.good is not None:
             good, others = find_scans([arguments.good], {}, *where, follow_links=links)
-            model.calibrate(good)
+            find_part = part_finder(model.looking, model.prepared)
+            laid = good.changed(lambda scan: judging.lay_on(scan, find_part))
+            model.calibrate(laid, failed=failed)
             left_out += others
         bad += len(left_out)
         for line in describe_left_out(left_out):
@@ -199,7 +210,7 @@ def predict(arguments: Arguments) -> int:
             more = {"append": arguments.append, "called": arguments.out}
             records = predict_scans(model, scans, out, failed, progress, **more, **same)
         else:
-            more = {"resume": resume}
+            more = {"resume": resume, "reading": repr((options, camera))}
             records = predict_on(
                 cluster, source, model, scans, out, failed, progress, **more, **same
             )

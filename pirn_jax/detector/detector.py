@@ -253,6 +253,11 @@ class PIRN(DetectorState):
         return self.postprocess(result)
 
     @property
+    def has_threshold(self) -> bool:
+        """Whether scans are called good or defective."""
+        return self.calibration is not None
+
+    @property
     def looking(self) -> Looking:
         """What of a scan it looks at."""
         return looking_of(self.config)

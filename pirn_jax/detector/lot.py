@@ -97,18 +97,31 @@ class Lot(PIRN):
             self.parameters = detector.parameters
         self.model_id = detector.model_id
         self._asked, self._good = detector.config, list[Scan]()
+        self._good_failed: Failed | None = None
 
     @property
     def identity(self) -> Identity:
         """What it is, and how many scans it last judged together."""
         return super().identity._replace(lot=self.scans)
 
-    def calibrate(self, scans: Iterable[Scan] | None = None, *, parallel: str = "none") -> Lot:
+    @property
+    def has_threshold(self) -> bool:
+        """Whether there is one, or will be once the lot is judged."""
+        return super().has_threshold or len(self._good) > 0
+
+    def calibrate(
+        self,
+        scans: Iterable[Scan] | None = None,
+        *,
+        parallel: str = "none",
+        failed: Failed | None = None,
+    ) -> Lot:
         """Have good scans join every lot, whose threshold is then set from their scores in it.
 
         Args:
             scans: such scans, none of which the detector was trained on.
             parallel: of no use here: nothing is trained.
+            failed: as for `predict_scans`, of these.
 
         Raises:
             ConfigError: none are given.
@@ -116,7 +129,7 @@ class Lot(PIRN):
         del parallel
         if scans is None:
             raise ConfigError("a lot's threshold is set by good scans that join it", "give some")
-        self._good = _kept(scans)
+        self._good, self._good_failed = _kept(scans), failed
         return self
 
     def predict_scans(
@@ -142,7 +155,8 @@ class Lot(PIRN):
         encoded: list[str] = []
         tokens = self._encode(scans, batch, encoded, failed)
         if len(good):
-            tokens = _joined(tokens, self._encode(good, batch, [], purpose="calibrate"))
+            joining = self._encode(good, batch, [], self._good_failed, purpose="calibrate")
+            tokens = _joined(tokens, joining)
         found = list(self.predict_tokens(tokens, batch=batch))
         if len(good):
             self.set_threshold([one.score for one in found[len(encoded) :]])

@@ -13,8 +13,9 @@ files, so that the next version finds them again and nothing else in their place
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from pirn_jax.scans.datasets.shots import file_hashes
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.storage import read_object, write_json
 
+_log = logging.getLogger("pirn_jax")
 _VERSION = re.compile(r"(.+)-v([1-9][0-9]{0,8})")
 
 
@@ -144,13 +146,15 @@ def add_to_run(
         old.append(load(place, old[0].encoder if old else None))
     data = open_category(config, categories[0])
     before = read_additions(run)
-    joined = [_found_again(one, old[0], n) for n, one in enumerate(before, 1)]
-    new = _found(folder, old[0], reading, len(before) + 1)
+    for number, one in enumerate(before, 1):
+        again = _found_again(one, old[0], number)
+        data = replace(data, train=data.train.joined(again))
+    learned = [data.train.select(_shots_again(place, data.train)) for place in places]
+    new = _new_of(folder, old[0], reading, len(before) + 1, learned)
     _check_apart(new, data)
     sums = {entry.key.partition("/")[2]: file_hashes(entry.files) for entry in new.entries}
     addition = Addition(folder.resolve(), _kept(reading), sums)
-    for split in (*joined, new):
-        data = replace(data, train=data.train.joined(split))
+    data = replace(data, train=data.train.joined(new))
     items = [RunItem(categories[0], place.seed, data) for place in places]
     shots = [(*_shots_again(place, data.train), *new.keys) for place in places]
     items = check_items(items, config)
@@ -218,11 +222,53 @@ def _continued(
     )
 
 
-def _found(folder: Path, model: PIRN, reading: Reading, number: int) -> Split:
-    """The scans of a folder, under keys of their own: `added1/<key>`."""
+def _new_of(
+    folder: Path, model: PIRN, reading: Reading, number: int, known: Sequence[Split]
+) -> Split:
+    """The scans of a folder that the run has not learned from yet."""
+    found = _found(folder, model, reading, number)
+    files = _files(*known)
+    new = [
+        entry.key
+        for entry in found.entries
+        if not any(file.path.resolve() in files for file in entry.files.values())
+    ]
+    if not new:
+        raise BadInputError(
+            "the run has learned from all of these scans already",
+            "add others, or mark further false alarms",
+            folder,
+        )
+    if len(new) < len(found):
+        _log.info("%s: %d scans are learned from already", folder, len(found) - len(new))
+    return found.select(new)
+
+
+def _files(*splits: Split) -> set[Path]:
+    """All their files."""
+    return {
+        file.path.resolve()
+        for split in splits
+        for entry in split.entries
+        for file in entry.files.values()
+    }
+
+
+def _found(
+    folder: Path, model: PIRN, reading: Reading, number: int, again: Collection[str] | None = None
+) -> Split:
+    """The scans of a folder, under keys of their own: `added1/<key>`.
+
+    Args:
+        folder: of scans, or of a service's log.
+        model: whose scans they are.
+        reading: flags of how they are to be understood.
+        number: of the addition.
+        again: of a log: those that joined before, however they are marked now.
+    """
     options, camera = options_of(model.origin, reading)
     if is_log(folder):
-        entries = list_marked(folder, str(model.origin.get("category")))
+        entries = list_marked(folder, str(model.origin.get("category")), again)
         if not entries:
             raise BadInputError("no part is marked as a false alarm", "mark some", folder)
         scans = Split(entries, partial(read_given, options=options, camera=camera))
@@ -236,7 +282,7 @@ def _found(folder: Path, model: PIRN, reading: Reading, number: int) -> Split:
 
 def _found_again(addition: Addition, model: PIRN, number: int) -> Split:
     """The scans of an earlier addition, which must be what they were."""
-    found = _found(addition.folder, model, Reading(**addition.reading), number)
+    found = _found(addition.folder, model, Reading(**addition.reading), number, addition.scans)
     split = found.select([f"added{number}/{key}" for key in addition.scans])
     for entry, sums in zip(split.entries, addition.scans.values(), strict=True):
         _check_same(entry, sums)
@@ -272,12 +318,12 @@ def _check_same(entry: Entry, sums: Mapping[str, str]) -> None:
 
 
 def _check_apart(new: Split, data: Dataset) -> None:
-    """Refuse to learn from scans by which the run is measured, or knows already."""
+    """Refuse to learn from scans by which the run is measured."""
     for split, words in (
         (data.test, "a test scan of this run: what it says of a part it has learned means nothing"),
         (data.validation, "a scan that this run's threshold is set with"),
     ):
-        files = {f.path.resolve() for entry in split.entries for f in entry.files.values()}
+        files = _files(split)
         for entry in new.entries:
             if any(file.path.resolve() in files for file in entry.files.values()):
                 raise ConfigError(

@@ -86,7 +86,7 @@ def evaluate_run(
         raise ConfigError("a lot is judged whole, by one process", "leave --on ray out")
     with (
         mirrored(run, read_only=True) as trained,
-        mirrored(out, (layout.METRICS, layout.REPORT)) as results,
+        mirrored(out, (layout.METRICS, layout.REPORT), inputs=[run]) as results,
     ):
         config = open_run(trained.folder, allow_code)
         config = replace(config, **{name: v for name, v in changes.items() if v is not None})
@@ -150,14 +150,14 @@ class ScanCounter:
 def calibrate_on(model: PIRN, item: RunItem, counter: ScanCounter) -> None:
     """Set a model's threshold by the validation scans that can be judged, if there are any."""
     model.calibration = None
-    if isinstance(model, Lot):  # once the lot is known
-        model.calibrate(item.data.validation.watched(counter.advance))
-        return
 
     def failed(key: str, error: PirnError) -> None:
         counter.leave_out(key, error)
         counter.advance()
 
+    if isinstance(model, Lot):  # once the lot is known
+        model.calibrate(item.data.validation, failed=failed)
+        return
     scores = model.score_good(item.data.validation, failed, counter.advance)
     if scores:
         model.set_threshold(scores)

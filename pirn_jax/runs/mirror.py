@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError, MachineError, PirnError
 from pirn_jax.places import (
     address,
     find_remote,
@@ -27,7 +28,6 @@ from pirn_jax.places import (
 )
 from pirn_jax.storage import LARGEST_FILE, cache_folder, sole_writer, whole_file
 
-_log = logging.getLogger("pirn_jax")
 _MOST = 1_000_000  # objects in a folder of ours
 _PART = 1 << 22  # bytes at a time
 
@@ -60,7 +60,9 @@ class Mirror:
                 f"{len(found):,} objects, more than {_MOST:,}", "check the address", self.where
             )
         for name, size in found.items():
-            if size > LARGEST_FILE or not _plain(name):
+            if not _plain(name) and _within(name):
+                continue  # locks, and what was never finished
+            if size > LARGEST_FILE or not _within(name):
                 raise BadInputError(
                     f"{name[:200]!r} of {size:,} bytes is no file of ours",
                     "check the address",
@@ -102,6 +104,11 @@ class Mirror:
         return place, -name.count("/"), name
 
 
+def _within(name: str) -> bool:
+    """Whether it is the name of a file below the folder."""
+    return not any(part in ("", "..") for part in name.split("/"))
+
+
 def _plain(name: str) -> bool:
     """Whether it is a finished file of ours: neither hidden nor one that orbax is writing."""
     parts = name.split("/")
@@ -110,35 +117,64 @@ def _plain(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def mirrored(where: Path, last: Sequence[str] = (), *, read_only: bool = False) -> Iterator[Mirror]:
+def mirrored(
+    where: Path,
+    last: Sequence[str] = (),
+    *,
+    read_only: bool = False,
+    inputs: Sequence[Path] = (),
+) -> Iterator[Mirror]:
     """A folder to work in: the local one itself, or a copy of one in a store.
 
     Args:
         where: local, or in a store.
         last: as for `Mirror`.
         read_only: nothing is put there.
+        inputs: what is read; none of it may lie in a store's folder that is written.
 
     Yields:
         With what is there already; what is new goes there when the block ends well, and by `push`.
 
     Raises:
-        MachineError: the store cannot be reached, or another process works on the copy.
+        MachineError: the store cannot be reached, or another process works on the copy. What could
+            not be put there in the end is kept, and named.
+        ConfigError: an input lies in the folder.
     """
     if not is_remote(where):
         yield Mirror(where, where, last)
         return
+    for path in inputs:
+        if is_remote(path) and f"{address(path)}/".startswith(f"{address(where).rstrip('/')}/"):
+            raise ConfigError(
+                f"{address(path)} lies in the folder that is written", "name another with --out"
+            )
     digest = hashlib.sha256(address(where).encode()).hexdigest()[:16]
     kept = cache_folder(None)
     place = (Path.home() / ".cache" / "pirn_jax" if is_remote(kept) else kept) / "remote" / digest
     place.mkdir(parents=True, exist_ok=True)
-    with sole_writer(place):
-        folder = place / where.name
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            mirror = Mirror(where, folder, last)
+    if read_only:
+        with tempfile.TemporaryDirectory(dir=place) as own:
+            mirror = Mirror(where, Path(own) / where.name)
             mirror.pull()
             yield mirror
-            if not read_only:
-                mirror.push()
-        finally:
+        return
+    with sole_writer(place):
+        folder = place / where.name
+        if folder.exists():  # what a killed command left, or could not put there
+            folder.rename(place / f"{where.name}.{time.time_ns()}")
+        mirror = Mirror(where, folder, last)
+        try:
+            mirror.pull()
+            yield mirror
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            raise
+        try:
+            mirror.push()
+        except PirnError as error:
+            raise MachineError(
+                f"{error.problem}; what could not be put there is kept",
+                "copy it when the store can be reached",
+                folder,
+            ) from error
+        shutil.rmtree(folder, ignore_errors=True)

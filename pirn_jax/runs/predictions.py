@@ -93,7 +93,7 @@ def predict_scans(
     if batch < 1:
         raise ConfigError(f"batch: expected 1 or more, got {batch}", "use 4")
     done, unjudged = 0, dict[str, PirnError]()
-    judging.check(model.looking, model.calibration is not None)
+    judging.check(model.looking, model.has_threshold)
     find_part = part_finder(model.looking, model.prepared)
     laid = scans.changed(lambda scan: judging.lay_on(scan, find_part))
 

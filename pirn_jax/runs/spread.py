@@ -163,6 +163,7 @@ def predict_on(
     *,
     batch: int = 4,
     judging: Judging = JUDGED_BY_THRESHOLD,
+    reading: str = "",
     resume: bool = False,
 ) -> Iterator[Document]:
     """`pirn_jax.runs.predict_scans` on a cluster; what an earlier call left undone, and no more.
@@ -177,6 +178,7 @@ def predict_on(
         progress: see `Progress`.
         batch: scans a call of the device.
         judging: rules and zones.
+        reading: how files are understood, in words: a job is gone on with under the same alone.
         resume: go on with the job that is unfinished there, as `is_unfinished` says.
 
     Yields:
@@ -191,7 +193,7 @@ def predict_on(
     batch = max(1, min(batch, len(scans)))
     with (going_on if resume else writing)(out, PREDICTIONS_FORMAT) as place:
         here, parts = place.absolute(), list(cut(scans, batch * BATCHES))
-        _begin(here / PARTS, _identity(model, scans, batch, judging), out)
+        _begin(here / PARTS, _identity(model, scans, batch, judging, reading), out)
         left = [part for part in parts if not _records_of(here, part).is_file()]
         done = len(scans) - sum(len(part.scans) for part in left)
         job = _Job(source, batch, judging, here, out)
@@ -212,8 +214,8 @@ def predict_on(
             yield record
 
 
-def _identity(model: PIRN, scans: Split, batch: int, judging: Judging) -> str:
-    """What makes two jobs the same, as a digest: model, scans, batches, rules and zones."""
+def _identity(model: PIRN, scans: Split, batch: int, judging: Judging, reading: str) -> str:
+    """What makes two jobs the same: model, scans and how they are read, batches, rules, zones."""
     digest = hashlib.sha256(repr(judging.rules).encode())
     for leaf in jax.tree.leaves(judging.zones):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -222,7 +224,7 @@ def _identity(model: PIRN, scans: Split, batch: int, judging: Judging) -> str:
         for entry in scans.entries
     ]
     threshold = calibration_id(model.calibration)
-    return digest_of([model.model_id, threshold, batch, digest.hexdigest(), files])
+    return digest_of([model.model_id, threshold, batch, digest.hexdigest(), reading, files])
 
 
 def _begin(folder: Path, identity: str, out: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +15,7 @@ from pirn_jax.detector import PIRN, fit_models, open_encoder
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import PirnError
 from pirn_jax.geometry import choose_object
-from pirn_jax.manifest import is_ours
-from pirn_jax.places import is_remote
+from pirn_jax.manifest import MANIFEST
 from pirn_jax.report import layout
 from pirn_jax.report.layout import model_folder
 from pirn_jax.report.schema import Document, Provenance, environment_document, split_document
@@ -75,30 +73,45 @@ def train_run(
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
     folder = Path(config.folder)
-    fresh = not is_remote(folder) and not is_taken(folder)
-    try:
-        with contextlib.ExitStack() as stack:
-            mirror = Mirror(folder, folder)
-            if is_first():
-                last = (layout.METRICS, layout.REPORT)
-                mirror = stack.enter_context(mirrored(folder, last))
-            if from_first(lambda: check_run_folder(config, mirror.folder)):
-                return folder
-            way = going_on if config.resume else writing
-            with losing_others(), contextlib.ExitStack() as inner:
-                place = from_first(lambda: str(inner.enter_context(way(mirror.folder, RUN_FORMAT))))
+    with contextlib.ExitStack() as stack:
+        mirrors = [Mirror(folder, folder)]
+
+        def begin() -> bool:
+            """Bring what is there; returns whether there is nothing left to do."""
+            last = (layout.METRICS, layout.REPORT)
+            inputs = [Path(config.data_root)] if config.data_root else []
+            mirrors[0] = stack.enter_context(mirrored(folder, last, inputs=inputs))
+            return check_run_folder(config, mirrors[0].folder)
+
+        if from_first(begin):
+            return folder
+        mirror = mirrors[0]
+        fresh = is_first() and not is_taken(mirror.folder)
+        way = going_on if config.resume else writing
+        with losing_others(), contextlib.ExitStack() as inner:
+            place = from_first(lambda: str(inner.enter_context(way(mirror.folder, RUN_FORMAT))))
+            try:
                 train_into(Path(place), config, items, shots, mirror, progress, command)
-    except PirnError:
-        if fresh and is_first() and _is_bare(folder):
-            shutil.rmtree(folder)  # so that the next try needs no --overwrite
-        raise
+            except PirnError:
+                if fresh:
+                    _take_back(Path(place))  # so that the next try needs no --overwrite
+                raise
     return folder
 
 
-def _is_bare(folder: Path) -> bool:
-    """Whether it is a run's in which nothing has been learned."""
+def _take_back(folder: Path) -> None:
+    """Remove what a run has written before it learned anything; nothing where it has."""
+    splits = list(folder.glob(f"*/*/{layout.SPLIT}"))
     learned = (layout.HISTORY, f"{layout.CHECKPOINTS}/*", f"*/*/{layout.MODEL}")
-    return is_ours(folder, RUN_FORMAT) and not any(any(folder.glob(one)) for one in learned)
+    if any(any(folder.glob(one)) for one in learned):
+        return
+    plan = (layout.CONFIG, layout.ENVIRONMENT, layout.SPLIT, MANIFEST)
+    for path in (*(folder / name for name in plan), *splits):
+        path.unlink(missing_ok=True)
+    models = [path.parent for path in splits]
+    for place in (*models, *(model.parent for model in models), folder / layout.CHECKPOINTS):
+        with contextlib.suppress(OSError):  # not empty, or gone
+            place.rmdir()
 
 
 def train_into(
@@ -147,8 +160,7 @@ def train_into(
         tell("shots", encoded, total, "")
 
     def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
-        if first:
-            mirror.push()  # the last checkpoint that is whole
+        from_first(mirror.push)  # the last checkpoint that is whole
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 

@@ -376,7 +376,6 @@ def test_what_cannot_be_predicted_is_said(run, place, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_lot_is_judged_together(run, scans, tmp_path, capsys):
     """By the run, by the run with good scans that join, and by the lot alone."""
     given = [str(scans), "--lot", "--unit", "m", "--cache", str(tmp_path / "cache"), "--out"]

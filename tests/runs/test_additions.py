@@ -149,6 +149,10 @@ def test_false_alarms_that_people_marked_join_the_version_after_that(run, place)
     second = add_to_run(first, place / "state", cache=str(place / "cache")).folder
     assert second == place / "run-first-v2"
     assert keys(second) == [*keys(run), "added1/part22", f"added2/{parts[1].id}"]
+    with pytest.raises(BadInputError, match="learned from all of these scans already"):
+        add_to_run(second, place / "state", place / "third", cache=str(place / "cache"))
+    with pytest.raises(BadInputError, match="learned from all of these scans already"):
+        add_to_run(second, place / "folder", place / "third", cache=str(place / "cache"))
     Image.new("RGB", (96, 96)).save(place / "folder/part22.png")
     with pytest.raises(BadInputError, match="added1/part22: its files are no longer those"):
         add_to_run(second, place / "new2", place / "third", cache=str(place / "cache"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, ConfigError, MachineError
 from pirn_jax.runs import mirror
 from pirn_jax.runs.mirror import mirrored
 
@@ -71,8 +71,38 @@ def test_nothing_goes_up_where_the_work_failed_or_only_reads(store):
 
 
 def test_names_that_would_lead_elsewhere_are_refused(store):
-    store.pipe("/bucket/run/x/.hidden/a", b"1")
+    store.pipe("/bucket/run/x/../../a", b"1")
     with pytest.raises(BadInputError, match="no file of ours"), mirrored(WHERE):
+        pass
+
+
+def test_locks_and_unfinished_files_that_a_copy_brought_are_passed_over(store):
+    for name in (".lock", "x/.hidden/a", "2.orbax-checkpoint-tmp-1/half", "b"):
+        store.pipe(f"/bucket/run/{name}", b"1")
+    with mirrored(WHERE) as here:
+        assert [path.name for path in here.folder.rglob("*")] == ["b"]
+
+
+def test_what_cannot_be_put_there_in_the_end_is_kept_and_named(store, monkeypatch):
+    def unreachable(path, file):
+        raise MachineError("the store cannot be reached", "check the network", str(path))
+
+    def work():
+        with mirrored(WHERE) as here:
+            here.folder.mkdir()
+            (here.folder / "a").write_text("1")
+
+    monkeypatch.setattr(mirror, "write_remote", unreachable)
+    with pytest.raises(MachineError, match="is kept") as caught:
+        work()
+    assert (Path(caught.value.path) / "a").read_text() == "1"
+
+
+def test_inputs_below_what_is_written_are_refused(store):
+    inside = Path("memory://bucket/run/data")
+    with pytest.raises(ConfigError, match="lies in the folder"), mirrored(WHERE, inputs=[inside]):
+        pass
+    with mirrored(WHERE, inputs=[Path("memory://bucket/running"), Path("/local")]):
         pass
 
 

@@ -7,18 +7,20 @@ are in `requests/<id>/`. The log is read, never written; the service may run mea
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from pirn_jax.errors import BadInputError
+from pirn_jax.errors import BadInputError, printable
 from pirn_jax.scans.datasets.dataset import Entry
 from pirn_jax.scans.formats.files import File, join_inside
 
 _LOG = "journal.sqlite"
-_MARKED = (
-    "SELECT id, model, files FROM requests WHERE mark = 'false_alarm' AND kept = 1 ORDER BY number"
-)
+_KEPT = "SELECT id, model, files, mark FROM requests WHERE kept = 1 ORDER BY number LIMIT 1000000"
+_NAMES = "SELECT DISTINCT model FROM requests LIMIT 1000"
+_log = logging.getLogger("pirn_jax")
 
 
 def is_log(folder: Path) -> bool:
@@ -26,12 +28,13 @@ def is_log(folder: Path) -> bool:
     return (folder / _LOG).is_file()
 
 
-def list_marked(folder: Path, model: str) -> list[Entry]:
+def list_marked(folder: Path, model: str, ids: Collection[str] | None = None) -> list[Entry]:
     """The false alarms whose files are there; their keys are the requests' ids.
 
     Args:
         folder: of the log.
-        model: whose they are, where the log has those of several.
+        model: whose they are, where the log has parts of several.
+        ids: these, whosever they are and whatever they are marked as now; None: what is marked.
 
     Raises:
         BadInputError: the log cannot be read.
@@ -39,8 +42,17 @@ def list_marked(folder: Path, model: str) -> list[Entry]:
     path = folder / _LOG
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
-            rows = base.execute(_MARKED).fetchall()
-        several = len({row[1] for row in rows}) > 1
+            kept = base.execute(_KEPT).fetchall()
+            several = len(base.execute(_NAMES).fetchall()) > 1
+        if ids is None:
+            marked = [row for row in kept if row[3] == "false_alarm"]
+            rows = [row for row in marked if row[1] == model or not several]
+            if len(rows) < len(marked):
+                others = sorted({str(row[1]) for row in marked} - {model})
+                count, named = len(marked) - len(rows), printable(", ".join(others))
+                _log.warning("%d marked parts are of %s, not of %s: left out", count, named, model)
+        else:
+            rows = [row for row in kept if row[0] in ids]
         return [
             Entry(
                 str(request),
@@ -52,8 +64,7 @@ def list_marked(folder: Path, model: str) -> list[Entry]:
                     for role, name in json.loads(files).items()
                 },
             )
-            for request, name, files in rows
-            if name == model or not several
+            for request, _, files, _ in rows
         ]
-    except (sqlite3.Error, ValueError, AttributeError) as error:
+    except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
         raise BadInputError(f"the log cannot be read: {error}", "name another", path) from error
