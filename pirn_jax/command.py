@@ -21,10 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pirn_jax.errors import (
-    ConfigError,
-    MachineError,
-    MissingDependencyError,
-    PirnError,
+    DEFECT_FOUND,
+    MACHINE,
+    STOPPED,
+    UNJUDGED,
+    USAGE,
+    exit_code,
+    in_one_line,
     printable,
 )
 from pirn_jax.places import check_address
@@ -32,16 +35,16 @@ from pirn_jax.progress import Console, escaping, progress_bars
 
 __all__ = [
     "DEFECT_FOUND",
+    "MACHINE",
     "UNJUDGED",
+    "USAGE",
     "Console",
-    "exit_code",
     "exits",
     "parse",
     "progress_bars",
     "results_table",
     "run",
 ]
-DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 _COLUMNS = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc", "AUPRO@30 %": "aupro_0.3"}
 _COLUMNS |= {"F1max": "i_f1max"}
 _DEBUG = "--debug"
@@ -116,32 +119,12 @@ def exits(arguments: Sequence[str] | None = None) -> Iterator[list[str]]:
         with contextlib.suppress(OSError):  # stderr may be gone too
             if debug:
                 traceback.print_exc()
-            sys.stderr.write(f"error: {printable(_words(error))}\n")
+            sys.stderr.write(f"error: {printable(in_one_line(error))}\n")
     finally:
         log.handlers = before
         _finish(sys.stdout)
     if code:
         raise SystemExit(code)
-
-
-def exit_code(error: Exception) -> int:
-    """The exit code of a command that an error ended."""
-    if isinstance(error, ConfigError):
-        return USAGE
-    machine = isinstance(error, MachineError | MissingDependencyError)
-    return UNJUDGED if isinstance(error, PirnError) and not machine else MACHINE
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, PirnError):
-        return str(error)
-    first = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError) or first.startswith("RESOURCE_EXHAUSTED"):
-        return f"not enough memory: {first[:200] or 'use a smaller --batch or picture'}"
-    if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
-        return f"{where}{error.strerror or first}"
-    return f"unforeseen: {type(error).__name__}: {first[:500]} ({_DEBUG} shows where)"
 
 
 def _finish(stream: Any) -> None:

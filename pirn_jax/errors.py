@@ -59,6 +59,31 @@ class MissingDependencyError(PirnError, ImportError):
     """An optional or fragile package cannot be imported."""
 
 
+DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
+"""Exit codes of every command; `pirn_jax.command` says what they mean."""
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that an error ended."""
+    if isinstance(error, ConfigError):
+        return USAGE
+    machine = isinstance(error, MachineError | MissingDependencyError)
+    return UNJUDGED if isinstance(error, PirnError) and not machine else MACHINE
+
+
+def in_one_line(error: Exception) -> str:
+    """What a command says of an error that ended it."""
+    if isinstance(error, PirnError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or first.startswith("RESOURCE_EXHAUSTED"):
+        return f"not enough memory: {first[:200] or 'use a smaller --batch or picture'}"
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
+        return f"{where}{error.strerror or first}"
+    return f"unforeseen: {type(error).__name__}: {first[:500]} (--debug shows where)"
+
+
 _STORE = re.compile(r"^(s3|gs|memory):/(?!/)")  # as `pirn_jax.places` has such paths
 
 # Control characters but for line breaks and tabs, marks that turn the direction of writing, and

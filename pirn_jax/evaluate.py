@@ -14,6 +14,7 @@ import tyro
 
 from pirn_jax.cluster import Where
 from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
+from pirn_jax.places import address
 from pirn_jax.scans.formats.options import Reading
 
 
@@ -92,7 +93,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
     console = Console()
     metrics = read_object(folder / "metrics.json")
     console.print(results_table(metrics))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(f"report: {address(folder / 'report.html')}", soft_wrap=True, highlight=False)
     return UNJUDGED if metrics["left_out"] else 0
 
 

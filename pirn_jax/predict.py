@@ -93,8 +93,8 @@ class Arguments(Reading):
     """A folder of good scans that join the lot and set its threshold."""
     encoder: str | None = None
     """Judge a lot without a run, by this encoder; auto: as in training."""
-    modalities: tuple[str, ...] = ("rgb", "normals")
-    """What is looked at then: rgb, normals, or both."""
+    modalities: tuple[str, ...] | None = None
+    """What is looked at then: rgb, normals, or both; without it both."""
     fail_on_defect: bool = False
     """Exit with 1 if a scan is called defective."""
     cache: str | None = None
@@ -143,6 +143,8 @@ def predict(arguments: Arguments) -> int:
     on_ray = arguments.where.on == "ray"
     if not arguments.lot and (arguments.encoder or arguments.good):
         raise ConfigError("--encoder and --good are of a lot", "add --lot")
+    if arguments.modalities is not None and not arguments.encoder:
+        raise ConfigError("--modalities is of a lot without a run", "add --lot --encoder auto")
     if arguments.lot and on_ray:
         raise ConfigError("a lot is judged whole, by one process", "leave --on ray out")
     if arguments.good is not None and arguments.threshold is not None:
@@ -196,6 +198,8 @@ def predict(arguments: Arguments) -> int:
         where = (model.config.modalities, options, arguments.out, camera)
         links = arguments.follow_links
         scans, left_out = find_scans(files, roles, *where, follow_links=links)
+        if isinstance(model, Lot):
+            model.decide(scans)  # before zones are laid on by what it looks at
         if isinstance(model, Lot) and arguments.good is not None:
             good, others = find_scans([arguments.good], {}, *where, follow_links=links)
             find_part = part_finder(model.looking, model.prepared)
@@ -248,7 +252,7 @@ def without_shots(arguments: Arguments) -> PIRN:
     config = Config(
         encoder=arguments.encoder or "auto",
         weights=arguments.weights,
-        modalities=arguments.modalities,
+        modalities=arguments.modalities or ("rgb", "normals"),
     )
     config = replace(config, runtime=arguments.runtime or config.runtime)
     return PIRN(config, prepared=prepared)

@@ -23,6 +23,7 @@ from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, res
 from pirn_jax.config import PRESETS, TrainConfig, preset
 from pirn_jax.errors import ConfigError
 from pirn_jax.methods import MethodSettings, recipes_of
+from pirn_jax.places import address
 from pirn_jax.scans.formats.options import Reading
 
 
@@ -152,7 +153,7 @@ def _train_as_told(words: Sequence[str]) -> int:
 
 
 def _one_of_several(config: TrainConfig, command: Sequence[str]) -> None:
-    with exits([]):
+    with exits():  # of the same words: --debug is among them, or not
         code = train(config, command)
     if code:
         raise SystemExit(code)
@@ -214,7 +215,7 @@ def train(config: TrainConfig, command: Sequence[str]) -> int:
         return 0
     metrics = read_object(folder / layout.METRICS)
     console.print(results_table(metrics))
-    console.print(f"report: {folder / layout.REPORT}", soft_wrap=True, highlight=False)
+    console.print(f"report: {address(folder / layout.REPORT)}", soft_wrap=True, highlight=False)
     return UNJUDGED if metrics["left_out"] else 0
 
 

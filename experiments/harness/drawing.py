@@ -44,7 +44,7 @@ class TrainedModel(NamedTuple):
         tokens: of the test scans.
         truths: of the test scans.
         inferences: what the detector makes of them.
-        library: where the pictures come from.
+        pictures: where these come from.
     """
 
     job: Job
@@ -52,11 +52,11 @@ class TrainedModel(NamedTuple):
     tokens: Tokens
     truths: list[Truth]
     inferences: list[Inferred]
-    library: ScanLibrary
+    pictures: ScanLibrary
 
     def views(self, places: Sequence[int]) -> list[Views]:
         """Pictures of some test scans."""
-        return self.library.views(self.job, [self.truths[place].key for place in places])
+        return self.pictures.views(self.job, [self.truths[place].key for place in places])
 
 
 def figure_command(draw: Callable[[Options], None], arguments: Sequence[str] | None = None) -> None:

@@ -132,6 +132,13 @@ class Lot(PIRN):
         self._good, self._good_failed = _kept(scans), failed
         return self
 
+    def decide(self, scans: Iterable[Scan]) -> None:
+        """Have the lot decide background, square and poses where there are no shots that did."""
+        if not self.fitted:
+            readable = prefetch(scans, lambda _: None, BATCH, lambda *_: None)
+            witnesses = [scan for scan, _ in islice(readable, WITNESSES)]
+            self.config = decide(witnesses, self._asked, self.prepared)
+
     def predict_scans(
         self, scans: Iterable[Scan], *, batch: int = BATCH, failed: Failed | None = None
     ) -> Iterator[ScanResult]:
@@ -147,10 +154,7 @@ class Lot(PIRN):
             NotJudgedError: see `PIRN.predict`; without `failed`.
         """
         scans, good = _kept(scans), self._good
-        if not self.fitted:
-            readable = prefetch(scans, lambda _: None, BATCH, lambda *_: None)
-            witnesses = [scan for scan, _ in islice(readable, WITNESSES)]
-            self.config = decide(witnesses, self._asked, self.prepared)
+        self.decide(scans)
         self._check_room(len(scans) + len(good))
         encoded: list[str] = []
         tokens = self._encode(scans, batch, encoded, failed)

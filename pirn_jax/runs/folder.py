@@ -161,13 +161,18 @@ def environment(command: Sequence[str] = (), run: str = "") -> Environment:
     )
 
 
+def machine_cache(folder: str | None) -> Path:
+    """`cache_folder`, where that is on this machine; else the one that is there by default."""
+    path = cache_folder(folder)
+    return Path.home() / ".cache" / "pirn_jax" if is_remote(path) else path
+
+
 def start_caches(folder: str | None) -> tuple[FeatureCache, PreparedCache]:
     """Features of shots and prepared normals that are kept; compiled programs are from now on.
 
     Of a cache in an object store, prepared normals alone are kept there.
     """
-    path = cache_folder(folder)
-    local = Path.home() / ".cache" / "pirn_jax" if is_remote(path) else path
+    path, local = cache_folder(folder), machine_cache(folder)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         use_compilation_cache(local / "xla")
     return FeatureCache(local / "features"), PreparedCache(default_folder(path))

@@ -26,7 +26,8 @@ from pirn_jax.places import (
     remove_remote,
     write_remote,
 )
-from pirn_jax.storage import LARGEST_FILE, cache_folder, sole_writer, whole_file
+from pirn_jax.runs.folder import machine_cache
+from pirn_jax.storage import LARGEST_FILE, sole_writer, whole_file
 
 _MOST = 1_000_000  # objects in a folder of ours
 _PART = 1 << 22  # bytes at a time
@@ -149,8 +150,7 @@ def mirrored(
                 f"{address(path)} lies in the folder that is written", "name another with --out"
             )
     digest = hashlib.sha256(address(where).encode()).hexdigest()[:16]
-    kept = cache_folder(None)
-    place = (Path.home() / ".cache" / "pirn_jax" if is_remote(kept) else kept) / "remote" / digest
+    place = machine_cache(None) / "remote" / digest
     place.mkdir(parents=True, exist_ok=True)
     if read_only:
         with tempfile.TemporaryDirectory(dir=place) as own:

@@ -132,7 +132,9 @@ def in_order(
     """
     rest = iter(keys)
     for result in results:
-        for key in itertools.takewhile(lambda key: key != result.scan.key, rest):  # noqa: B023
+        for key in rest:
+            if key == result.scan.key:
+                break
             yield not_judged(key, left_out[key])
         yield record(result)
     for key in rest:

@@ -29,7 +29,6 @@ Differs from the paper: PIRN stops at the anomaly map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -320,15 +319,15 @@ def _severities(what: str, given: object) -> dict[str, float]:
     }
 
 
-def _number(where: str, value: object, least: float | None = None) -> float | None:
+def _number(where: str, value: Any, least: float | None = None) -> float | None:
     if value is None:
         return None
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or abs(value) > _LARGEST:  # type: ignore[arg-type]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= _LARGEST:
         raise ConfigError(f"{where}: expected a number, got {value!r:.80}")
-    if least is not None and value < least:  # type: ignore[operator]
+    if least is not None and value < least:
         raise ConfigError(f"{where}: expected {least:g} or more, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _table(where: str, given: object, known: Sequence[str] | None) -> Mapping[str, Any]:

@@ -28,10 +28,14 @@ from pirn_jax.detector.judging import part_finder, read_judging
 from pirn_jax.detector.prediction import Prediction
 from pirn_jax.detector.records import Record, not_judged, record_of
 from pirn_jax.errors import (
+    DEFECT_FOUND,
+    STOPPED,
+    UNJUDGED,
+    USAGE,
     ConfigError,
-    MachineError,
-    MissingDependencyError,
     PirnError,
+    exit_code,
+    in_one_line,
     printable,
 )
 from pirn_jax.report.heatmap import overlay
@@ -42,12 +46,9 @@ from pirn_jax.scans.datasets.judged import find_scans, options_of
 from pirn_jax.scans.datasets.left_out import describe_left_out
 from pirn_jax.scans.formats.options import Reading
 from pirn_jax.scoring.rules import Verdict
-from pirn_jax.storage import write_whole
 from pirn_runtime.engines import RUNTIMES
 from pirn_runtime.judge import Judge
 from pirn_runtime.version import __version__
-
-DEFECT_FOUND, UNJUDGED, USAGE, MACHINE, STOPPED = 1, 2, 3, 4, 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if given.debug:
             traceback.print_exc()
-        code = _exit_code(error)
-        _say(f"error: {_words(error)}")
+        code = exit_code(error)
+        _say(f"error: {in_one_line(error)}")
     if code:
         raise SystemExit(code)
 
@@ -127,7 +128,7 @@ def predict(given: argparse.Namespace) -> int:
     scans, left_out = find_scans(given.files, roles, modalities, options, given.out, camera)
     for line in describe_left_out(left_out):
         _say(line)
-    bad, defective, lines = len(left_out), 0, []
+    bad, defective = len(left_out), 0
     unjudged: list[Record] = []
 
     def failed(key: str, error: PirnError) -> None:
@@ -148,12 +149,13 @@ def predict(given: argparse.Namespace) -> int:
             records.append(record)
         for record in records:
             defective += record["label"] == 1
-            lines.append(json.dumps(record) + "\n")
-            sys.stdout.write(lines[-1])
+            line = json.dumps(record) + "\n"
+            sys.stdout.write(line)
             sys.stdout.flush()
-        if given.out is not None and records:
-            given.out.mkdir(parents=True, exist_ok=True)
-            write_whole(given.out / PREDICTIONS, "".join(lines).encode())
+            if given.out is not None:
+                given.out.mkdir(parents=True, exist_ok=True)
+                with (given.out / PREDICTIONS).open("a", encoding="utf-8") as file:
+                    file.write(line)
     if bad:
         return UNJUDGED
     return DEFECT_FOUND if defective and given.fail_on_defect else 0
@@ -185,23 +187,6 @@ def _reading(given: argparse.Namespace) -> Reading:
         if getattr(given, name) is not None
     }
     return Reading(**values, assume_aligned=given.assume_aligned)
-
-
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, ConfigError):
-        return USAGE
-    machine = isinstance(error, MachineError | MissingDependencyError)
-    return UNJUDGED if isinstance(error, PirnError) and not machine else MACHINE
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, PirnError):
-        return str(error)
-    if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
-        return f"{where}{error.strerror or error}"
-    reason = str(error).partition("\n")[0][:500]
-    return f"unforeseen: {type(error).__name__}: {reason} (--debug shows where)"
 
 
 def _say(text: str) -> None:

@@ -92,7 +92,10 @@ def test_each_image_is_judged_by_itself(learned):
 def test_shapes_are_known_before_anything_is_learned(learned):
     method, trained = learned
     found = (trained.parameters, trained.statistics)
-    shape_of = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
+
+    def shape_of(leaf):
+        return leaf.shape, leaf.dtype
+
     assert jax.tree.map(shape_of, method.abstract_params()) == jax.tree.map(shape_of, found)
 
 

@@ -91,7 +91,10 @@ KINDS = ("heatmap", "mask")
 
 def predict(cluster, source, model, scans, out, resume=False):
     failed = []
-    say = lambda key, error: failed.append(key)  # noqa: E731
+
+    def say(key, error):
+        failed.append(key)
+
     loaded = PIRN.load(source.folder, encoder=model.encoder)
     if cluster is None:
         records = list(predict_scans(loaded, scans, out, say, batch=2))
