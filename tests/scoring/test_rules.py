@@ -160,6 +160,8 @@ def test_a_file_of_rules():
         ("threshold = 3", "threshold: expected a table"),
         ("[threshold]\npart = nan", "threshold.part: expected a number"),
         ("[threshold]\npart = true", "threshold.part: expected a number"),
+        (f"[threshold]\npart = {10**400}", "threshold.part: expected a number"),
+        ("[threshold]\npart = inf", "threshold.part: expected a number"),
         ("[least]\narea_mm2 = -1", "0 or more"),
         ('[least]\narea_mm2 = "0.3"', "expected a number"),
         ("[severity.zones]\na = -1", "0 or more"),
