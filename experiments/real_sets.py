@@ -11,9 +11,9 @@ Every system learns from the same shots, seen the same way (square around the pa
 setting found best for it; `memory, published` is the memory as it is published. With --shifts the
 test scans are shown as another lamp, lens or fixture would show them (`harness.shifts`), and the
 page says how much of each figure that costs. A unit (an encoder on a set with so many shots, all
-draws) is written to --jobs, system by system, and what is there is not measured again. Differences
-have a 95 % interval, by the paired bootstrap of `harness.bootstrap` over images and draws; a pooled
-one is the mean over sets, each resampled by itself. Of cookie and hazelnut_toy the defects were
+draws) is written to --jobs, system by system, and what is there is not measured again unless the
+code has changed. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
+over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and hazelnut_toy the defects were
 photographed at another exposure: no image figures there.
 """
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -33,8 +34,17 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
-from harness.bootstrap import METRICS, Evaluation, histograms, pixels_of, replicate, resample
+from harness.bootstrap import (
+    METRICS,
+    Evaluation,
+    histograms,
+    interval,
+    pixels_of,
+    replicate,
+    resample,
+)
 from harness.options import command
+from harness.provenance import function_hash, source_hash
 from harness.shifts import families_of, shifted
 from pirn_jax import PIRN, Config, load_encoder, open_dataset
 from pirn_jax.config import with_settings
@@ -147,7 +157,13 @@ class Options:
     """One file for each unit."""
     encoders: tuple[str, ...] = ("pirn-tiny", "dinov2-small")
     """Of pirn-tiny, dinov2-small, vit-tiny-16."""
-    systems: tuple[str, ...] = ("default", "memory", "memory, published", "subspace")
+    systems: tuple[str, ...] = (
+        "default",
+        "memory",
+        "memory, published",
+        "subspace",
+        "blocks as they are",
+    )
     """Which systems; the first is compared with the others."""
     sets: tuple[str, ...] = tuple(SETS)
     """Which sets."""
@@ -165,12 +181,14 @@ class Options:
 
 def main(options: Options) -> None:
     """Measure what is missing, unit by unit, and print the table."""
-    units = {}
+    units, code = {}, function_hash(measure) + source_hash()
     for encoder, shots, chosen in product(options.encoders, options.shots, options.sets):
         about = (encoder, chosen.replace(", ", "_"), shots, options.size, *options.draws)
         name = "-".join(map(str, about))
         path = options.jobs / f"{name}.json"
         unit = read_object(path) if path.is_file() else {}
+        if unit.get("code") != code:  # of other code: never on one page with this one's
+            unit = {"code": code}
         views = shown_as(chosen, options)
         missing = [
             system
@@ -243,12 +261,8 @@ def measure(
                 start = time.perf_counter()
                 fit_models([model], [data.train.select(keys)], [system], cache=cache)
                 seconds.append(time.perf_counter() - start)
-                looks = (
-                    model.config.background,
-                    model.config.part_side,
-                    model.encoder.normalised,
-                    *sees,
-                )
+                decided = (model.config.background, model.config.part_side)
+                looks = (*decided, model.config.encoder_layers(), *sees)
                 stored = sum(array.nbytes for array in jax.tree.leaves(model.parameters))
                 for family in families:
                     if (looks, family) not in seen:
@@ -260,7 +274,8 @@ def measure(
                     figures[family].append(figure)
                     evaluations[family].append(evaluation)
             bad = np.array([truth.label == 1 for truth in truths])
-            chosen_images = resample(bad, len(options.draws), REPLICATES)
+            seed = zlib.crc32(chosen.encode())  # another one for each set
+            chosen_images = resample(bad, len(options.draws), REPLICATES, seed)
             found: dict[str, Any] = {}
             for family in families:
                 draws = replicate(evaluations[family], bad, chosen_images)
@@ -376,17 +391,15 @@ def report(
         spent = ", ".join(
             f"{system} {unit[system]['encode_ms']:.0f} + {unit[system]['judge_ms']:.0f} ms"
             for system in options.systems
-            if "encode_ms" in unit[system]  # not in units of earlier versions
         )
-        if spent:
-            lines += ["", f"Encoding and judging a scan of {names[0]}: {spent}."]
+        lines += ["", f"Encoding and judging a scan of {names[0]}: {spent}."]
         lines += ["", f"| {first} ahead of | pool | I-AUROC | P-AUROC | AUPRO |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for other, (pool, members) in product(others, POOLS.items()):
             pairs = [(SETS[name], units[encoder, shots, name]) for name in members if name in names]
             if not pairs:
                 continue
-            cells = [difference(metric, pairs, first, other) for metric in METRICS]
+            cells = [in_points(difference(metric, pairs, first, other)) for metric in METRICS]
             lines.append(f"| {other} | {pool} | {' | '.join(cells)} |")
         if options.shifts:
             lines += shift_table(units, encoder, shots, names, options)
@@ -409,59 +422,82 @@ def shift_table(
     lines = ["", "| points lost under shift | pool | I-AUROC | P-AUROC | AUPRO |"]
     lines += ["| --- | --- | --- | --- | --- |"]
 
-    def lost(system: str, metric: str, members: Sequence[str]) -> Float[np.ndarray, " R"] | None:
+    def lost(system: str, metric: str, members: Sequence[str]) -> Difference | None:
         kept = []
         for name in members:
             if metric == METRICS[0] and SETS[name].exposure_differs:
                 continue
             unit = units[encoder, shots, name]
-            as_is = np.array(unit[system]["replicates"][metric])
             moved = [
-                as_is - unit[named(system, family)]["replicates"][metric]
+                taken(unit[system], metric) - taken(unit[named(system, family)], metric)
                 for family in shown_as(name, options)
                 if family is not None
             ]
             if moved:
                 kept.append(np.mean(moved, axis=0))
-        return 100 * np.mean(kept, axis=0) if kept else None
+        return pooled(kept)
 
     for pool, every in POOLS.items():
         members = [name for name in every if name in names]
         if not members:
             continue
         own = {metric: lost(first, metric, members) for metric in METRICS}
-        cells = [interval(own[metric]) for metric in METRICS]
+        cells = [in_points(own[metric]) for metric in METRICS]
         lines.append(f"| {first} | {pool} | {' | '.join(cells)} |")
         for other in others:
             cells = []
             for metric in METRICS:
                 mine, theirs = own[metric], lost(other, metric, members)
-                more = None if mine is None or theirs is None else theirs - mine
-                cells.append(interval(more))
+                more = None
+                if mine is not None and theirs is not None:
+                    value = theirs.value - mine.value
+                    more = Difference(value, theirs.replicates - mine.replicates)
+                cells.append(in_points(more))
             lines.append(f"| {other}, more than {first} | {pool} | {' | '.join(cells)} |")
     return lines
 
 
-def interval(values: Float[np.ndarray, " R"] | None) -> str:
-    """Mean and 95 % interval, bold where it excludes 0."""
-    if values is None:
+class Difference(NamedTuple):
+    """Of a figure, in points: what was measured, and the bootstrap's replicates of it."""
+
+    value: float
+    replicates: Float[np.ndarray, " R"]
+
+
+def in_points(found: Difference | None) -> str:
+    """A difference with its 95 % interval, bold where that excludes 0."""
+    if found is None:
         return "–"
-    low, high = np.percentile(values, [2.5, 97.5])
-    text = f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    value, low, high = interval(*found)
+    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def taken(unit: dict[str, Any], metric: str) -> Float[np.ndarray, " R"]:
+    """One figure of a system in points: the mean over the draws, then the replicates."""
+    measured = np.mean([figures[metric] for figures in unit["figures"]])
+    return 100 * np.array([measured, *unit["replicates"][metric]])
 
 
 def difference(
     metric: str, pairs: Sequence[tuple[Set, dict[str, Any]]], first: str, other: str
-) -> str:
-    """Mean over sets of one figure's difference, in points, with its interval."""
+) -> Difference | None:
+    """Mean over sets of one figure's difference."""
     image = metric == METRICS[0]
-    arrays = [
-        np.subtract(unit[first]["replicates"][metric], unit[other]["replicates"][metric])
+    return pooled(
+        taken(unit[first], metric) - taken(unit[other], metric)
         for about, unit in pairs
         if not (image and about.exposure_differs)
-    ]
-    return interval(100 * np.mean(arrays, axis=0) if arrays else None)
+    )
+
+
+def pooled(each: Iterable[Float[np.ndarray, " R"]]) -> Difference | None:
+    """The mean over sets; None of none."""
+    arrays = list(each)
+    if not arrays:
+        return None
+    mean = np.mean(arrays, axis=0)
+    return Difference(float(mean[0]), mean[1:])
 
 
 def shown(figures: Sequence[dict[str, float]], exposure_differs: bool = False) -> str:

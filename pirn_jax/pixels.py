@@ -80,6 +80,23 @@ def windows(labels: Int32[np.ndarray, "H W"], count: int) -> list[tuple[slice, s
     return list(zip(*found, strict=True))
 
 
+def holes(
+    part: Bool[np.ndarray, "H W"], measured: Bool[np.ndarray, "H W"]
+) -> Bool[np.ndarray, "H W"]:
+    """Unmeasured pixels inside the part: they hang together with neither its outside nor the edge.
+
+    Args:
+        part: measured pixels of it.
+        measured: all that are.
+    """
+    gap, count = label(~measured)
+    outside = np.pad(measured & ~part, 1, constant_values=True)
+    outside = dilate(outside)[1:-1, 1:-1]
+    is_open = np.zeros(count + 1, bool)
+    is_open[gap[outside]] = True
+    return ~measured & ~is_open[gap]
+
+
 def dilate(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """The mask and its 8 neighbours."""
     padded = np.pad(mask, 1)

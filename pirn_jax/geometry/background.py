@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.clusters import grid_cluster, open3d_cluster
 from pirn_jax.geometry.open3d_import import load_open3d
-from pirn_jax.pixels import dilate, label
+from pirn_jax.pixels import holes
 
 BORDER = 10
 """Pixels: the width of the border in which only background is expected."""
@@ -198,7 +198,7 @@ def find_object(
     if not kept.any():
         reason = "nothing rises above the plane: nothing removed"
         return Background(everything, plane, reason, stands)
-    return Background(kept | _enclosed(kept, valid), plane, "", stands)
+    return Background(kept | holes(kept, valid), plane, "", stands)
 
 
 def _border(
@@ -270,15 +270,3 @@ def _open3d_plane(points: Float[np.ndarray, "n 3"], seed: int) -> Float[np.ndarr
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
     plane, _ = cloud.segment_plane(PLANE_TOLERANCE, _RANSAC_SAMPLE, _RANSAC_TRIALS)
     return np.asarray(plane) / np.linalg.norm(plane[:3])
-
-
-def _enclosed(
-    kept: Bool[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
-    """Unmeasured pixels that touch neither a removed point nor the edge of the picture."""
-    hole, count = label(~valid)
-    outside = np.pad(valid & ~kept, 1, constant_values=True)
-    outside = dilate(outside)[1:-1, 1:-1]
-    open_hole = np.zeros(count + 1, bool)
-    open_hole[hole[outside]] = True
-    return ~valid & ~open_hole[hole]

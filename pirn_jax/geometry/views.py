@@ -29,6 +29,7 @@ from PIL import Image
 
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.geometry.sight import Sight, sight_of
+from pirn_jax.pixels import holes
 from pirn_jax.scans.scan import Scan
 
 _STRIP = 1 << 21  # pixels of a scan that are resized at a time
@@ -106,7 +107,8 @@ class Views(NamedTuple):
         rgb: float32 (h, w, 3) in [0, 1], black outside the object; None for geometry alone.
         normals: float32 (h, w, 3), each component mapped from [-1, 1] to [0, 1], black where there
             is no normal; None for a scan without normals.
-        valid: bool (h, w): the object, where the scan carries a measurement; False in the padding.
+        valid: bool (h, w): the object, where the scan carries a measurement or has a hole around
+            which it does; False in the padding.
         mask: bool (h, w), True on defects; None where no truth is known.
         ignore: bool (h, w), True where nothing may be learned or scored; None if nowhere.
         frame: the way back to the scan's pixels.
@@ -172,7 +174,8 @@ def make_views(
     shown = (size, size) if isinstance(size, int) else size
     frame = fit_frame((shape[0], shape[1]), shown) if window is None else window
     rgb = None if scan.rgb is None else _resize_rgb(scan.rgb, kept, frame)
-    valid = resize_nearest(scan.valid, frame) & resize_nearest(kept, frame)
+    seen = kept & scan.valid
+    valid = resize_nearest(seen | (kept & holes(seen, scan.valid)), frame)
     measured = None
     if points and scan.xyz is not None:
         part = np.where((scan.valid & kept)[..., None], scan.xyz, np.float32(0))
