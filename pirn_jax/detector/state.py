@@ -52,6 +52,7 @@ class DetectorState:
         self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())
         self._learned: tuple[Params, Params] | None = None
         self._placed: tuple[Params | Packed, Params | Packed] | None = None
+        self._inference: tuple[tuple[Encoder, Method, float], Inference] | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -82,8 +83,14 @@ class DetectorState:
 
     @property
     def inference(self) -> Inference:
-        """The compiled programs, shared with all models of the same method and encoder."""
-        return build_inference(self.encoder, self.method, self.config.chosen_recipe.top)
+        """The compiled programs, shared with all models of the same method and encoder.
+
+        Kept here too: what is shared holds a few, and another model must not cost this one its own.
+        """
+        made_of = (self.encoder, self.method, self.config.chosen_recipe.top)
+        if self._inference is None or self._inference[0] != made_of:
+            self._inference = made_of, build_inference(*made_of)
+        return self._inference[1]
 
     @property
     def fitted(self) -> bool:
