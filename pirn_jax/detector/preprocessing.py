@@ -154,10 +154,12 @@ def _decide(looked_at: Sequence[tuple[Scan, Background]], config: Config) -> Con
     keep = np.ones_like if config.background == "none" else np.asarray
     parts = [find_part(scan.xyz, scan.valid, keep(found.object)) for scan, found in looked_at]
     known = [part for part in parts if part is not None]
+    config = with_settings(config, config.chosen_recipe.for_poses(lie_at_any_angle(known)))
     if config.part_side is None and config.chosen_recipe.view == "part":
-        side = square_side(known) if len(known) == len(parts) else None
+        turned = any(copy.turned for copy in config.chosen_recipe.augmentations())
+        side = square_side(known, turned) if len(known) == len(parts) else None
         config = replace(config, part_side=side)
-    return with_settings(config, config.chosen_recipe.for_poses(lie_at_any_angle(known)))
+    return config
 
 
 def _with_object(scan: Scan, found: Background, config: Config, prepared: PreparedCache) -> Views:

@@ -49,6 +49,11 @@ class Augmentation(NamedTuple):
     mirror: bool = False
     reflect: bool = False
 
+    @property
+    def turned(self) -> bool:
+        """Whether it turns the picture by more than parts that lie in one pose differ by."""
+        return abs(self.degrees) > _JITTER_DEGREES
+
 
 Augmentations = tuple[Augmentation, ...]
 

@@ -88,17 +88,29 @@ def _neighbours(
     return shown[:, 1:], shown[:, :-1]
 
 
-def square_side(parts: Sequence[Part]) -> float | None:
+def square_side(parts: Sequence[Part], turned: bool = False) -> float | None:
     """The side of the square around every part, in metres; None where it would be the whole frame.
 
     Args:
         parts: of the shots.
+        turned: whether the square must hold them at any angle: a bar that lies along the diagonal
+            of its bounding box is longer than this.
     """
     if not parts:
         return None
     side = MARGIN * max(part.extent * part.pitch for part in parts)
+    if turned:
+        side = max(side, *(2 * _reach(part) * part.pitch for part in parts))
     frames = [max(part.silhouette.shape) * part.pitch for part in parts]
     return side if side < min(frames) else None
+
+
+def _reach(part: Part) -> float:
+    """From the part's centre to the far corner of its farthest pixel, in pixels."""
+    rows, columns = np.nonzero(part.silhouette)
+    down = np.abs(rows + 0.5 - part.centre[0]) + 0.5
+    right = np.abs(columns + 0.5 - part.centre[1]) + 0.5
+    return float(np.hypot(down, right).max())
 
 
 def part_frame(part: Part, side: float, size: tuple[int, int]) -> tuple[Frame, float]:

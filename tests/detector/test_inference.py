@@ -6,6 +6,7 @@ import pytest
 
 from pirn_jax.config import Config, with_settings
 from pirn_jax.decoder import Tokens, create_decoder, split
+from pirn_jax.detector import PIRN
 from pirn_jax.detector.inference import build_inference
 from pirn_jax.encoder import load_encoder
 
@@ -58,3 +59,11 @@ def test_the_one_program_equals_its_parts(judge):
     np.testing.assert_allclose(fused, again, atol=1e-5)
     np.testing.assert_allclose(score, same, atol=1e-5)
     np.testing.assert_allclose(score, np.asarray(fused).max(axis=(1, 2)), atol=1e-6)
+
+
+def test_a_model_keeps_its_programs_when_others_fill_what_is_shared():
+    encoder = load_encoder("vit-tiny-16", "random", 64, (1, 2))
+    model = PIRN(Config(encoder="vit-tiny-16", image_size=64), encoder=encoder)
+    before = model.inference
+    build_inference.cache_clear()
+    assert model.inference is before

@@ -68,6 +68,17 @@ def test_the_square_is_that_of_the_largest_part():
     assert side == pytest.approx(MARGIN * 40 * PITCH, rel=1e-3)
 
 
+@pytest.mark.parametrize("degrees", [0, 30, 45, 80])
+def test_a_square_for_turned_parts_holds_them_at_any_angle(degrees):
+    lying = part(bar(degrees, length=60, width=6, shape=(100, 140)))
+    side = square_side([lying], turned=True)
+    assert side is not None
+    assert side >= square_side([lying])
+    assert side / PITCH == pytest.approx(max(60, MARGIN * lying.extent), abs=3)
+    for other in range(0, 90, 15):
+        assert part_frame(part(bar(other, length=60, width=6)), side, (56, 56))[1] == 1
+
+
 def test_a_part_that_fills_the_frame_is_shown_with_the_frame():
     assert square_side([part(np.ones((100, 140), bool))]) is None
     assert square_side([]) is None

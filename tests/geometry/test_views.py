@@ -109,6 +109,22 @@ def test_the_background_is_black_everywhere():
     np.testing.assert_array_equal(scan.rgb, before)
 
 
+def test_a_hole_in_the_measurement_is_part_of_what_surrounds_it():
+    """Burnt or black places return no point; the photograph shows them, and they are judged."""
+    scan = picture(80, 80)
+    valid = scan.valid.copy()
+    valid[30:50, 30:50] = False
+    valid[:, :10] = False  # what was not measured at the picture's edge is no part of anything
+    part = np.zeros((80, 80), bool)
+    part[20:60, 20:60] = True
+    for kept in (None, part):
+        views = make_views(scan._replace(valid=valid), 80, kept)
+        assert views.valid[30:50, 30:50].all()
+        assert not views.valid[:, :10].any()
+    views = make_views(scan._replace(valid=valid), 80, part & (np.arange(80) < 40))
+    assert not views.valid[30:50, 30:50].any()  # it is open to what is no part
+
+
 def test_normals_are_encoded_and_stay_unit():
     views = make_views(picture(90, 60), 56)
     shown = views.normals.any(-1)
