@@ -46,7 +46,9 @@ class Zone(NamedTuple):
 
     Attributes:
         pixels: on the scan it was drawn on.
-        judged: False: what lies there is neither scored nor marked.
+        judged: False: patches that lie there wholly are not scored, and no pixel there is marked. A
+            patch that reaches out of it is judged with all that it shows: draw a zone a patch, a
+            sixteenth of the square at 224 pixels, wider than what it is to hide.
     """
 
     pixels: Bool[np.ndarray, "H W"]
