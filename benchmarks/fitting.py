@@ -1,0 +1,81 @@
+"""Learning: seconds that `PIRN.fit` takes for five shots with what runs by default.
+
+    python benchmarks/fitting.py [--quick] [--json FILE]
+
+Shots are generated scans of 400 × 400 with points; encoding them and their copies is part of it,
+generating them is not. Each row is a process of its own: `first` compiles, `cached` finds its
+programs in the cache that the first one filled, `again` is a second fit in that process. `flange`
+has jittered copies, 5 of each shot; `rope` lies at any angle and has 8 turned ones. DINOv2-small
+has random weights here, which cost what real ones cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+ENCODERS = {"pirn-tiny": None, "dinov2-small": "random"}
+MODALITIES = {"both": ("rgb", "normals"), "photograph": ("rgb",)}
+KINDS = ("flange", "rope")
+SHOTS = 5
+
+
+def fit(encoder: str, seen: str, kind: str, cache: str) -> None:
+    """Print the seconds of two fits in this process."""
+    from pirn_jax import PIRN, Config, open_dataset
+    from pirn_jax.training import use_compilation_cache
+
+    use_compilation_cache(cache)
+    shots = list(open_dataset("synthetic", None, kind, size=400, train=SHOTS, test=1).train)
+    config = Config(encoder=encoder, weights=ENCODERS[encoder], modalities=MODALITIES[seen])
+    network, seconds = PIRN(config).encoder, []
+    for _ in range(2):
+        start = time.perf_counter()
+        PIRN(config, encoder=network).fit(shots)
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(seconds))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="pirn-tiny and flange alone")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--fit", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.fit:
+        fit(*arguments.fit)
+        return
+    from bench.measure import RESULTS, environment, write
+
+    rows: list[dict[str, Any]] = []
+    result = {"environment": environment(), "shots": SHOTS, "rows": rows}
+    for about in product(ENCODERS, MODALITIES, KINDS):
+        if arguments.quick and (about[0], about[2]) != ("pirn-tiny", "flange"):
+            continue
+        with tempfile.TemporaryDirectory() as cache:
+            first, (cached, again) = _process(*about, cache)[0], _process(*about, cache)
+        row = dict(zip(("encoder", "modalities", "kind"), about, strict=True))
+        rows.append(row | {"first_s": first, "cached_s": cached, "again_s": again})
+        print(*about, f"first {first:.1f} s, cached {cached:.1f} s, again {again:.1f} s")
+        write(arguments.json or RESULTS / "fitting.json", result)
+
+
+def _process(*about: str) -> list[float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--fit", *about], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
