@@ -8,8 +8,9 @@ three times for each draw of the shots; a lot that is not full is filled up with
 judged elsewhere. Scores of all lots are ranked together. Test sets hold more defective scans than a
 lot should: beside lots as the set is, there are lots of which a tenth is defective.
 
-A unit (an encoder on a set) is measured whole, written to --jobs, and not measured again. The
-square around the part is the one that the shots decide, also of the lot without shots. Figures are
+A unit (an encoder on a set) is measured whole, written to --jobs, and not measured again unless the
+code has changed. Background, square and poses are those that the shots decide, also of the lot
+without shots; `predict --lot` without a run decides them by the lot's own scans. Figures are
 those of the bootstrap (`harness.bootstrap`), within 0.001 of the exact ones; differences have its
 95 % interval, over images and draws.
 
@@ -40,6 +41,7 @@ from harness.bootstrap import (
     resample,
 )
 from harness.options import command
+from harness.provenance import function_hash, source_hash
 from pirn_jax import PIRN, Config
 from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens, select_scans
@@ -114,14 +116,17 @@ class Options:
 def main(options: Options) -> None:
     """Measure what is missing, unit by unit, and print the table."""
     units: dict[tuple[str, str], dict[str, Any]] = {}
+    code = function_hash(measure) + source_hash()
     for encoder in options.encoders:
         for chosen in options.sets:
             about = (encoder, chosen.replace(", ", "_"), *options.draws)
             path = options.jobs / f"{'-'.join(map(str, about))}.json"
-            if not path.is_file():
-                write_json(path, measure(encoder, chosen, options))
+            unit = read_object(path) if path.is_file() else {}
+            if unit.get("code") != code:
+                unit = measure(encoder, chosen, options) | {"code": code}
+                write_json(path, unit)
                 print(path.stem, flush=True)
-            units[encoder, chosen] = read_object(path)
+            units[encoder, chosen] = unit
     page, record = report(units, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, record)

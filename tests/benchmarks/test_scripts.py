@@ -23,7 +23,7 @@ def run(name, folder, *flags):
     assert where["processor"]
     assert where["date"]
     assert where["versions"]["jax"]
-    if name not in ("lowered", "generated_encoder"):
+    if name not in ("lowered", "generated_encoder", "fitting"):
         assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     return found
 
@@ -105,6 +105,12 @@ def test_scaling_gives_the_same_scores_on_every_number_of_devices(tmp_path):
     assert all(row["largest_difference"] < 1e-5 for row in found["devices"].values())
     assert {"encoder N 16", "decoder paper N 64"} <= found["tokens"].keys()
     assert "decoder default K 5" in found["prototypes"]
+
+
+def test_fitting_times_both_modalities_and_one(tmp_path):
+    rows = run("fitting", tmp_path)["rows"]
+    assert [row["modalities"] for row in rows] == ["both", "photograph"]
+    assert all(0 < row["again_s"] <= row["first_s"] for row in rows)
 
 
 def test_cold_start_times_every_kind_of_cache(tmp_path):
