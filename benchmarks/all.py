@@ -50,8 +50,9 @@ GPU = (
     Step("training", ("--quick", "--recipes", "default")),
     Step("latency", (*FIRST, "--size", "448", "--seconds", "15"), "latency_448"),
     Step("transport", ("--quick",)),
-    # In float32 too, and the other systems; takes the first one's place once it is known.
+    # In float32 too, and CFM and INP-Former; takes the first one's place once it is known.
     Step("latency", ("--encoders", "B", "--no-training", "--seconds", "30")),
+    Step("systems", ("--seconds", "30"), "latency_systems"),
     Step("scaling", ()),
     Step("training", (), "training_all"),
 )
@@ -61,6 +62,7 @@ CPU = (
     Step("training", ()),
     Step("transport", ()),
     Step("scaling", ()),
+    Step("systems", (), "latency_systems"),
 )
 QUICK = (
     Step("latency", ("--quick", "--encoders", "S", *HALF, "--no-training", "--no-others")),
@@ -68,6 +70,7 @@ QUICK = (
     Step("training", ("--quick", "--recipes", "default")),
     Step("transport", ("--quick",)),
     Step("scaling", ("--quick",)),
+    Step("systems", ("--quick",), "latency_systems"),
 )
 
 

@@ -67,8 +67,8 @@ def our_pairs(name: str, dtypes: Sequence[Dtype], size: int) -> dict[str, Pair]:
     found: dict[str, Pair] = {}
     for dtype in dtypes:
         row, same = f"ours jax {dtype}", {"dtype": dtype, "image_size": size}
-        found[row] = first = build(name, **same)
-        found[f"{row} recipe paper"] = build(name, "paper", known=first.encoder, **same)
+        found[f"{row} pirn"] = first = build(name, **same)
+        found[f"{row} pirn paper"] = build(name, "paper", known=first.encoder, **same)
         found[f"{row} mixture"] = build(name, method="mixture", known=first.encoder, **same)
         found[f"{row} inp-former"] = build(name, method="inp-former", **same)  # other layers
     for dtype in dtypes if jax.default_backend() == "cpu" else ():
@@ -77,7 +77,7 @@ def our_pairs(name: str, dtypes: Sequence[Dtype], size: int) -> dict[str, Pair]:
         except MissingDependencyError as error:
             print(f"left out, openvino: {error}")
             break
-        found[f"ours openvino {dtype}"] = pair
+        found[f"ours openvino {dtype} pirn"] = pair
     return found
 
 
@@ -136,7 +136,7 @@ def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]
     raw = jax.random.normal(jax.random.key(3), (2, 1, 256, width))
     tokens, found = all_valid(raw), {}
     row = next(iter(pairs))
-    for pair in (pairs[row], pairs[f"{row} recipe paper"]):
+    for pair in (pairs[row], pairs[f"{row} paper"]):
         graph, _, _ = abstract_params(decoder_of(pair.model), width)
         run = jax.jit(lambda p, s, t, graph=graph: merge(graph, p, s)(t))
         found[f"decoder ours {pair.model.config.recipe_name}"] = lambda run=run, pair=pair: (
@@ -147,7 +147,7 @@ def decoders(pairs: dict[str, Pair], width: int) -> dict[str, Callable[[], Any]]
 
 def others(ours: Pair, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Times of the other systems with ours beside them, and their FLOPs."""
-    tasks: dict[str, Callable[[], Any]] = {"ours jax float32": ours.on_device()}
+    tasks: dict[str, Callable[[], Any]] = {"ours jax float32 pirn": ours.on_device()}
     flops = {}
     for name in ("inp_former", "cfm"):
         function, given = getattr(other_systems, name)()
@@ -166,10 +166,10 @@ def ratios(times: dict[str, Any]) -> dict[str, float]:
         rows = [n for n in median if n.startswith(start) and all(part in n for part in parts)]
         return min((median[row] for row in rows), default=math.nan)
 
-    exact, half = (median.get(f"ours jax {dtype}, device", math.nan) for dtype in DTYPES)
+    exact, half = (median.get(f"ours jax {dtype} pirn, device", math.nan) for dtype in DTYPES)
     fastest = least("torch pair all", "eager float32")
     # Cosine to float32 at least 0.999, tested; the same method as PyTorch's.
-    hosts = [f"ours {r} {d}, host" for r in ("jax", "openvino") for d in DTYPES]
+    hosts = [f"ours {r} {d} pirn, host" for r in ("jax", "openvino") for d in DTYPES]
     best = min((median[row] for row in hosts if row in median), default=math.nan)
     found = {
         "pair_fp32": exact / fastest,

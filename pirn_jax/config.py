@@ -47,7 +47,9 @@ class Config:
     share a quarter of their side: 2 shows 1.75 times the detail, by 4 passes of the encoder; 3 2.5
     times, by 9; 1: it is seen whole."""
     layers: tuple[int, ...] | None = None
-    """Encoder blocks to average, counted from 1; None: the network's own (2-10 of 12)."""
+    """Encoder blocks to average, counted from 1; None: the recipe's own, of 12: 4-10
+    where it normalises them, as by default (pirn-tiny: 8-12); 3-10 of inp-former; else 2-10
+    (pirn-tiny: 12)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products: float32 or bfloat16. The decoder is always float32."""
     runtime: Literal["jax", "openvino"] = "jax"

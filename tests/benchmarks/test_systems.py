@@ -1,5 +1,6 @@
 """The other systems' shapes, against what is published of their networks."""
 
+import systems
 from bench.ast_system import STEM, Block, blocks
 from bench.bank_systems import btf_flops, m3dm_flops
 
@@ -30,3 +31,12 @@ def test_flops_are_of_the_published_order():
     assert 18 < btf_flops()["WideResNet-50-2"] < 19
     paper = 263.27  # Table 4, which counts a multiply-add once or twice
     assert paper < sum(m3dm_flops().values()) < 2.2 * paper
+
+
+def test_ours_stands_in_table_4_beside_them():
+    times = {name: {"median_ms": 2.0} for name in (systems.OURS, *systems.SYSTEMS)}
+    flops = {name: {"formula_g": {"a": 1.0, "b": 2.0}, "xla_g": 4.0} for name in times}
+    rows = systems.table(times, flops)
+    assert [row["system"] for row in rows] == [systems.OURS, *systems.LABELS.values()]
+    assert [row["gflops"] for row in rows] == [4.0, 3.0, 3.0, 3.0]
+    assert "768" in rows[-1]["system"]  # the one that sees another size says so

@@ -208,6 +208,11 @@ def test_table_4_reads_what_the_benchmark_wrote(tmp_path):
     rows = table04.lines(table04.measured(tmp_path))
     assert rows[-1] == ["ours", "", "3.14", "measured: cpu (p), latency_x.json"]
     assert len(rows) == 5
+    (tmp_path / "latency_448_gpu.json").write_text(
+        '{"encoders": {"B": {"size": 448}}, "table_4": ['
+        '{"system": "larger", "gflops": null, "ms": 9, "measured": true}]}'
+    )
+    assert table04.lines(table04.measured(tmp_path)) == rows  # the table is of 224²
     (tmp_path / "latency_y.json").write_text("{}")
     with pytest.raises(BadInputError, match="Table 4"):
         table04.measured(tmp_path)

@@ -10,8 +10,8 @@ Each of the five has its own random stream, seeded by SHA-256 of the generator's
 seed and key, so a scan depends on nothing else: not on its neighbours, their number or their order.
 A defective scan and its good twin (`flawless=True`) share everything but the flaw.
 
-`experiments/generator_difficulty.py` measures how hard the categories are. The generator is frozen:
-a change of a rendered byte is a new `GENERATOR_VERSION`, and results of two versions do not
+`experiments/studies/generator_difficulty.py` measures how hard the categories are. The generator is
+frozen: a change of a rendered byte is a new `GENERATOR_VERSION`, and results of two versions do not
 compare. `generator_hash()` belongs into every result made with it.
 
 Dimension letters: H, W pixels.

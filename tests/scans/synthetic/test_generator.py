@@ -45,7 +45,7 @@ def files_of(folder):
 
 def test_frozen():
     # A change of this hash is a change of the data: raise GENERATOR_VERSION, measure the difficulty
-    # again (experiments/generator_difficulty.py), and pin the new hash.
+    # again (experiments/studies/generator_difficulty.py), and pin the new hash.
     assert GENERATOR_VERSION == 1
     assert generator_hash() == ("d107978c288a72e259f0ad6dfc41da863878518e20b7a9c186b12fc35872d671")
 
