@@ -71,7 +71,7 @@ class Arguments(Reading):
     queue: int = 64
     """Most parts that wait; further ones are refused with status 429."""
     largest_mib: int = 256
-    """Most MiB of one request."""
+    """Most MiB of one part: of a request, or of its files in a watched folder."""
     watch: Path | None = None
     """Also judge what is laid into this folder; nothing in it is changed."""
     to_folder: Path | None = None
@@ -123,10 +123,11 @@ def serve(arguments: Arguments) -> None:
             raise ConfigError(f"{name}: expected {least} or more, got {getattr(arguments, name)}")
     keys = () if arguments.key_file is None else read_keys(arguments.key_file)
     check_bind(arguments.host, keys)
+    _check_watched(arguments)
     sinks = _sinks(arguments)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     arguments.state.mkdir(parents=True, exist_ok=True)
-    with sole_writer(arguments.state):
+    with sole_writer(arguments.state, "--state"):
         models = _models(arguments)
         if arguments.watch is not None and len(models) > 1:
             raise ConfigError(
@@ -149,7 +150,16 @@ def serve(arguments: Arguments) -> None:
             name, served = next(iter(models.items()))
             names = {"rgb": "rgb", "normals": "xyz"}
             streams = tuple(names[modality] for modality in served.modalities)
-            sources = [Watcher(arguments.watch, journal, batcher, model=name, streams=streams)]
+            sources = [
+                Watcher(
+                    arguments.watch,
+                    journal,
+                    batcher,
+                    model=name,
+                    streams=streams,
+                    largest=arguments.largest_mib << 20,
+                )
+            ]
         app = create_app(
             Parts(
                 journal,
@@ -177,6 +187,10 @@ def serve(arguments: Arguments) -> None:
         except SystemExit as error:
             if server.started:
                 raise
+            if server.lifespan.startup_failed:
+                raise MachineError(
+                    "the service could not start", "the lines above say why"
+                ) from error
             raise MachineError(f"cannot listen at {url}", "--port names another") from error
         finally:
             for worker in (*sources, *couriers):  # those that a second Ctrl-C left at work
@@ -241,6 +255,23 @@ def _trained(arguments: Arguments, judging: Judging) -> dict[str, Served]:
         judge = ScanJudge(model, judging, model.origin, arguments, arguments.batch, model.prepared)
         found[name] = Served(name, judge, model.config.modalities, describe(name, model, judging))
     return found
+
+
+def _check_watched(arguments: Arguments) -> None:
+    """Refuse to watch what the service writes: it would judge its own pictures, without end.
+
+    Raises:
+        ConfigError: naming the folder that is written.
+    """
+    if arguments.watch is None:
+        return
+    written = {"--state": arguments.state / "requests", "--to-folder": arguments.to_folder}
+    for flag, folder in written.items():
+        if folder is not None and folder.resolve().is_relative_to(arguments.watch.resolve()):
+            raise ConfigError(
+                f"{flag} lies in --watch {arguments.watch}: what is written would be judged again",
+                f"name another folder with {flag}",
+            )
 
 
 def _sinks(arguments: Arguments) -> list[Sink]:

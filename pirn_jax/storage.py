@@ -115,8 +115,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, flag: str = "--out") -> Iterator[None]:
     """One process at a time writes into a folder.
+
+    Args:
+        folder: that is there.
+        flag: that named it.
 
     Raises:
         MachineError: another process holds it.
@@ -125,7 +129,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         if not ours:
             raise MachineError(
                 "another run is writing into this folder",
-                "wait for it, or name another with --out",
+                f"wait for it, or name another with {flag}",
                 folder,
             )
         yield

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.datastructures import FormData, UploadFile
 
 from pirn_jax import __version__
 from pirn_jax.deploy.service.batcher import Batcher
-from pirn_jax.deploy.service.guard import Guard, KeyCheck
+from pirn_jax.deploy.service.guard import Guard
 from pirn_jax.deploy.service.intake import ROLE_NAMES, Readable, accept
 from pirn_jax.deploy.service.journal import Journal, Mark
 from pirn_jax.deploy.service.judge import Part, Served
@@ -34,6 +34,7 @@ _PAGES = {
     "surface.js": "surface.js",
     "colours.js": "colours.js",
 }
+_OPEN = ("/healthz", "/readyz", "/openapi.json", *(f"/{route}" for route in _PAGES))
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _SECONDS = 120.0  # that an upload may take
 
@@ -61,7 +62,7 @@ class Parts:
         models: by name, one or more.
         measures: what is counted.
         keys: who may ask; empty: everybody on this machine.
-        largest: bytes of a request's body.
+        largest: bytes of the body that brings a part.
         local: whether only requests to this machine's own name are answered.
         sources: threads that bring parts, besides the requests.
         couriers: threads that take records away.
@@ -121,12 +122,17 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,  # theirs loads scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(Guard, largest=parts.largest, local=parts.local)
+    app.add_middleware(
+        Guard,
+        keys=parts.keys,
+        open_paths=_OPEN,
+        largest=parts.largest,
+        local=parts.local,
+        measures=parts.measures,
+    )
     app.add_exception_handler(HTTPException, _answer(parts.measures))
-    app.include_router(_open_routes(parts))
-    key = Depends(KeyCheck(parts.keys))
-    app.include_router(_judge_routes(parts), dependencies=[key])
-    app.include_router(_result_routes(parts), dependencies=[key])
+    for routes in (_open_routes(parts), _judge_routes(parts), _result_routes(parts)):
+        app.include_router(routes)
     parts.measures.watch(lambda: parts.batcher.waiting, parts.journal.undelivered)
     return app
 

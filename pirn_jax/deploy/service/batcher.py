@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from pirn_jax.deploy.service.journal import TRIES, Journal
 from pirn_jax.deploy.service.judge import Judged, Part, Served
 from pirn_jax.deploy.service.measures import Measures
 from pirn_jax.deploy.service.pictures import write_pictures
+from pirn_jax.deploy.service.sinks import FolderSink
 from pirn_jax.detector.records import not_judged
 from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.report.schema import Document
@@ -38,6 +39,9 @@ class _Waiting(NamedTuple):
 class Batcher:
     """The queue and the thread that empties it.
 
+    It begins with what an earlier process accepted and did not judge. Parts of models that are not
+    served now are left for a process that serves them.
+
     Args:
         journal: where everything is written down.
         models: by name.
@@ -47,6 +51,9 @@ class Batcher:
         gather: seconds that the first waits for others.
         capacity: most parts that may wait, or whose files are being read.
         keep: newest parts whose files and pictures are kept; those marked always are.
+
+    Raises:
+        OSError: what an earlier process left cannot be read, or written to.
     """
 
     def __init__(
@@ -69,20 +76,30 @@ class Batcher:
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
+        self._resume()
 
-    def start(self) -> None:
-        """Begin with what an earlier process accepted and did not judge."""
-        for folder in self._journal.requests.iterdir():
-            if not self._journal.is_known(folder.name):  # it was never accepted
-                shutil.rmtree(folder, ignore_errors=True)
+    def _resume(self) -> None:
+        for folder in self._journal.unaccepted():
+            shutil.rmtree(folder, ignore_errors=True)
+        unserved: Counter[str] = Counter()
         for part, tries in self._journal.unfinished():
-            if tries >= TRIES:
+            if part.model not in self._models:
+                unserved[part.model] += 1
+            elif tries >= TRIES:
                 error = MachineError(
                     f"the process ended {tries} times while it was judged", "see to it"
                 )
                 self._finish(part, error)
             else:  # alone, if it was being judged when the process ended: it may have ended it
                 self._put(part, alone=tries > 0)
+        for model, count in unserved.items():
+            _log.warning("parts that wait until the model %s is served again: %d", model, count)
+        for sink, count in self._journal.undelivered().items():
+            if sink not in self._sinks:
+                _log.warning("records that wait until the sink %s is given again: %d", sink, count)
+
+    def start(self) -> None:
+        """Begin to judge."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -180,12 +197,8 @@ class Batcher:
             self._prune()
 
     def _outcomes(self, parts: list[Part]) -> list[Judged | PirnError]:
-        served = self._models.get(parts[0].model)
-        if served is None:  # accepted by an earlier process that served it
-            unknown = BadInputError(f"model {parts[0].model!r} is not served", "serve it again")
-            return [unknown] * len(parts)
         try:
-            return served.judge.judge(parts)
+            return self._models[parts[0].model].judge.judge(parts)
         except Exception as error:
             if len(parts) > 1:  # one of them must not take the others with it
                 return [outcome for part in parts for outcome in self._outcomes([part])]
@@ -202,7 +215,8 @@ class Batcher:
         return self._journal.finish(part.id, record, self._sinks)
 
     def _prune(self) -> None:
-        old = self._journal.prunable(self._keep)
+        sink = FolderSink.name  # it alone takes pictures, the others take records
+        old = self._journal.prunable(self._keep, sink if sink in self._sinks else None)
         for request in old:
             shutil.rmtree(self._journal.place(request), ignore_errors=True)
         self._journal.pruned(old)

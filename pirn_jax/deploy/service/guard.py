@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pirn_jax.deploy.service.measures import Measures
 from pirn_jax.errors import ConfigError
 from pirn_jax.storage import read_regular
 
 _LARGEST = 1 << 16  # bytes of a file of keys
 _SHORTEST = 16  # letters of a key
+_SMALL = 1 << 16  # bytes of a body that brings no part
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -69,46 +71,43 @@ def check_bind(host: str, keys: Sequence[bytes]) -> None:
         )
 
 
-class KeyCheck:
-    """Lets pass who has a key, as `X-API-Key: KEY` or `Authorization: Bearer KEY`."""
-
-    def __init__(self, keys: Sequence[bytes]):
-        self._keys = tuple(keys)
-
-    def __call__(self, request: Request) -> None:
-        """See `fastapi.Depends`."""
-        if not self._keys:
-            return
-        bearer = request.headers.get("authorization", "")
-        given = request.headers.get("x-api-key") or bearer.removeprefix("Bearer ")
-        # All are compared, and each in the same time.
-        matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
-        if not any(matches):
-            raise HTTPException(
-                401, "a key is needed, as header X-API-Key", {"WWW-Authenticate": "Bearer"}
-            )
-
-
 class Guard:
-    """Caps what a request may send, checks where it comes from, and forbids the page the rest.
+    """Checks who asks and from where, caps what they may send, and forbids the page the rest.
+
+    Who is refused is refused before a byte of the body is read.
 
     Args:
         app: that is guarded.
-        largest: bytes of a request's body.
+        keys: one is needed, as `X-API-Key: KEY` or `Authorization: Bearer KEY`; none: by nobody.
+        open_paths: where none is needed.
+        largest: bytes of the body that brings a part; of others it is 64 KiB.
         local: refuse requests that name another host than this machine.
+        measures: count the refusals.
     """
 
-    def __init__(self, app: ASGIApp, largest: int, local: bool):
-        self._app, self._largest, self._local = app, largest, local
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[bytes],
+        open_paths: Collection[str],
+        largest: int,
+        local: bool,
+        measures: Measures,
+    ):
+        self._app, self._keys, self._open = app, tuple(keys), frozenset(open_paths)
+        self._largest, self._local, self._measures = largest, local, measures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refused = self._refused(headers)
+        brings = (scope["method"], scope["path"]) == ("POST", "/v1/judge")
+        most = self._largest if brings else _SMALL
+        refused = self._refused(scope["path"], Headers(scope=scope), most)
         if refused is not None:
+            self._measures.refused(refused.status_code)
             await refused(scope, receive, send)
             return
         come = 0
@@ -117,8 +116,8 @@ class Guard:
             nonlocal come
             message = await receive()
             come += len(message.get("body", b""))
-            if come > self._largest:
-                raise HTTPException(413, f"more than {self._largest:,} bytes")
+            if come > most:
+                raise HTTPException(413, f"more than {most:,} bytes")
             return message
 
         async def secured(message: Message) -> None:
@@ -132,18 +131,27 @@ class Guard:
 
         await self._app(scope, capped, secured)
 
-    def _refused(self, headers: Headers) -> JSONResponse | None:
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._largest:
-            return _answer(413, f"more than {self._largest:,} bytes")
+    def _refused(self, path: str, headers: Headers, most: int) -> JSONResponse | None:
         host = headers.get("host", "")
         if self._local and not is_this_machine(urlsplit(f"//{host}").hostname or ""):
             return _answer(421, "this service answers to its own machine's name alone")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return _answer(403, "pages of another origin may not ask")
+        if self._keys and path not in self._open and not self._has_key(headers):
+            words = "a key is needed, as header X-API-Key"
+            return _answer(401, words, {"WWW-Authenticate": "Bearer"})
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > most:
+            return _answer(413, f"more than {most:,} bytes")
         return None
 
+    def _has_key(self, headers: Headers) -> bool:
+        bearer = headers.get("authorization", "")
+        given = headers.get("x-api-key") or bearer.removeprefix("Bearer ")
+        # All are compared, and each in the same time.
+        return any([hmac.compare_digest(given.encode(), key) for key in self._keys])
 
-def _answer(status: int, words: str) -> JSONResponse:
-    return JSONResponse({"error": words}, status)
+
+def _answer(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": words}, status, headers)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ TRIES = 3
 Mark = Literal["false_alarm", "missed"]
 State = Literal["accepted", "judged", "failed"]
 FORMAT = 1
+_ANOTHER = "name another folder with --state"
+_REQUEST = re.compile("[0-9a-f]{24}")  # as `pirn_jax.deploy.service.intake` names them
 
 _TABLES = """
 CREATE TABLE requests (
@@ -80,7 +83,7 @@ class Journal:
         folder: made if missing.
 
     Raises:
-        MachineError: what lies there is no log of this version.
+        MachineError: what lies there is no log of this version, or parts without their log.
     """
 
     def __init__(self, folder: Path):
@@ -96,18 +99,20 @@ class Journal:
             self._base.execute("PRAGMA synchronous = FULL")
             version = self._base.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
+                if any(self.requests.iterdir()):  # they would be taken for ones never accepted
+                    raise MachineError(
+                        "parts without their log",
+                        "put journal.sqlite back, or name another folder with --state",
+                        self.requests,
+                    )
                 with self._step() as base:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         base.execute(statement)
                     base.execute(f"PRAGMA user_version = {FORMAT}")
         except sqlite3.DatabaseError as error:
-            raise MachineError(
-                f"the log cannot be opened: {error}", "name another", path
-            ) from error
+            raise MachineError(f"the log cannot be opened: {error}", _ANOTHER, path) from error
         if version not in (0, FORMAT):
-            raise MachineError(
-                f"a log of format {version}, expected {FORMAT}", "name another folder", path
-            )
+            raise MachineError(f"a log of format {version}, expected {FORMAT}", _ANOTHER, path)
 
     def close(self) -> None:
         """To be opened again."""
@@ -300,12 +305,18 @@ class Journal:
             done = base.execute("UPDATE requests SET mark = ? WHERE id = ?", (mark, request))
             return done.rowcount == 1
 
-    def prunable(self, keep: int) -> list[str]:
-        """Requests whose files are older than the newest so many, and not marked."""
+    def prunable(self, keep: int, sink: str | None = None) -> list[str]:
+        """Requests whose files are older than the newest so many, not marked, and of no more use.
+
+        Args:
+            keep: so many.
+            sink: that takes pictures: what it has not yet is kept for it.
+        """
         rows = self._ask(
             "SELECT id FROM requests WHERE kept = 1 AND mark IS NULL AND state != 'accepted'"
             " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.number = requests.number AND"
-            " d.done = 0) ORDER BY number DESC LIMIT -1 OFFSET ?",
+            " d.done = 0 AND d.sink = ?) ORDER BY number DESC LIMIT -1 OFFSET ?",
+            sink,
             keep,
         )
         return [row["id"] for row in rows]
@@ -315,9 +326,11 @@ class Journal:
         with self._step() as base:
             base.executemany("UPDATE requests SET kept = 0 WHERE id = ?", [(r,) for r in requests])
 
-    def is_known(self, request: str) -> bool:
-        """Whether a request was ever accepted."""
-        return bool(self._ask("SELECT 1 FROM requests WHERE id = ?", request))
+    def unaccepted(self) -> list[Path]:
+        """Folders of parts that were never accepted, as the process ended before."""
+        named = [place for place in self.requests.iterdir() if _REQUEST.fullmatch(place.name)]
+        accepted = "SELECT 1 FROM requests WHERE id = ?"
+        return [place for place in named if not self._ask(accepted, place.name)]
 
 
 def _document(row: sqlite3.Row) -> Document:

@@ -1,7 +1,8 @@
 """What the page shows of a part, as files beside its uploads; made again from nothing, never read.
 
-    photograph.jpg   normals.png   heat.png (grey; 128 and above is over the threshold)
-    mask.png         heatmap.png (as `predict` draws it)
+    photograph.jpg   normals.png   heatmap.png (as `predict` draws it)
+    heat.png         grey; 128 and above is over the model's threshold, where it has one
+    mask.png         white where the verdict says defective, by the rules and zones given
     points.bin       little-endian: uint32 rows, columns; float32 x, y, z of each, 0 0 0 for none
 
 Dimension letters: H, W the scan's pixels.

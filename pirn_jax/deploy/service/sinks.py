@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import shutil
 import sqlite3
 import threading
@@ -17,8 +18,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pirn_jax.deploy.service.journal import Delivery, Journal
 from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError
@@ -28,6 +30,7 @@ from pirn_jax.storage import write_json
 _log = logging.getLogger("pirn_jax")
 _PATIENCE = 10.0  # seconds that a sink may take
 _LONGEST = 300.0  # between two attempts
+_WRITTEN = re.compile("[!-~]+")  # letters that an address of HTTP may hold
 
 
 @runtime_checkable
@@ -63,15 +66,18 @@ class FolderSink:
 class WebhookSink:
     """POST of the record as JSON; whatever is not 2xx is a failure. Redirections are not followed.
 
+    Args:
+        url: http or https, in the letters that an address has: others as %20.
+
     Raises:
-        ConfigError: no http or https address.
+        ConfigError: another kind of address, or one that no request can be sent to.
     """
 
     name = "webhook"
 
     def __init__(self, url: str):
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise ConfigError(f"webhook: expected an http or https address, got {url!r}")
+        if _address(url, ("http", "https")) is None or not _WRITTEN.fullmatch(url):
+            raise _no_address("webhook", "http://host/path or https://host/path")
         self._url = url
 
         class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -106,17 +112,17 @@ class MqttSink:
     name = "mqtt"
 
     def __init__(self, address: str):
-        parts = urllib.parse.urlsplit(address)
-        topic = parts.path.strip("/")
-        if parts.scheme != "mqtt" or not parts.hostname or not topic or set(topic) & set("+#"):
-            raise ConfigError(f"mqtt: expected mqtt://host:port/topic, got {address!r}")
+        known = _address(address, ("mqtt",))
+        topic = "" if known is None else known.path.strip("/")
+        if known is None or not topic or set(address) & set("+#?"):
+            raise _no_address("mqtt", "mqtt://host:port/topic, without + # ?")
         try:
             from paho.mqtt import client, enums
         except ImportError as error:
             raise MissingDependencyError(
                 f"MQTT needs paho-mqtt ({error})", "pip install 'pirn-jax[mqtt]'"
             ) from error
-        self._host, self._port, self._topic = parts.hostname, parts.port or 1883, topic
+        self._host, self._port, self._topic = known.host, known.port or 1883, topic
         self._client = client.Client(enums.CallbackAPIVersion.VERSION2)
         self._client.connect_timeout = _PATIENCE
         self._started = False
@@ -137,6 +143,32 @@ class MqttSink:
         message.wait_for_publish(_PATIENCE)
         if not message.is_published():
             raise TimeoutError(f"the broker did not confirm within {_PATIENCE:g} s")
+
+
+class _Address(NamedTuple):
+    host: str
+    port: int | None
+    path: str
+
+
+def _address(text: str, schemes: Sequence[str]) -> _Address | None:
+    """An address of one of those kinds; None for what is none, or has a user or password."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is none, or half an IPv6 address
+        return None
+    if parts.scheme not in schemes or not host or port == 0 or "@" in parts.netloc:
+        return None
+    return _Address(host, port, parts.path)
+
+
+def _no_address(sink: str, expected: str) -> ConfigError:
+    # What came is not said again: a password may be part of it.
+    return ConfigError(
+        f"{sink}: expected {expected}, with a port below 65536 and without user and password",
+        f"give --{sink} such an address",
+    )
 
 
 class Courier:

@@ -2,7 +2,7 @@
 
 Files are paired as `predict` pairs them. A part is taken when its files have not changed for two
 looks; which files were taken is in the journal, by name, size and time, so that a restart takes
-none twice and a file that was replaced is judged again.
+none twice and a file that was replaced is judged again. One that is too large is named and left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from pirn_jax.deploy.service.batcher import Batcher
 from pirn_jax.deploy.service.intake import ROLE_NAMES, accept
@@ -26,6 +27,18 @@ from pirn_jax.storage import open_regular
 _log = logging.getLogger("pirn_jax")
 
 
+class _Seen(NamedTuple):
+    """Files of a part, as they lie.
+
+    Attributes:
+        state: their names, sizes and times, as one number.
+        size: bytes of all of them.
+    """
+
+    state: str
+    size: int
+
+
 class Watcher:
     """The thread that looks.
 
@@ -35,6 +48,7 @@ class Watcher:
         batcher: that judges them.
         model: the name of the one that judges.
         streams: of that model: rgb, xyz.
+        largest: bytes of a part's files; larger ones are not copied.
         seconds: between two looks.
     """
 
@@ -46,11 +60,13 @@ class Watcher:
         *,
         model: str,
         streams: tuple[str, ...],
+        largest: int,
         seconds: float = 1.0,
     ):
         self._folder, self._journal, self._batcher = folder, journal, batcher
-        self._model, self._streams, self._seconds = model, streams, seconds
-        self._before: dict[str, str] = {}
+        self._model, self._streams = model, streams
+        self._largest, self._seconds = largest, seconds
+        self._before: dict[str, _Seen] = {}
         self._taken: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
@@ -75,27 +91,32 @@ class Watcher:
     def look(self) -> int:
         """Take what is whole; returns how many parts that were."""
         found = list_inputs([self._folder], self._streams)
-        states = {
-            entry.key: state for entry in found.entries if (state := _state(entry, self._folder))
-        }
+        lying = {e.key: seen for e in found.entries if (seen := _seen(e, self._folder))}
         taken = 0
         for entry in found.entries:
-            state = states.get(entry.key)
-            if state is None or self._before.get(entry.key) != state or state in self._taken:
+            seen = lying.get(entry.key)
+            if seen is None or self._before.get(entry.key) != seen or seen.state in self._taken:
                 continue
-            if self._journal.has_seen(state):
-                self._taken.add(state)
+            if self._journal.has_seen(seen.state):
+                self._taken.add(seen.state)
+                continue
+            if seen.size > self._largest:
+                self._taken.add(seen.state)  # to be named once
+                words = "%s: not judged: %s bytes are more than --largest-mib allows"
+                _log.warning(words, printable(entry.key), f"{seen.size:,}")
                 continue
             while not self._batcher.take_slot(wait=0.5):  # the folder waits, it is not refused
                 if self._stop.is_set():
                     return taken
             try:
-                self._take(entry, state)
+                self._take(entry, seen.state)
                 taken += 1
             except (PirnError, OSError) as error:  # of this one; the others go on
                 _log.warning("%s: %s", printable(entry.key), error)
-        self._before = states
-        self._taken &= set(states.values())  # files that went are forgotten; the journal knows
+        self._before = lying
+        self._taken &= {
+            seen.state for seen in lying.values()
+        }  # files that went are forgotten; the journal knows
         return taken
 
     def _take(self, entry: Entry, state: str) -> None:
@@ -133,14 +154,15 @@ def _files(entry: Entry, top: Path) -> Mapping[str, Path]:
     return found
 
 
-def _state(entry: Entry, top: Path) -> str | None:
-    """Names, sizes and times of its files, as one number; None where one has gone meanwhile."""
-    digest = hashlib.sha256(os.fsencode(entry.key))
+def _seen(entry: Entry, top: Path) -> _Seen | None:
+    """What is seen of a part's files; None where one has gone meanwhile."""
+    digest, size = hashlib.sha256(os.fsencode(entry.key)), 0
     try:
         for role, path in sorted(_files(entry, top).items()):
             known = path.stat()
             about = f"|{role} {path} {known.st_size} {known.st_mtime_ns}"
             digest.update(os.fsencode(about))
+            size += known.st_size
     except OSError:
         return None
-    return digest.hexdigest()
+    return _Seen(digest.hexdigest(), size)

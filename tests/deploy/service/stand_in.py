@@ -74,7 +74,7 @@ def app_of(parts):
     return create_app(parts)
 
 
-def accepted(journal, key="a", level=200, **more):
+def accepted(journal, key="a", level=200, model="cap", **more):
     """A part that was accepted and is not judged yet."""
     files = {"rgb": ("a.png", io.BytesIO(png(level)))}
-    return accept(journal, files, key=key, model="cap", source="http", **more)
+    return accept(journal, files, key=key, model=model, source="http", **more)

@@ -1,5 +1,6 @@
 """The interface over HTTP, with a stand-in for the model."""
 
+import asyncio
 import dataclasses
 import threading
 import time
@@ -189,8 +190,38 @@ def test_a_key_is_asked_for(tmp_path):
             assert send(client, headers=headers).status_code == 401
         for header in ({"X-API-Key": KEY}, {"Authorization": b"Bearer " + KEY}):
             assert send(client, headers=header).status_code == 200
-        for path in ("/", "/docs", "/healthz", "/app.js"):
+        for path in ("/", "/docs", "/healthz", "/readyz", "/app.js", "/openapi.json"):
             assert client.get(path).status_code == 200
+        for path, verbs in client.get("/openapi.json").json()["paths"].items():
+            for verb in verbs:
+                refused = client.request(verb, path).status_code == 401
+                assert refused == (path not in ("/healthz", "/readyz")), path
+
+
+def test_without_a_key_no_body_is_read(tmp_path):
+    app, said = app_of(make(tmp_path, keys=(KEY,))), []
+
+    async def receive():
+        raise AssertionError("a body was read")
+
+    async def send(message):
+        said.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "PUT", "path": "/v1/results/x/mark", "query_string": b""}
+    asyncio.run(app({**scope, "headers": headers}, receive, send))
+    assert said[0]["status"] == 401
+
+
+def test_a_body_that_brings_no_part_is_small(client):
+    place = f"/v1/results/{send(client).json()['id']}/mark"
+    kind = {"content-type": "application/json"}
+    content = b'{"mark": null' + b" " * (1 << 16) + b"}"
+    halves = iter((content[:40_000], content[40_000:]))  # without a length
+    for large in (content, halves):
+        assert client.put(place, content=large, headers=kind).status_code == 413
+    assert 'pirn_refused_total{status="413"} 2.0' in client.get("/metrics").text
+    assert client.put(place, json={"mark": "missed"}).status_code == 200
 
 
 def test_pages_of_other_origins_and_other_names_for_this_machine_are_refused(client, tmp_path):

@@ -101,6 +101,58 @@ def test_a_part_that_kills_the_process_takes_no_other_with_it(tmp_path):
     assert {one["id"] for one in parts.journal.results()} == {first.id, second.id, third.id}
 
 
+def test_parts_of_a_model_that_is_not_served_wait_for_it(tmp_path, caplog):
+    """And take no place in the queue meanwhile."""
+    journal = Journal(tmp_path)
+    old = [accepted(journal, model="old") for _ in range(2)]
+    ours = accepted(journal)
+    journal.close()
+    parts = make(tmp_path, capacity=1)
+    assert "the model old is served again: 2" in caplog.text
+    parts.batcher.start()
+    assert parts.batcher.take_slot()
+    parts.batcher.put(accepted(parts.journal)).result(30)
+    parts.batcher.stop()
+    assert parts.journal.result(ours.id)["state"] == "judged"
+    assert [part.id for part, _ in parts.journal.unfinished()] == [part.id for part in old]
+    assert all(part.files["rgb"].is_file() for part in old)
+
+
+def test_parts_without_their_log_are_kept(tmp_path):
+    journal = Journal(tmp_path)
+    part = accepted(journal)
+    journal.close()
+    for file in tmp_path.glob("journal.sqlite*"):
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(MachineError, match="parts without their log"):
+            make(tmp_path)
+    assert part.files["rgb"].is_file()
+
+
+def test_a_start_deletes_only_what_a_request_left(tmp_path):
+    journal = Journal(tmp_path)
+    for name in ("photographs", "0" * 24):
+        (journal.requests / name).mkdir()
+    journal.close()
+    make(tmp_path)
+    assert [place.name for place in journal.requests.iterdir()] == ["photographs"]
+
+
+def test_a_sink_that_is_no_longer_given_holds_no_files(tmp_path, caplog):
+    parts = make(tmp_path, sinks=["folder"], keep=0)
+    parts.batcher.start()
+    parts.batcher.take_slot()
+    record = parts.batcher.put(accepted(parts.journal)).result(30)
+    parts.batcher.stop()
+    parts.journal.close()
+    again = make(tmp_path, keep=0)
+    assert "the sink folder is given again: 1" in caplog.text
+    again.batcher._prune()
+    assert not again.journal.place(record["id"]).exists()
+    assert len(again.journal.due("folder", 0.0)) == 1  # the record is there still
+
+
 def test_what_is_asked_of_it(tmp_path):
     parts = make(tmp_path, sinks=["folder", "webhook"], keep=2)
     journal, batcher = parts.journal, parts.batcher
@@ -131,13 +183,13 @@ def test_what_is_asked_of_it(tmp_path):
     assert not journal.has_seen("5")
 
     assert journal.undelivered() == {"folder": 5, "webhook": 5}
-    assert journal.prunable(2) == []  # their records have not gone out
-    for sink in ("folder", "webhook"):
-        for delivery in journal.due(sink, 0.0):
-            journal.delivered(delivery, sink)
-    assert journal.undelivered() == {}
+    batcher._prune()
+    assert all(one["kept"] for one in journal.results())  # the folder has not its pictures yet
+    for delivery in journal.due("folder", 0.0):
+        journal.delivered(delivery, "folder")
+    assert journal.undelivered() == {"webhook": 5}  # which takes none
     kept = [records[place]["id"] for place in (2, 1)]  # not the newest two, and not the marked one
-    assert journal.prunable(2) == kept
+    assert journal.prunable(2, "folder") == kept
     batcher._prune()
     assert not any(journal.place(request).exists() for request in kept)
     assert journal.place(records[0]["id"]).exists()

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tests.deploy.service.stand_in import app_of, make, png
+from pirn_jax.errors import PirnError
+from tests.deploy.service.stand_in import Brightness, app_of, make, png
 from tests.scans import layouts
 
 pytestmark = pytest.mark.slow
@@ -27,11 +28,22 @@ def browser():
         found.close()
 
 
+class InAZone(Brightness):
+    """Of what is hot the verdict marks the left quarter alone, as rules and zones may."""
+
+    def _one(self, part):
+        found = super()._one(part)
+        if not isinstance(found, PirnError):
+            mask = found.shown.mask
+            mask[:, mask.shape[1] // 4 :] = False
+        return found
+
+
 @pytest.fixture
 def service(tmp_path):
     import uvicorn
 
-    parts = make(tmp_path / "state", keys=(KEY.encode(),), capacity=4)
+    parts = make(tmp_path / "state", judge=InAZone(), keys=(KEY.encode(),), capacity=4)
     config = uvicorn.Config(app_of(parts), port=0, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -54,6 +66,13 @@ def files(tmp_path):
     (folder / "dark_rgb.png").write_bytes(png(40, layouts.SIZE))
     (folder / "junk.png").write_bytes(b"<html>")
     return sorted(map(str, folder.iterdir()))
+
+
+HALVES = """() => {
+  const { width, height } = document.getElementById("picture");
+  const at = document.getElementById("picture").getContext("2d");
+  return [0, width / 2].map((x) => at.getImageData(x, 0, width / 2, height).data.join());
+}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -80,16 +99,23 @@ def test_a_shift_at_the_page(browser, service, files, scheme):
     assert page.locator("#list .name").all_inner_texts() == ["junk", "dark", "bright"]
     assert page.locator("#label").inner_text() == "Not judged"
 
-    # By keyboard to the bright one; its picture is drawn, and the outlines follow the threshold.
+    # By keyboard to the bright one; its picture is drawn, and outlined is what the verdict marks;
+    # or all that is hot, by a threshold that is tried.
     page.locator("h1").click()
     page.keyboard.press("ArrowDown")
     page.locator("#label.ok").wait_for()
     page.keyboard.press("ArrowDown")
     page.locator("#label.not_ok").wait_for()
-    page.locator("#picture:visible").wait_for()
+    page.locator("[data-layer=surface]:enabled").wait_for()
+    outlined = page.evaluate(HALVES)
+    page.keyboard.press("o")
+    plain = page.evaluate(HALVES)
+    page.keyboard.press("o")
+    assert [one == other for one, other in zip(outlined, plain, strict=True)] == [False, True]
     assert "0 of 3 good parts" in page.locator("#what-if").inner_text()
     page.locator("#threshold").fill("0")
     assert "3 of 3 good parts of the calibration (100 %)" in page.locator("#what-if").inner_text()
+    assert page.evaluate(HALVES)[1] != plain[1]
     page.locator("#threshold").fill("1000")
     assert "would be OK" in page.locator("#what-if").inner_text()
 

@@ -134,11 +134,20 @@ def test_a_sink_that_is_away_is_asked_again_later(tmp_path):
     [
         (WebhookSink, "file:///etc/passwd"),
         (WebhookSink, "example.com"),
+        (WebhookSink, "http:///path"),
+        (WebhookSink, "http://user:secret@host/"),
+        (WebhookSink, "http://host:99999/"),
+        (WebhookSink, "http://[::1/"),
+        (WebhookSink, "http://host/a b"),
         (MqttSink, "mqtt://host"),
         (MqttSink, "mqtt://host/#"),
+        (MqttSink, "mqtt://host/line/#"),
+        (MqttSink, "mqtt://host:99999/topic"),
+        (MqttSink, "mqtt://user:secret@host/topic"),
         (MqttSink, "http://host/topic"),
     ],
 )
 def test_addresses_of_another_kind_are_refused(kind, address):
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError, match="expected") as said:
         kind(address)
+    assert "secret" not in str(said.value)

@@ -6,7 +6,8 @@ from tests.scans import layouts
 
 
 def watcher_of(folder, parts, streams=("rgb",)):
-    return Watcher(folder, parts.journal, parts.batcher, model="cap", streams=streams)
+    whom = {"model": "cap", "streams": streams, "largest": 1 << 20}
+    return Watcher(folder, parts.journal, parts.batcher, **whom)
 
 
 def keys(parts):
@@ -70,6 +71,21 @@ def test_what_lies_above_a_part_counts_as_for_predict(tmp_path):
     (result,) = parts.journal.results()
     names = {path.name for path in parts.journal.place(result["id"]).iterdir()}
     assert {"rgb.png", "ignore.png", "intrinsics.json"} <= names
+
+
+def test_what_is_larger_than_a_part_may_be_is_named_once_and_not_copied(tmp_path, caplog):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with (folder / "a.png").open("wb") as large:
+        large.truncate((1 << 20) + 1)
+    (folder / "b.png").write_bytes(png())
+    parts = make(tmp_path / "state")
+    parts.batcher.start()
+    watcher = watcher_of(folder, parts)
+    assert [watcher.look() for _ in range(4)] == [0, 1, 0, 0]
+    parts.batcher.stop()
+    assert keys(parts) == ["b"]
+    assert caplog.text.count("a: not judged: 1,048,577 bytes") == 1
 
 
 def test_one_file_that_cannot_be_taken_holds_up_no_other(tmp_path, monkeypatch):

@@ -141,14 +141,14 @@ async function choose(result) {
   drawFacts();
   state.pictures = null;
   const judged = result.state === "judged" && result.kept;
-  const [photograph, normals, heat, points] = judged
+  const [photograph, normals, heat, mask, points] = judged
     ? await Promise.all([picture(result.id, "photograph.jpg"), picture(result.id, "normals.png"),
-      picture(result.id, "heat.png"), ask(`v1/results/${result.id}/points.bin`)])
+      picture(result.id, "heat.png"), picture(result.id, "mask.png"), ask(`v1/results/${result.id}/points.bin`)])
     : [];
   if (state.chosen !== result) return; // another was chosen meanwhile
-  const heats = heat && pixels(heat);
   const cloud = points?.ok ? await points.arrayBuffer() : null;
-  state.pictures = heat && { photograph, normals, heat, heats, points: cloud };
+  state.pictures = heat && mask
+    && { photograph, normals, heat, heats: pixels(heat), marked: pixels(mask), points: cloud };
   if (cloud && surface.works) surface.show(cloud, photograph, heat);
   for (const button of $("layers").children) button.disabled = !available(button.dataset.layer);
   if (!available(state.layer)) setLayer(["photograph", "normals", "surface"].find(available) ?? "photograph");
@@ -183,6 +183,7 @@ function drawPicture() {
   $("surface").hidden = !solid;
   $("nothing").hidden = Boolean(pictures);
   $("scale").style.visibility = pictures ? "" : "hidden";
+  $("middle").hidden = !scale();
   if (gone) $("nothing").textContent = "Its pictures made room for newer ones; the verdict is kept.";
   else if (state.chosen?.state === "failed") $("nothing").textContent = "It could not be judged.";
   if (!pictures) return;
@@ -204,16 +205,16 @@ function drawPicture() {
   const colours = new OffscreenCanvas(width, height);
   colours.getContext("2d").putImageData(laid, 0, 0);
   at.drawImage(colours, 0, 0, canvas.width, canvas.height);
-  if ($("outlines").checked) drawOutlines(at, heats, width, height, zoom);
+  if ($("outlines").checked) drawOutlines(at, pictures, width, height, zoom);
 }
 
-// Around what the threshold marks: the model's, or the one that is tried.
-function drawOutlines(at, heats, width, height, zoom) {
+// Around what the verdict marks, or the threshold that is tried would.
+function drawOutlines(at, { heats, marked }, width, height, zoom) {
   const { record } = state.chosen;
   const tried = state.tried !== null && scale();
   if (tried ? record.score <= state.tried : record.label !== 1) return;
-  const level = tried ? 255.999 * normalised(state.tried) : 127.5;
-  const over = (r, c) => r >= 0 && c >= 0 && r < height && c < width && heats[r * width + c] > level;
+  const [values, level] = tried ? [heats, 255.999 * normalised(state.tried)] : [marked, 127.5];
+  const over = (r, c) => r >= 0 && c >= 0 && r < height && c < width && values[r * width + c] > level;
   const path = new Path2D();
   for (let r = 0; r < height; r++) {
     for (let c = 0; c < width; c++) {
@@ -235,6 +236,7 @@ function drawOutlines(at, heats, width, height, zoom) {
   at.font = `600 ${Math.round(7 * zoom + 8)}px system-ui, sans-serif`;
   at.textAlign = "center";
   record.regions.forEach((region, place) => {
+    if (!region.counts) return; // the mask leaves it out
     const words = String(place + 1);
     const [x, y] = [(region.peak_pixel[1] + 0.5) * factor, region.box[0] * factor - 7];
     at.strokeStyle = "#000";
@@ -246,7 +248,7 @@ function drawOutlines(at, heats, width, height, zoom) {
 }
 
 const WORDS = { ok: "OK", not_ok: "Not OK", failed: "Not judged", accepted: "Waits", unjudged: "No threshold" };
-const RULES = { "part threshold": "the model's threshold", "least size": "no region is large enough",
+const RULES = { "part threshold": "the threshold", "least size": "no region is large enough",
   "no rule holds": "no rule holds", "no threshold": "the model has no threshold" };
 
 function drawFacts() {
