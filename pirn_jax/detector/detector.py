@@ -282,9 +282,8 @@ class PIRN(DetectorState):
 
         Returns:
             `i_auroc, i_ap, i_f1max` where labels of both kinds are known, `p_auroc, p_ap, p_f1max,
-            aupro_0.3, …` where masks are; with a threshold also what it does, as far as the labels
-            tell. Of scans that are not
-            judged (see `predict`) none counts; they are named in the log.
+            aupro_0.3, …` where masks are; with a threshold what it does, as far as labels tell.
+            Of scans that are not judged (see `predict`) none counts; they are named in the log.
         """
 
         def left_out(key: str, error: PirnError) -> None:
