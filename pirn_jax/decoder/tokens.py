@@ -44,7 +44,7 @@ class Statistic(nnx.Variable):
 
 
 def select_scans(tokens: Tokens, places: Int[Array | np.ndarray, " P"]) -> Tokens:
-    """The tokens of the scans at these places, in that order; what lies on disk stays there."""
+    """A copy of the tokens of the scans at these places, in that order, in memory."""
     valid = None if tokens.valid is None else tokens.valid[places]
     return Tokens(tokens.values[:, places], valid)
 

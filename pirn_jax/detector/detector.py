@@ -20,11 +20,9 @@ see `MethodSettings.foreground`.
 
 from __future__ import annotations
 
-import functools
-import itertools
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -33,7 +31,7 @@ import numpy as np
 from pirn_jax import __version__
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector.evaluation import Evaluator, Truth
-from pirn_jax.detector.fitting import fit_models, leave_one_out_scores
+from pirn_jax.detector.fitting import fit_one, leave_one_out_scores
 from pirn_jax.detector.given import scan_of
 from pirn_jax.detector.inference import Outputs, each_scan
 from pirn_jax.detector.prediction import Prediction, postprocess
@@ -56,9 +54,8 @@ from pirn_jax.errors import NotJudgedError, PirnError
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.geometry.showing import Looking
-from pirn_jax.progress import Tell, shown_progress
-from pirn_jax.scans import Scan, Split
-from pirn_jax.training import HistoryLine, token_validity
+from pirn_jax.scans import Scan
+from pirn_jax.training import token_validity
 
 _log = logging.getLogger("pirn_jax")
 
@@ -74,7 +71,9 @@ class PIRN(DetectorState):
             computed.
 
     Attributes:
-        config: as given; `fit` decides what background "auto" is.
+        asked: the config as given.
+        config: the same, with background, square and turned copies as `fit` decided them where
+            that was left to it.
         calibration: the threshold and its promise; None before `calibrate`.
         sight: what its shots show, by which a sensor that saw nothing is told; None without scans.
         reference: what its good scans look like, by which `doctor --against` tells whether camera
@@ -88,7 +87,10 @@ class PIRN(DetectorState):
     def fit(
         self, scans: Iterable[Scan], *, parallel: str = "none", progress: bool | None = None
     ) -> PIRN:
-        """Train on good scans.
+        """Train on good scans; what was learned before, decided, or calibrated with is forgotten.
+
+        A model that was loaded was saved with its decisions, and they are what it asks for: for
+        another part take a new one.
 
         Args:
             scans: the shots, all of them good.
@@ -101,10 +103,7 @@ class PIRN(DetectorState):
         Raises:
             BadInputError: a defective scan, none at all, or one without a modality of the model.
         """
-        with shown_progress(progress) as tell:
-            told = functools.partial(_tell_epochs, tell)
-            shots = [_counted(scans, tell)]
-            fit_models([self], shots, ["model"], parallel=parallel, progress=told)
+        fit_one(self, scans, parallel=parallel, progress=progress)
         return self
 
     def calibrate(self, scans: Iterable[Scan] | None = None, *, parallel: str = "none") -> PIRN:
@@ -283,8 +282,8 @@ class PIRN(DetectorState):
 
         Returns:
             `i_auroc, i_ap, i_f1max` where labels of both kinds are known, `p_auroc, p_ap, p_f1max,
-            aupro_0.3, …` where masks are; with a threshold also what it does. Of scans that are not
-            judged (see `predict`) none counts; they are named in the log.
+            aupro_0.3, …` where masks are; with a threshold what it does, as far as labels tell.
+            Of scans that are not judged (see `predict`) none counts; they are named in the log.
         """
 
         def left_out(key: str, error: PirnError) -> None:
@@ -378,22 +377,3 @@ def _results(pairs: Sequence[tuple[Scan, Views]], found: Outputs) -> Iterator[Sc
         if not np.isfinite(inferred.score):
             raise PirnError(f"{scan.key}: the score is not finite", "train again with a lower rate")
         yield ScanResult(scan, views, inferred)
-
-
-def _counted(scans: Iterable[Scan], tell: Tell) -> Iterable[Scan]:
-    """The same scans; it is told how many of them were read."""
-    total = len(scans) if isinstance(scans, Sized) else 0
-    numbers = itertools.count(1)
-
-    def done() -> None:
-        number = next(numbers)
-        tell("shots", number, max(total, number), "")
-
-    if isinstance(scans, Split):
-        return scans.watched(done)
-    return ((scan, done())[0] for scan in scans)
-
-
-def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLine]) -> None:
-    losses = [line["loss"] for line in last.values()]
-    tell("training", done, total, f"loss {sum(losses) / len(losses):.4f}" if losses else "")

@@ -79,7 +79,8 @@ class Evaluator:
     ) -> tuple[dict[str, float], Curves]:
         """The metrics that are defined, and points of the ROC and PRO curves.
 
-        Those of pixels are of the scans whose mask is known.
+        Of good scans alone the rate of false alarms is defined where there is a threshold, of
+        defective ones the recall. Those of pixels are of the scans whose mask is known.
 
         Args:
             curves: how many points; 0: none.
@@ -93,15 +94,18 @@ class Evaluator:
         known = [(s, t.label) for s, t in zip(scores, self.truths, strict=True)]
         known = [(score, label) for score, label in known if label in (0, 1)]
         found["defective"] = float(sum(label == 1 for _, label in known))
+        threshold = self.threshold if maps is None else None
         if 0 < found["defective"] < len(known):
             values, labels = (np.asarray(column) for column in zip(*known, strict=True))
-            threshold = self.threshold if maps is None else None
             found |= image_metrics(values, labels, threshold=threshold)
+        elif known and threshold is not None:  # of one kind alone no ranking, but this is known
+            rate = "i_recall" if found["defective"] else "i_false_alarm_rate"
+            found[rate] = sum(score > threshold for score, _ in known) / len(known)
         drawn: Curves = {}
         places = [place for place, truth in enumerate(self.truths) if truth.mask is not None]
         truths = [self.truths[place] for place in places]
         masks = [truth.mask for truth in truths if truth.mask is not None]
-        if any(mask.any() for mask in masks):
+        if _hold_both_kinds(truths):
             pixels = evaluate_maps(
                 _AtScanSize([known_maps[place] for place in places], truths),
                 masks,
@@ -112,6 +116,16 @@ class Evaluator:
             drawn = {name: pixels.pop(name) for name in ("roc", "pro") if name in pixels}
             found |= pixels
         return {name: float(value) for name, value in found.items()}, drawn
+
+
+def _hold_both_kinds(truths: Sequence[Truth]) -> bool:
+    """Whether there is a defective and a good pixel among those that are not ignored."""
+    defective = good = False
+    for truth in truths:
+        assert truth.mask is not None
+        counted = truth.mask if truth.ignore is None else truth.mask[~truth.ignore]
+        defective, good = defective or bool(counted.any()), good or not counted.all()
+    return defective and good
 
 
 class _AtScanSize:

@@ -6,8 +6,10 @@ scores stand in for good scans that were not learned from.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Unpack
 
 import numpy as np
@@ -19,8 +21,9 @@ from pirn_jax.detector.shots import Fold, leave_one_out_folds, shot_tokens
 from pirn_jax.detector.state import DetectorState
 from pirn_jax.errors import BadInputError
 from pirn_jax.methods.method import LearnOptions
-from pirn_jax.scans import Scan
-from pirn_jax.training import FeatureCache, Trained, TrainingJob
+from pirn_jax.progress import Tell, shown_progress
+from pirn_jax.scans import Scan, Split
+from pirn_jax.training import FeatureCache, HistoryLine, Trained, TrainingJob
 
 _log = logging.getLogger("pirn_jax")
 
@@ -39,7 +42,8 @@ def fit_models(
 
     Args:
         models: detectors whose configs differ in seed and background at most.
-        shots: of each: good scans, or their tokens and their copies'.
+        shots: of each: good scans, or their tokens and their copies'. What a model learned before,
+            decided, or was calibrated with, is forgotten.
         names: of each, unique; in histories and messages.
         leave_one_out: of each, whether its threshold is to be set from models that leave out a shot
             each.
@@ -57,6 +61,7 @@ def fit_models(
     wanted = [False] * len(models) if leave_one_out is None else list(leave_one_out)
     jobs: list[TrainingJob] = []
     for model, scans, name in zip(models, shots, names, strict=True):
+        model.forget()
         model.shots = _tokens_of(model, scans, name, cache)
         jobs.append(TrainingJob(name, model.shots, model.config.seed, _copies(model)))
         if encoded is not None and not isinstance(scans, Tokens):
@@ -76,6 +81,15 @@ def fit_models(
             model.set_threshold(scores, leave_one_out=True)
             done += len(own)
     return trained[: len(models)]
+
+
+def fit_one(
+    model: DetectorState, scans: Iterable[Scan], *, parallel: str, progress: bool | None
+) -> None:
+    """`fit_models` of a single one, and how far it is on stderr; the arguments are `PIRN.fit`'s."""
+    with shown_progress(progress) as tell:
+        told = functools.partial(_tell_epochs, tell)
+        fit_models([model], [_counted(scans, tell)], ["model"], parallel=parallel, progress=told)
 
 
 def leave_one_out_scores(model: DetectorState, **options: Unpack[LearnOptions]) -> list[float]:
@@ -134,3 +148,22 @@ def _scores_of(
             found = program(result.parameters, result.statistics, one)
             scores.append(float(found.score[0]))
     return scores
+
+
+def _counted(scans: Iterable[Scan], tell: Tell) -> Iterable[Scan]:
+    """The same scans; it is told how many of them were read."""
+    total = len(scans) if isinstance(scans, Sized) else 0
+    numbers = itertools.count(1)
+
+    def done() -> None:
+        number = next(numbers)
+        tell("shots", number, max(total, number), "")
+
+    if isinstance(scans, Split):
+        return scans.watched(done)
+    return ((scan, done())[0] for scan in scans)
+
+
+def _tell_epochs(tell: Tell, done: int, total: int, last: Mapping[str, HistoryLine]) -> None:
+    losses = [line["loss"] for line in last.values()]
+    tell("training", done, total, f"loss {sum(losses) / len(losses):.4f}" if losses else "")

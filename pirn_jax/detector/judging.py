@@ -24,7 +24,14 @@ from pirn_jax.geometry.zones import Zones, read_zones
 from pirn_jax.scans import File, Limits, Scan
 from pirn_jax.scans.formats.files import decoding, read_bytes
 from pirn_jax.scoring import Calibration
-from pirn_jax.scoring.rules import PART_RULE, JudgedRegion, Rules, Verdict, apply_rules, parse_rules
+from pirn_jax.scoring.rules import (
+    PART_RULE,
+    Rules,
+    Verdict,
+    apply_rules,
+    judge_regions,
+    parse_rules,
+)
 
 FindPart = Callable[[Scan], Bool[np.ndarray, "H W"]]
 """The pixels of a scan that show the part."""
@@ -104,26 +111,31 @@ class Judging(NamedTuple):
             find_part: as for `lay_on`.
         """
         threshold = None if calibration is None else calibration.threshold
+        zones = self._judged_zones(scan, find_part)
         if self.rules is None:
             rule = NO_THRESHOLD if calibration is None else PART_RULE
-            regions = [JudgedRegion(region, (), 1.0, True) for region in prediction.regions]
-            mask = prediction.pred_mask
+            mask, regions = prediction.pred_mask, []
+            if mask is not None:
+                regions = judge_regions(Rules(), prediction.regions, mask, zones)
             return Verdict(prediction.pred_label, rule, threshold, mask, regions)
-        zones = {}
-        if self.zones is not None:
-            placed = self._place(scan, find_part)
-            zones = {name: zone.pixels for name, zone in placed.named.items() if zone.judged}
         return apply_rules(
             self.rules,
             prediction.anomaly_map,
             score=prediction.pred_score,
             threshold=threshold,
             modalities=prediction.maps,
+            usual=prediction.usual,
             xyz=scan.xyz,
             valid=scan.valid,
             ignore=scan.ignore,
             zones=zones,
         )
+
+    def _judged_zones(self, scan: Scan, find_part: FindPart) -> dict[str, Bool[np.ndarray, "H W"]]:
+        if self.zones is None or not any(zone.judged for zone in self.zones.named.values()):
+            return {}
+        placed = self._place(scan, find_part)
+        return {name: zone.pixels for name, zone in placed.named.items() if zone.judged}
 
     def _place(self, scan: Scan, find_part: FindPart) -> Zones:
         assert self.zones is not None

@@ -11,7 +11,8 @@ without the lot says nothing of them. Good scans that join the lot give it a thr
 each has its score as every other scan of the lot has, so the promise of
 `pirn_jax.scoring.calibration` holds for the lot's good scans.
 
-Nothing is stored. The lot's tokens are held in memory, and its scans are read twice.
+Nothing is stored. The lot's tokens are held in memory, some times over while they are compared, and
+its scans are read twice.
 
 Dimension letters: M modalities, S scans, N tokens, C channels, P poses.
 """
@@ -46,7 +47,7 @@ from pirn_jax.scoring.maps import AnomalyMaps, score_distances
 from pirn_jax.training import extract
 
 MOST_BYTES = 1 << 30
-"""Of a lot's tokens, in memory."""
+"""Of a lot's tokens as they are encoded; while they are compared, there are several copies."""
 _SCALE = "standardise_image"
 Failed = Callable[[str, PirnError], None]
 
@@ -85,7 +86,8 @@ class Lot(PIRN):
     """
 
     def __init__(self, detector: PIRN):
-        super().__init__(detector.config, encoder=detector.encoder, prepared=detector.prepared)
+        super().__init__(detector.asked, encoder=detector.encoder, prepared=detector.prepared)
+        self.config = detector.config
         self.sight, self.origin, self.scans = detector.sight, detector.origin, 0
         if detector.fitted:
             if detector.config.method != "mixture":
@@ -96,7 +98,7 @@ class Lot(PIRN):
                 )
             self.parameters = detector.parameters
         self.model_id = detector.model_id
-        self._asked, self._good = detector.config, list[Scan]()
+        self._good = list[Scan]()
         self._good_failed: Failed | None = None
 
     @property
@@ -137,7 +139,7 @@ class Lot(PIRN):
         if not self.fitted:
             readable = prefetch(scans, lambda _: None, BATCH, lambda *_: None)
             witnesses = [scan for scan, _ in islice(readable, WITNESSES)]
-            self.config = decide(witnesses, self._asked, self.prepared)
+            self.config = decide(witnesses, self.asked, self.prepared)
 
     def predict_scans(
         self, scans: Iterable[Scan], *, batch: int = BATCH, failed: Failed | None = None

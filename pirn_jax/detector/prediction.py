@@ -5,7 +5,7 @@ Dimension letters: H W scan pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ class Prediction(NamedTuple):
         pred_mask: pixels called defective; holds one exactly when the label is 1. None like it.
         maps: each modality's own map, at the scan's size.
         regions: of the mask, the highest peak first.
+        usual: median of each modality's map over the part, in its view.
     """
 
     pred_score: float
@@ -33,6 +34,7 @@ class Prediction(NamedTuple):
     pred_mask: Bool[np.ndarray, "H W"] | None
     maps: dict[str, Float32[np.ndarray, "H W"]]
     regions: list[Region]
+    usual: Mapping[str, float] | None = None
 
 
 def postprocess(
@@ -44,9 +46,13 @@ def postprocess(
     alone = len(modalities) == 1  # its map is the whole, and large ones fill memory
     each = (fused if alone else views.to_scan(array) for array in inferred.maps)
     maps = dict(zip(modalities, each, strict=True))
+    medians = (float(np.median(array[views.valid])) for array in inferred.maps)
+    usual = dict(zip(modalities, medians, strict=True))
     if calibration is None:
-        return Prediction(inferred.score, None, fused, None, maps, [])
+        return Prediction(inferred.score, None, fused, None, maps, [], usual)
     judged = None if scan.ignore is None else ~scan.ignore
     decision = decide(fused, calibration, score=inferred.score, valid=judged)
-    regions = find_regions(decision.mask, fused, modalities=maps, xyz=scan.xyz, valid=scan.valid)
-    return Prediction(inferred.score, decision.label, fused, decision.mask, maps, regions)
+    regions = find_regions(
+        decision.mask, fused, modalities=maps, usual=usual, xyz=scan.xyz, valid=scan.valid
+    )
+    return Prediction(inferred.score, decision.label, fused, decision.mask, maps, regions, usual)

@@ -81,7 +81,7 @@ class Fold(NamedTuple):
 
 
 def leave_one_out_folds(name: str, shots: Tokens, seed: int, copies: int = 0) -> list[Fold]:
-    """Jobs that each leave out a part of the shots.
+    """Jobs that each leave out a part of the shots, and hold a copy of the others' tokens.
 
     Args:
         name: of the model, which the jobs' begin with.

@@ -5,7 +5,6 @@ Dimension letters: M modalities, S shots and their copies, N tokens, C channels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import jax
@@ -23,7 +22,7 @@ from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.geometry.sight import SightLimits
 from pirn_jax.methods.method import Method
-from pirn_jax.scoring import Calibration, calibrate
+from pirn_jax.scoring import Calibration, calibrate, fix_threshold
 
 
 class DetectorState:
@@ -36,20 +35,25 @@ class DetectorState:
         encoder: Encoder | None = None,
         prepared: PreparedCache = NOTHING_KEPT,
     ):
-        self.config = Config() if config is None else config
+        self.asked = Config() if config is None else config
         self.prepared = prepared
-        self.calibration: Calibration | None = None
-        self.sight: SightLimits | None = None
-        self.reference: Reference | None = None
-        self.origin: dict[str, object] = {}
-        self.model_id = ""
-        self.shots: Tokens | None = None
+        self.forget()
         if encoder is not None and encoder.tiles != self.config.tiles:
             raise ConfigError(
                 f"tiles: {self.config.tiles} a side, with an encoder for {encoder.tiles}",
                 "load it with open_encoder(config)",
             )
         self._encoder = None if encoder is None else encoder.read(self.config.encoder_layers())
+
+    def forget(self) -> None:
+        """Be as before anything was learned: what it decided, and every threshold, goes too."""
+        self.config = self.asked
+        self.calibration: Calibration | None = None
+        self.sight: SightLimits | None = None
+        self.reference: Reference | None = None
+        self.origin: dict[str, object] = {}
+        self.model_id = ""
+        self.shots: Tokens | None = None
         self._learned: tuple[Params, Params] | None = None
         self._placed: tuple[Params | Packed, Params | Packed] | None = None
         self._inference: tuple[tuple[Encoder, Method, float], Inference] | None = None
@@ -126,12 +130,7 @@ class DetectorState:
         Raises:
             ConfigError: it is no finite number.
         """
-        if not math.isfinite(threshold):
-            raise ConfigError(f"threshold: expected a finite number, got {threshold}")
-        known = self.calibration
-        spread = abs(threshold) or 1.0 if known is None else known.spread
-        scores = () if known is None else known.scores
-        self.calibration = Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0, scores=scores)
+        self.calibration = fix_threshold(threshold, self.calibration)
 
     def set_threshold(self, scores: Iterable[float], *, leave_one_out: bool = False) -> None:
         """Set the threshold from the scores of good scans; see `pirn_jax.scoring.calibrate`."""

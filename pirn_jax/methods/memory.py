@@ -17,7 +17,8 @@
 
 Background is in no bank and is no part of the score. Distances are exact: the nearest token is
 found by matrix products in full precision, in chunks of the bank, and the distance to it is then
-taken by itself, so that a token that is in the bank has distance 0.
+taken by itself, so that a token that is in the bank has distance 0. By the cosine a token of zeros,
+as background is of points, is at distance 0 from another and 1 from all others.
 
 Source: Roth et al. 2022 (PatchCore, arXiv 2106.08265); Damm et al. 2025 (AnomalyDINO, arXiv
 2405.14529) and its released code.
@@ -36,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pirn_jax.decoder import Params, Tokens
 from pirn_jax.decoder.distance import cosine_distance
@@ -117,7 +118,8 @@ class Memory:
         cosine = self.settings.distance == "cosine"
         found = bank[nearest(queries, bank, cosine=cosine)]
         if cosine:
-            return cosine_distance(queries[None], found[None])[0]
+            equal = _is_zero(queries) & _is_zero(found)
+            return jnp.where(equal, 0.0, cosine_distance(queries[None], found[None])[0])
         return jnp.linalg.norm(queries - found, axis=-1)
 
 
@@ -138,7 +140,8 @@ def nearest(
     Args:
         queries: tokens.
         bank: what is searched; all of it, a chunk at a time.
-        cosine: near is a large cosine, and not a small euclidean distance.
+        cosine: near is a large cosine, which two tokens of zeros have, and not a small euclidean
+            distance.
     """
     left, right = (_unit(queries), _unit(bank)) if cosine else (queries, bank)
 
@@ -146,9 +149,11 @@ def nearest(
         best: tuple[Array, Array], chunk: tuple[Array, Array]
     ) -> tuple[tuple[Array, Array], None]:
         start, some = chunk
-        # Largest q·b - |b|²/2 is smallest |q - b|; of unit vectors it is the largest cosine.
         near = jnp.matmul(left, some.T, precision=jax.lax.Precision.HIGHEST)
-        near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
+        if cosine:
+            near = jnp.where(_is_zero(left)[:, None] & _is_zero(some)[None, :], 1.0, near)
+        else:  # largest q·b - |b|²/2 is smallest |q - b|
+            near = near - 0.5 * jnp.sum(some * some, -1)[None, :]
         place, value = near.argmax(-1), near.max(-1)
         closer = value > best[0]
         places = jnp.where(closer, start + place.astype(jnp.int32), best[1])
@@ -166,3 +171,7 @@ def nearest(
 def _unit(x: Float[Array, "T C"]) -> Float[Array, "T C"]:
     length = jnp.linalg.norm(x, axis=-1, keepdims=True)
     return x / jnp.where(length > 0, length, 1.0)
+
+
+def _is_zero(x: Float[Array, "T C"]) -> Bool[Array, " T"]:
+    return ~x.any(-1)

@@ -7,7 +7,9 @@ Each prototype is a Gaussian of low rank (a mixture of probabilistic principal c
 
 with prototypes μ_k, their R principal directions V_k (C, R) of variances Λ_k, and s_k the mean
 variance of all others. Modalities add: their likelihoods multiply. `floor` is the least -log p of
-the shots' own tokens, so that a token that is as normal as can be has distance 0.
+the shots' own tokens, so that a token that is as normal as can be has distance 0. With `balanced`
+-Σ_k q_k log π_k N(x; μ_k, C_k) stands for -log p(x), with the token's shares q in the plan; it is
+the larger one whatever the plan (Jensen), so that the floor holds for both.
 
 Fitting takes no gradient step: k-means++, then a few rounds of hard EM, in which each covariance is
 drawn to that of all tokens by `prior` pseudo-tokens: with 50 prototypes and five shots some own
@@ -172,7 +174,7 @@ class Mixture:
                     jax.nn.softmax(log_weight[:, 0], -1), (*x.shape[:2], joint.shape[-1])
                 ),
             ).matrix
-            unlikely = -(plan * (joint - log_weight)).sum(-1)
+            unlikely = -(plan * joint).sum(-1)  # never less than -log p, of which the floor is one
         else:
             plan = jax.nn.softmax(joint, -1) * mass[..., None]
             unlikely = -jax.nn.logsumexp(joint, -1)

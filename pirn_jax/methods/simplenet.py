@@ -64,7 +64,7 @@ from pirn_jax.training import TrainingJob
 
 MARGIN = 0.5
 SLOPE = 0.2  # of LeakyReLU below 0
-MEASURED = 8192  # tokens, at most, that the discriminator's moments are measured on
+MEASURED = 8192  # tokens that moments are measured on, and that are judged at once for the ceiling
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,14 @@ class SimpleNet(Learner):
         parameters = descend(loss, parameters, {}, tokens_of(job, tokens), own, job, report)
         # Filled up, so that one program serves all: the same tokens, nearly equally often.
         count = tokens.shape[1]
-        some = tokens[:, np.random.default_rng(job.seed).permutation(count)]
-        some = jnp.asarray(some[:, np.arange(MEASURED) % count])
-        return parameters, measure(own.noise, parameters, some)
+        order = np.random.default_rng(job.seed).permutation(count)
+        some, *others = np.resize(order, (-(-count // MEASURED), MEASURED))
+        known = measure(own.noise, parameters, jnp.asarray(tokens[:, some]))
+        ceiling = known["ceiling"]
+        for places in others:
+            highest = largest(parameters, known, jnp.asarray(tokens[:, places]))
+            ceiling = jnp.maximum(ceiling, highest)
+        return parameters, known | {"ceiling": ceiling}
 
     def distances(
         self, parameters: Params, statistics: Params, tokens: Tokens
@@ -235,3 +240,11 @@ def measure(noise: float, parameters: Params, tokens: Float[Array, "M T C"]) -> 
         return known | {"ceiling": judge(parameters, known, x).max()}
 
     return jax.vmap(stream)(parameters, tokens)
+
+
+@jax.jit
+def largest(
+    parameters: Params, statistics: Params, tokens: Float[Array, "M T C"]
+) -> Float[Array, " M"]:
+    """The largest D of each modality's tokens."""
+    return jax.vmap(judge)(parameters, statistics, tokens).max(-1)

@@ -41,7 +41,8 @@ class Calibration(NamedTuple):
 
     Attributes:
         threshold: scores > it are called defective.
-        spread: threshold minus the median normal score (> 0): the unit of normalised scores.
+        spread: threshold minus the median normal score, or the threshold's absolute value where
+            that is not above 0 or no score is known: the unit of normalised scores.
         scans: n, normal scans it was set with.
         rank: k, the threshold is the k-th largest of their scores.
         wanted_rate: the false-alarm rate asked for.
@@ -120,12 +121,9 @@ def calibrate(
     # The smallest slack forgives 0.05 * 20 = 1.0000000000000002 and the like.
     rank = min(count, max(1, math.floor(wanted_rate * (count + 1) * (1 + 1e-12))))
     threshold = float(np.sort(values)[count - rank])
-    spread = threshold - float(np.median(values))
-    if spread <= 0:  # one scan, equal scores, or a rate above one half
-        spread = abs(threshold) or 1.0
     return Calibration(
         threshold,
-        spread,
+        _spread(threshold, values),
         count,
         rank,
         wanted_rate,
@@ -134,6 +132,30 @@ def calibrate(
         leave_one_out=leave_one_out,
         scores=tuple(np.sort(values).tolist()),
     )
+
+
+def fix_threshold(threshold: float, known: Calibration | None = None) -> Calibration:
+    """A threshold that somebody chose; it promises nothing about false alarms.
+
+    Args:
+        threshold: scores above it are called defective.
+        known: the calibration in whose place it comes: its scores stay known.
+
+    Raises:
+        ConfigError: it is no finite number.
+    """
+    if not math.isfinite(threshold):
+        raise ConfigError(f"threshold: expected a finite number, got {threshold}")
+    scores = () if known is None else known.scores
+    spread = _spread(threshold, np.asarray(scores, np.float64))
+    return Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0, scores=scores)
+
+
+def _spread(threshold: float, scores: Float[np.ndarray, " n"]) -> float:
+    spread = threshold - float(np.median(scores)) if len(scores) else 0.0
+    if spread <= 0:  # no scan or one, equal scores, or a rate above one half
+        spread = abs(threshold) or 1.0
+    return spread
 
 
 def read_calibration(document: Mapping[str, object]) -> Calibration:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Region(NamedTuple):
         width_px: its shorter side, pixels.
         peak: largest score in it.
         peak_pixel: (row, column) of that score.
-        shares: each modality's part of the score's excess over the image's median, 1 in all: which
+        shares: each modality's part of the score's excess over the part's median, 1 in all: which
             modality spoke. Empty without modalities.
         measured_share: share of its pixels that carry a measurement, in [0, 1].
         centroid_m: (x, y, z) of its middle, metres, camera frame.
@@ -72,6 +73,7 @@ def find_regions(
     anomaly_map: Float[np.ndarray, "H W"],
     *,
     modalities: Mapping[str, Float[np.ndarray, "H W"]] | None = None,
+    usual: Mapping[str, float] | None = None,
     xyz: Float[np.ndarray, "H W 3"] | None = None,
     valid: Bool[np.ndarray, "H W"] | None = None,
 ) -> list[Region]:
@@ -81,8 +83,9 @@ def find_regions(
         mask: pixels called defective (`decide(...).mask`).
         anomaly_map: scores, larger is more anomalous.
         modalities: each modality's map, for `shares`.
+        usual: the median of each of these maps over the part; None: over all that is valid.
         xyz: organised points in metres, zeros where nothing was measured.
-        valid: pixels of the part.
+        valid: pixels that carry a measurement; None: those where `xyz` is not 0.
 
     Raises:
         BadInputError: for arrays of different size.
@@ -94,19 +97,21 @@ def find_regions(
             raise BadInputError(f"{name} has shape {array.shape}, the mask {mask.shape}")
     if not mask.any():
         return []
-    everywhere = {name: _median(array, valid) for name, array in (modalities or {}).items()}
+    if usual is None:
+        usual = {name: _median(array, valid) for name, array in (modalities or {}).items()}
     measured, areas = np.zeros_like(mask), None
     if xyz is not None:
         measured = measured_pixels(xyz, valid)
         if (measured & mask).any():
-            areas = pixel_areas(xyz, valid, mask)
+            with suppress(BadInputError):  # no four neighbours were measured, so no size is known
+                areas = pixel_areas(xyz, valid, mask)
     labels, count = label(mask)
     regions = []
     for number, window in enumerate(windows(labels, count), start=1):
         inside = labels[window] == number
         region = _in_pixels(window, inside, anomaly_map[window])
         excess = {
-            name: float(np.mean(array[window], where=inside, dtype=np.float64)) - everywhere[name]
+            name: float(np.mean(array[window], where=inside, dtype=np.float64)) - usual[name]
             for name, array in (modalities or {}).items()
         }
         region = region._replace(

@@ -22,7 +22,8 @@
 
 A region's severity is its zone's, the largest where it touches several, times the mean of its
 modalities', each weighed by its share of the region's excess. Nothing excuses what could not be
-measured: a size that is not known counts as large enough.
+measured: a size that is not known counts as large enough; nor is a depth known where less than half
+of the region was measured, as of a pit whose bottom returns nothing its rim is measured alone.
 
 Differs from the paper: PIRN stops at the anomaly map.
 """
@@ -47,6 +48,8 @@ SIZE_RULE = "least size"
 NO_RULE = "no rule holds"
 """Decides for OK where regions count and the file's `not_ok` hold of none."""
 
+LEAST_MEASURED = 0.5
+"""Of a region with a smaller `measured_share` the depth is not known."""
 _LARGEST = 1e9  # of a number in a file
 
 
@@ -60,7 +63,7 @@ class NotOk:
         modality: the one with the largest share of the region's excess.
         area_mm2: at least so large.
         length_mm: at least so long.
-        depth_mm: at least so far from the surface around it, in either direction.
+        depth_mm: at least so far from the surface around it, in either direction; or not known.
         severity: at least so severe.
         score: the part's score is above this; without it above the threshold of parts.
         count: so many regions.
@@ -162,6 +165,7 @@ def apply_rules(
     score: float,
     threshold: float | None,
     modalities: Mapping[str, Float[np.ndarray, "H W"]],
+    usual: Mapping[str, float] | None = None,
     xyz: Float[np.ndarray, "H W 3"] | None = None,
     valid: Bool[np.ndarray, "H W"] | None = None,
     ignore: Bool[np.ndarray, "H W"] | None = None,
@@ -175,6 +179,7 @@ def apply_rules(
         score: the part's.
         threshold: the model's own; None for a model without.
         modalities: each one's own map.
+        usual: as for `find_regions`.
         xyz: organised points in metres, for sizes in mm.
         valid: pixels that carry a measurement.
         ignore: pixels that are not judged.
@@ -197,28 +202,54 @@ def apply_rules(
     if score > lowest and not found.any():
         counted = anomaly_map if ignore is None else np.where(ignore, -np.inf, anomaly_map)
         found.reshape(-1)[np.argmax(counted)] = True
-    labels, _ = number_parts(found)
-    judged = [
-        _judged(region, labels == labels[region.peak_pixel], rules, zones or {})
-        for region in find_regions(found, anomaly_map, modalities=modalities, xyz=xyz, valid=valid)
-    ]
+    regions = find_regions(
+        found, anomaly_map, modalities=modalities, usual=usual, xyz=xyz, valid=valid
+    )
+    judged = judge_regions(rules, regions, found, zones or {})
     label, rule = _decide(rules, judged, score, part)
     mask = np.zeros_like(found)
     if label:
+        labels, _ = number_parts(found)
         counting = [labels[one.region.peak_pixel] for one in judged if one.counts]
         mask = np.isin(labels, counting)
     return Verdict(label, rule, part, mask, judged)
 
 
-def _judged(
-    region: Region,
-    pixels: Bool[np.ndarray, "H W"],
+def judge_regions(
     rules: Rules,
+    regions: Sequence[Region],
+    mask: Bool[np.ndarray, "H W"],
     zones: Mapping[str, Bool[np.ndarray, "H W"]],
-) -> JudgedRegion:
-    touched = tuple(name for name, zone in zones.items() if (zone & pixels).any())
+) -> list[JudgedRegion]:
+    """What the rules make of each region by itself.
+
+    Args:
+        rules: those without a word make all severities 1, and all regions count.
+        regions: of the mask.
+        mask: what is called defective.
+        zones: their pixels, by name.
+    """
+    return [_judged(region, rules, _touched(region, mask, zones)) for region in regions]
+
+
+def _touched(
+    region: Region,
+    mask: Bool[np.ndarray, "H W"],
+    zones: Mapping[str, Bool[np.ndarray, "H W"]],
+) -> tuple[str, ...]:
+    if not zones:
+        return ()
+    top, left, bottom, right = region.box
+    window = slice(top, bottom), slice(left, right)
+    labels, _ = number_parts(mask[window])  # others may reach into its box
+    row, column = region.peak_pixel
+    pixels = labels == labels[row - top, column - left]
+    return tuple(name for name, zone in zones.items() if (zone[window] & pixels).any())
+
+
+def _judged(region: Region, rules: Rules, touched: tuple[str, ...]) -> JudgedRegion:
     severity = max((rules.zones.get(name, 1.0) for name in touched), default=1.0)
-    if region.shares:
+    if rules.modalities and region.shares:
         severity *= sum(rules.modalities.get(n, 1.0) * part for n, part in region.shares.items())
     counts = _reaches(region.area_mm2, rules.least_area_mm2)
     counts &= _reaches(region.length_mm, rules.least_length_mm)
@@ -245,7 +276,9 @@ def _decide(
 
 def _meets(one: JudgedRegion, rule: NotOk) -> bool:
     region, shares = one.region, one.region.shares
-    depth = None if region.deviation_mm is None else abs(region.deviation_mm)
+    depth = None
+    if region.deviation_mm is not None and region.measured_share >= LEAST_MEASURED:
+        depth = abs(region.deviation_mm)
     return (
         (rule.zone is None or rule.zone in one.zones)
         and (rule.modality is None or rule.modality == max(shares, key=shares.__getitem__))

@@ -25,7 +25,7 @@ from pirn_jax.geometry.showing import Looking, show_scan
 from pirn_jax.geometry.views import Views
 from pirn_jax.scans import Split
 from pirn_jax.scans.scan import Scan
-from pirn_jax.scoring.calibration import Calibration
+from pirn_jax.scoring.calibration import Calibration, fix_threshold
 from pirn_jax.storage import read_regular
 from pirn_runtime.engines import RUNTIMES, open_engine
 from pirn_runtime.version import __version__
@@ -69,7 +69,7 @@ class Judge:
         self.description: Description = parse_description(read_entry(content, path), path)
         self.calibration: Calibration | None = self.description.calibration
         if threshold is not None:
-            self.calibration = _fixed(threshold, self.calibration)
+            self.calibration = fix_threshold(threshold, self.calibration)
         modalities = self.description.looking.modalities
         outputs = ("score", "map", *(f"map_{name}" for name in modalities))
         self.graph = open_engine(content, path, outputs, runtime, threads)
@@ -229,11 +229,3 @@ def _fit(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     del settings
     return numpy_normals(xyz, use), ()
-
-
-def _fixed(threshold: float, known: Calibration | None) -> Calibration:
-    """As `PIRN.set_fixed_threshold` sets one: it promises nothing about false alarms."""
-    if not math.isfinite(threshold):
-        raise ConfigError(f"threshold: expected a finite number, got {threshold}")
-    spread = abs(threshold) or 1.0 if known is None else known.spread
-    return Calibration(threshold, spread, 0, 0, 1.0, 1.0, 1.0)

@@ -52,6 +52,25 @@ def test_a_token_of_the_shots_has_distance_zero():
     assert found[:, ~seen].min() > 1e-3  # the background is not in the bank
 
 
+def test_a_token_of_zeros_is_near_its_like_and_no_stand_in_for_a_neighbour():
+    """Background of points is all zeros, counts where all locations do, and is in the bank."""
+    random = np.random.default_rng(5)
+    shape = (MODALITIES, 2, GRID[0] * GRID[1], CHANNELS)
+    bank, new = (random.standard_normal(shape).astype(np.float32) for _ in range(2))
+    bank[:, :, :4] = new[:, :, :4] = 0
+    everywhere = np.ones(shape[1:3], bool)
+    method = Memory(MemorySettings(), MODALITIES, GRID, CHANNELS)
+    (trained,) = method.learn([TrainingJob("x", Tokens(bank, everywhere), 0)])
+    found = distances(method, trained, new, everywhere)
+    assert not found[:, :, :4].any()
+    for place in range(MODALITIES):
+        some, queries = bank[place, :, 4:].reshape(-1, CHANNELS), new[place, :, 4:]
+        neighbours = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(some)
+        expected, _ = neighbours.kneighbors(queries.reshape(-1, CHANNELS))
+        assert (expected > 0.5).any()
+        np.testing.assert_allclose(found[place, :, 4:].ravel(), expected[:, 0], atol=2e-6)
+
+
 def test_chunks_change_nothing(monkeypatch):
     found = []
     for size in (1024, 8, 5):

@@ -19,6 +19,7 @@ from pirn_jax.methods.mixture import (
     log_joint,
 )
 from pirn_jax.training import TrainingJob
+from pirn_jax.transport import balanced_plan
 
 from .problems import CHANNELS, GRID, MODALITIES, distances, job, prepared, tokens, valid
 
@@ -115,6 +116,38 @@ def test_shares_sum_to_one_and_balance_gives_every_prototype_its_own():
             weight = np.exp(trained.parameters["log_weight"])
             expected = np.broadcast_to(weight[:, None] / weight.sum(-1)[:, None, None], usage.shape)
             np.testing.assert_allclose(usage, expected, atol=0.05)
+
+
+def test_balanced_distances_count_the_weights_as_the_floor_does():
+    """Of more prototypes than there are tokens some stand for nothing."""
+    settings = replace(SMALL, prototypes=40, balanced=True)
+    method = Mixture(settings, MODALITIES, GRID, CHANNELS)
+    shots = job()
+    assert shots.shots.valid.sum() < 40
+    (trained,) = method.learn([shots])
+    new, everywhere = tokens(9, 2), np.ones((2, GRID[0] * GRID[1]), bool)
+    found = distances(method, trained, new, everywhere)
+    plain = replace(settings, balanced=False)
+    least = distances(replace(method, settings=plain), trained, new, everywhere)
+    assert (found >= least - 1e-4).all()  # Jensen: no plan is likelier than the posterior
+    for place in range(MODALITIES):
+        seen = np.asarray(shots.shots.valid)
+        _, statistics = prepared(shots.shots.values[place], seen, settings)
+        queries, _ = prepared(new[place], everywhere, settings, statistics)
+        known = Gaussians(*(trained.parameters[n][place] for n in Gaussians._fields))
+        real = known.log_weight > -1e29
+        known = Gaussians(*(part[real] for part in known))
+        joint = density(known, queries.reshape(-1, CHANNELS)).reshape(*queries.shape[:2], -1)
+        weight = known.log_weight.astype(np.float64)
+        plan = balanced_plan(
+            (weight - joint).astype(np.float32),
+            epsilon=1.0,
+            solver="scan",
+            column_mass=np.exp(weight).astype(np.float32),
+        ).matrix
+        unlikely = -(np.asarray(plan) * joint).sum(-1)
+        expected = np.maximum(unlikely - trained.parameters["floor"][place], 0) / CHANNELS
+        np.testing.assert_allclose(found[place], expected, rtol=5e-3, atol=5e-3)
 
 
 def test_more_prototypes_than_tokens_stand_for_nothing():

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from pirn_jax.methods import simplenet
-from pirn_jax.methods.simplenet import Loss, create, judge, measure, real_and_noisy
+from pirn_jax.methods.simplenet import (
+    Loss,
+    SimpleNet,
+    SimpleNetSettings,
+    create,
+    judge,
+    measure,
+    real_and_noisy,
+)
+
+from .problems import CHANNELS, GRID, MODALITIES, distances, job
 
 C, HIDDEN, NOISE = 6, 5, 0.7
 KEY = jax.random.key(3)
@@ -65,6 +75,18 @@ def test_judging_uses_the_moments_of_real_and_noisy_shots():
     own = jax.tree.map(lambda leaf: leaf[0], known)
     np.testing.assert_allclose(jax.jit(judge)(parameters, own, x), real, rtol=1e-4, atol=1e-5)
     assert float(known["ceiling"][0]) == pytest.approx(real.max(), rel=1e-4)
+
+
+def test_the_ceiling_is_that_of_all_tokens_of_the_shots(monkeypatch):
+    monkeypatch.setattr(simplenet, "MEASURED", 8)
+    monkeypatch.setattr(simplenet, "descend", lambda loss, parameters, *rest: parameters)
+    method = SimpleNet(SimpleNetSettings(hidden=HIDDEN), MODALITIES, GRID, CHANNELS)
+    shots = job()
+    assert shots.shots.valid.sum() > 3 * 8
+    (trained,) = method.learn([shots])
+    higher = dict(trained.statistics, ceiling=trained.statistics["ceiling"] + 1)
+    found = distances(method, trained._replace(statistics=higher), *shots.shots)
+    np.testing.assert_allclose(found[:, shots.shots.valid].min(-1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.torch

@@ -12,6 +12,7 @@ from pirn_jax.metrics import image_metrics
 from pirn_jax.scoring import (
     calibrate,
     decide,
+    fix_threshold,
     normalise,
     rate_bound,
     read_calibration,
@@ -111,6 +112,18 @@ def test_normalised_scores(scores):
     assert (np.diff(normal) > 0).all()
     assert normal.min() > 0
     assert normal.max() < 1
+
+
+def test_a_threshold_of_ones_own_is_normalised_by_the_scores_that_are_known():
+    known = calibrate([1.0, 2.0, 4.0], 0.4)
+    fixed = fix_threshold(10.0, known)
+    assert (fixed.threshold, fixed.spread, fixed.scores) == (10.0, 8.0, known.scores)
+    assert normalise(2.0, fixed) == pytest.approx(0.25)  # the median good scan
+    assert fix_threshold(12.0, fixed).spread == 10.0
+    assert fix_threshold(1.5, known).spread == 1.5  # below the median
+    assert (fix_threshold(3.0).spread, fix_threshold(0.0).spread) == (3.0, 1.0)
+    with pytest.raises(ConfigError, match="finite"):
+        fix_threshold(math.inf)
 
 
 def test_normalising_leaves_ranking_metrics_as_they_are():

@@ -186,6 +186,16 @@ def test_pixels_without_geometry():
     assert unmeasured[0].measured_share == 0.0
 
 
+def test_points_on_every_second_pixel_have_no_area_and_are_no_error():
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[50:60, 50:60] = True
+    sparse = np.zeros((SIZE, SIZE, 3))
+    sparse[::2, ::2] = plane()[0][::2, ::2]
+    region = only(mask, sparse, valid=np.ones_like(mask))
+    assert region.measured_share == 0.25
+    assert (region.area_mm2, region.length_mm, region.deviation_mm) == (None, None, None)
+
+
 def test_which_modality_spoke():
     mask = np.zeros((20, 20), bool)
     mask[5:8, 5:8] = True

@@ -38,7 +38,7 @@ SCRATCH, DOT = (10, 10, 12, 34), (40, 60, 43, 63)  # 12 by 1 mm; 1.5 by 1.5 mm
 def verdict(rules, *boxes, score=8.0, xyz=True, share=1.0, **options):
     scores = marks(*boxes)
     return apply_rules(
-        rules, scores, score=score, threshold=5.0, xyz=plane() if xyz else None,
+        rules, scores, score=score, threshold=5.0, xyz=plane() if xyz is True else xyz,
         modalities={"rgb": share * scores, "normals": (1 - share) * scores}, **options,
     )  # fmt: skip
 
@@ -71,7 +71,19 @@ def test_a_region_below_the_least_size_does_not_count(area, length, label, rule)
 
 def test_what_was_not_measured_excuses_nothing():
     rules = Rules(least_area_mm2=1e6, not_ok=(NotOk("deep", depth_mm=1e6),))
-    assert verdict(rules, DOT, xyz=False).rule == "deep"
+    assert verdict(rules, DOT, xyz=None).rule == "deep"
+
+
+@pytest.mark.parametrize(("rim", "label"), [(1, 1), (2, 1), (3, 0)])
+def test_a_pit_measured_at_its_rim_alone_has_no_known_depth(rim, label):
+    """A flat rim says nothing of the bottom; of 20 by 20 pixels 19, 36 and 51 % are measured."""
+    xyz = plane()
+    xyz[20 + rim : 40 - rim, 20 + rim : 40 - rim] = 0
+    found = verdict(Rules(not_ok=(NotOk("deep", depth_mm=0.2),)), (20, 20, 40, 40), xyz=xyz)
+    (judged,) = found.regions
+    assert abs(judged.region.deviation_mm) < 0.01
+    assert judged.region.measured_share == pytest.approx(1 - (20 - 2 * rim) ** 2 / 400)
+    assert found.label == label
 
 
 def test_two_thresholds():
@@ -113,6 +125,14 @@ def test_severity_is_the_zones_times_that_of_the_modalities():
         with_rule = Rules(zones=rules.zones, modalities=rules.modalities, not_ok=(condition,))
         got = verdict(with_rule, SCRATCH, DOT, share=0.25, zones={"seal": zone, "rim": other})
         assert got.label == label, condition
+
+
+def test_a_region_touches_no_zone_for_another_that_reaches_into_its_box():
+    zone = np.zeros(SHAPE, bool)
+    zone[40:43, 60:63] = True
+    found = verdict(Rules(), (30, 50, 50, 52), (48, 50, 50, 70), DOT, zones={"seal": zone})
+    assert [one.zones for one in found.regions] == [(), ("seal",)]
+    assert [one.severity for one in found.regions] == [1.0, 1.0]
 
 
 def test_what_is_ignored_is_neither_marked_nor_stood_in_for():

@@ -69,6 +69,9 @@ def read_depth(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
     """Points in metres from a depth map and `options.intrinsics`; depth 0 or NaN is not measured.
 
     16-bit counts are taken in `intrinsics.depth_scale`, else in `options.unit`; never by guess.
+
+    Raises:
+        BadInputError: no depth map, or not of this camera's size.
     """
     camera = options.intrinsics
     if camera is None:
@@ -94,6 +97,7 @@ def read_depth(file: File, options: Options) -> Float32[np.ndarray, "h w 3"]:
             "save one distance per pixel, 0 where nothing was measured",
             path=str(file),
         )
+    camera.check(file, depth.shape)
     # Depth, its two products, the points, and the tests on them.
     options.limits.check_memory(file, depth.size * 48)
     if camera.depth_scale is not None and depth.dtype.kind != "f":

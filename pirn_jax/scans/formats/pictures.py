@@ -4,7 +4,8 @@ The header is read first, from the same bytes that are decoded afterwards: the k
 extension, the size the caps, and the pixel format must be one whose meaning is certain. What could
 be read in two ways is refused, not guessed:
 
-* 16-bit colour and grey photographs: which value is white is the user's to say.
+* 16-bit colour and grey photographs: which value is white is the user's to say. Of their TIFFs
+  grey with black at 0 and RGB are read, and none that is stored turned.
 * Transparency that hides anything; CMYK; several pictures in one file, but for GIF, whose first
   frame is read.
 * An EXIF orientation other than upright beside geometry, which shares the sensor's pixel grid and
@@ -53,6 +54,7 @@ PICTURE_FORMATS = {
 DEEP = GREY, COLOUR = 0, 2
 """PNG's colour types of which pictures of 16 bits a channel can be read."""
 _TIFF_COMPRESSION = {"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits"}
+_READ_AS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 _BAD = "save the picture again as an 8-bit PNG"
 _FIRST, _SECOND = "RGB;16B", "RGB;16L"  # Pillow's names for big and little endian
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258
@@ -106,11 +108,22 @@ def read_rgb(
 def _read_deep(file: File, limits: Limits) -> UInt16[np.ndarray, "H W c"] | None:
     """A photograph of 16 bits a channel, grey or colour; None for any other."""
     if file.suffix in (".tif", ".tiff"):
-        with (
-            decoding(file, "TIFF picture", _BAD),
-            tifffile.TiffFile(io.BytesIO(read_bytes(file, limits))) as tiff,
-        ):
-            deep = tiff.pages.first.dtype == np.uint16
+        data = read_bytes(file, limits)
+        with decoding(file, "TIFF picture", _BAD):
+            check_tiff(io.BytesIO(data))
+            with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+                page = tiff.pages.first
+                deep, kind = page.dtype == np.uint16, page.photometric
+                orientation = page.tags.valueof(_ORIENTATION, 1)
+        if deep and kind not in _READ_AS:
+            raise BadInputError(
+                f"a TIFF whose values mean {getattr(kind, 'name', kind)}, expected grey with black "
+                "at 0, or RGB",
+                "save it again as grey or RGB of 16 bits",
+                path=str(file),
+            )
+        if deep:
+            _check_upright(file, orientation)
         array = read_array(file, limits) if deep else None
     else:
         picture = open_picture(file, limits, deep=DEEP)
@@ -220,14 +233,8 @@ def open_picture(
             several = kind != "GIF" and _has_second(picture)
     if several:
         raise BadInputError("expected one picture, got several", _BAD, path=str(file))
-    if orientation != 1 and not upright:
-        raise BadInputError(
-            f"EXIF orientation {orientation}: the picture is stored turned or mirrored, and what "
-            "belongs to its pixels is not",
-            "write its pixels upright without the tag (for instance `mogrify -auto-orient`), and "
-            "check that masks and geometry are turned the same way",
-            path=str(file),
-        )
+    if not upright:
+        _check_upright(file, orientation)
     if kind == "TIFF":
         compression = picture.info.get("compression", "raw")
         depth = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
@@ -242,6 +249,17 @@ def open_picture(
         with decoding(file, f"{kind} picture", _BAD):
             ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def _check_upright(file: File, orientation: object) -> None:
+    if orientation != 1:
+        raise BadInputError(
+            f"EXIF orientation {orientation!s:.20}: the picture is stored turned or mirrored, and "
+            "what belongs to its pixels is not",
+            "write its pixels upright without the tag (for instance `mogrify -auto-orient`), and "
+            "check that masks and geometry are turned the same way",
+            path=str(file),
+        )
 
 
 def _has_second(picture: Image.Image) -> bool:

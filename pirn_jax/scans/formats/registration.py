@@ -31,6 +31,7 @@ class Intrinsics:
         fx, fy: focal lengths.
         cx, cy: principal point.
         depth_scale: metres per count of a depth map, where the camera's file says so.
+        width, height: of its pictures, in pixels, where the file says so.
     """
 
     fx: float
@@ -38,6 +39,26 @@ class Intrinsics:
     cx: float
     cy: float
     depth_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def check(self, file: File, shape: tuple[int, ...]) -> None:
+        """Refuse a picture of another size than the camera's; at half of it lengths would double.
+
+        Args:
+            file: the picture.
+            shape: its rows and columns.
+
+        Raises:
+            BadInputError: its size is not the camera's.
+        """
+        stated = (self.height or shape[0], self.width or shape[1])
+        if stated != tuple(shape):
+            raise BadInputError(
+                f"{shape[0]}×{shape[1]} pixels with a camera of {stated[0]}×{stated[1]}",
+                "give the camera as it is at the size that was recorded: its fx, fy, cx and cy",
+                path=str(file),
+            )
 
 
 @dataclass(frozen=True)
@@ -56,8 +77,9 @@ class CameraCalibration:
 
 
 def read_intrinsics(file: File, limits: Limits) -> Intrinsics:
-    """A camera from JSON: fx, fy, cx, cy and, optionally, depth_scale (metres per count).
+    """A camera from JSON: fx, fy, cx, cy and, optionally, depth_scale, width and height.
 
+    depth_scale is in metres per count; width and height are those that its pictures must have.
     Also as RealSense writes it (ppx, ppy), as Open3D does (`intrinsic_matrix`, nine numbers or 3×3,
     with its depth_scale in counts per metre), as ROS does (K), and with a leading underscore, as
     Berkeley's perception `.intr` files have them.
@@ -82,18 +104,23 @@ def parse_intrinsics(document: Any, file: File | Path) -> Intrinsics:
         scale = values.get("depth_scale")
         if isinstance(scale, int | float) and scale >= 1:  # Open3D's: counts per metre
             values["depth_scale"] = 1 / scale
-    numbers = {
+    numbers: dict[str, Any] = {
         key: float(values[key])
         for key in ("fx", "fy", "cx", "cy", "depth_scale")
         if isinstance(values.get(key), int | float) and abs(values[key]) < 1e9
     }
+    for key in ("width", "height"):
+        if size := values.get(key):  # 0 says nothing
+            whole = isinstance(size, int | float) and 0 < size < 1e9 and size == int(size)
+            numbers[key] = int(size) if whole else None
     right = {"fx", "fy", "cx", "cy"} <= numbers.keys() and min(numbers["fx"], numbers["fy"]) > 0
     if values.get("depth_scale") is not None:
         right = right and 0 < numbers.get("depth_scale", 0.0) < 1
-    if not right:
+    if not right or None in numbers.values():
         raise BadInputError(
             "expected a camera as {fx, fy, cx, cy} in pixels (or ppx, ppy, or intrinsic_matrix), "
-            "focal lengths positive, and, if stated, depth_scale in metres per count",
+            "focal lengths positive, and, if stated, depth_scale in metres per count, width and "
+            "height in whole pixels",
             'write for instance {"fx": 600, "fy": 600, "cx": 320, "cy": 240, "depth_scale": 0.001}',
             path=str(file),
         )
@@ -206,11 +233,12 @@ def register(
         limits: caps on the memory taken.
 
     Raises:
-        BadInputError: sizes differ and nothing says how they belong together, or the stated scale
-            does not fit the sizes.
+        BadInputError: sizes differ and nothing says how they belong together, the stated scale
+            does not fit the sizes, or the photograph's camera is of another size.
     """
     (height, width), source = target, xyz.shape[:2]
     if calibration is not None:
+        calibration.camera.check(file, target)
         limits.check_memory(file, 90 * xyz.shape[0] * xyz.shape[1] + 20 * height * width)
         pose = (np.array(calibration.rotation), np.array(calibration.translation))
         return Registration(_project(xyz, pose, calibration.camera, target), pose)

@@ -1,7 +1,7 @@
 """Points in metres, zeros where not measured; units; depth maps against a pinhole camera."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import tifffile
 from pirn_jax.errors import BadInputError
 from pirn_jax.scans import File, Intrinsics, Limits, Options, read_intrinsics, read_scan
 from pirn_jax.scans.formats.measurements import missing_points
+from pirn_jax.scans.formats.registration import parse_intrinsics
 from tests.scans import layouts
 
 XYZ = layouts.points() + np.random.RandomState(0).rand(12, 16, 3).astype(np.float32) * 1e-4
@@ -158,3 +159,22 @@ def test_cameras_as_their_makers_write_them(tmp_path, document):
     (tmp_path / "c.json").write_text(json.dumps(document))
     camera = read_intrinsics(File(tmp_path / "c.json"), Limits())
     assert camera == Intrinsics(30.0, 31.0, 7.5, 5.5, depth_scale=0.00025)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 16, "height": 12}, {"_width": 16.0, "_height": 0}])
+def test_a_camera_is_of_the_size_of_its_pictures(tmp_path, size):
+    """At half the size of the camera's pictures the part would be twice as large."""
+    document = {"fx": 30, "fy": 31, "cx": 7.5, "cy": 5.5, **size}
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    camera = read_intrinsics(File(tmp_path / "c.json"), Limits())
+    np.save(tmp_path / "a.npy", np.full((12, 16), 0.5, np.float32))
+    read_scan({"depth": tmp_path / "a.npy"}, Options(intrinsics=camera))
+    np.save(tmp_path / "a.npy", np.full((24, 32), 0.5, np.float32))
+    if not size:
+        return
+    with pytest.raises(BadInputError, match="24×32 pixels with a camera of"):
+        read_scan({"depth": tmp_path / "a.npy"}, Options(intrinsics=camera))
+    kept = json.loads(json.dumps(asdict(camera)))  # as a model keeps it
+    assert parse_intrinsics(kept, tmp_path) == camera
+    with pytest.raises(BadInputError, match="whole pixels"):
+        parse_intrinsics({**document, "width": 15.5}, tmp_path)

@@ -198,6 +198,25 @@ def test_photographs_of_16_bits_are_read_where_white_is_stated(tmp_path, mode):
     assert np.array_equal(read_scan({"rgb": tmp_path / "plain.png"}, Options(white=4095)).rgb, RGB)
 
 
+@pytest.mark.parametrize(
+    ("meaning", "orientation", "message"),
+    [("minisblack", 1, None), ("miniswhite", 1, "MINISWHITE"), ("cielab", 1, "CIELAB"),
+     ("rgb", 6, "orientation 6")],
+)  # fmt: skip
+def test_a_tiff_of_16_bits_that_is_no_upright_grey_or_rgb_is_refused(
+    tmp_path, meaning, orientation, message
+):
+    deep = RGB.astype(np.uint16) * 16
+    deep = deep[..., 0] if meaning.startswith("minis") else deep
+    tag = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric=meaning, extratags=tag)
+    if message is None:
+        assert read_scan({"rgb": tmp_path / "a.tif"}, Options(white=4080)).rgb.shape == RGB.shape
+        return
+    with pytest.raises(BadInputError, match=message):
+        read_scan({"rgb": tmp_path / "a.tif"}, Options(white=4080))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_alone_are_turned_upright(tmp_path, orientation):
     exif = Image.Exif()

@@ -1,6 +1,7 @@
 """Geometry under the photograph's pixels: stated scales, and rays of a second camera."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,8 +111,13 @@ def test_calibration_that_misses_the_photograph_is_an_error(tmp_path):
     layouts.picture(tmp_path / "a.png", layouts.photograph())
     away = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
     calibration = CameraCalibration(Intrinsics(30.0, 30.0, 8.0, 6.0), away, (0.0, 0.0, 0.0))
-    with pytest.raises(BadInputError, match="no measured point falls into the photograph"):
-        read_scan(
-            {"rgb": tmp_path / "a.png", "xyz": tmp_path / "a.npy"},
-            Options(calibration=calibration),
-        )
+    other = replace(calibration, camera=replace(calibration.camera, width=32, height=24))
+    for given, message in (
+        (calibration, "no measured point falls into the photograph"),
+        (other, "12×16 pixels with a camera of 24×32"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            read_scan(
+                {"rgb": tmp_path / "a.png", "xyz": tmp_path / "a.npy"},
+                Options(calibration=given),
+            )
