@@ -116,11 +116,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path, flag: str = "--out") -> Iterator[None]:
-    """One process at a time writes into a folder.
-
-    Args:
-        folder: that is there.
-        flag: that named it.
+    """One process at a time writes into a folder, which that flag named.
 
     Raises:
         MachineError: another process holds it.
