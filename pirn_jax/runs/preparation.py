@@ -309,10 +309,15 @@ class _Pool:
             decided: the background of each category.
             found: what is known already of the scan at a place.
         """
-        jobs: list[Future[Outcome]] = []
+        jobs: dict[Future[Outcome], str] = {}
         for number, part in enumerate(self._parts):
             settings = replace(self._settings, background=decided[part.category])
-            for place in [(number, index) for index in range(len(part.scans))]:
-                jobs.append(self._pool.submit(_make, place, settings, found.get(place)))
+            for index, key in enumerate(part.scans.keys):
+                place = number, index
+                job = self._pool.submit(_make, place, settings, found.get(place))
+                jobs[job] = "/".join(filter(None, (part.category, key)))
         for job in as_completed(jobs):
-            yield job.result()
+            try:
+                yield job.result()
+            except MachineError as error:
+                raise MachineError(error.problem, error.remedy, error.path or jobs[job]) from error

@@ -61,6 +61,9 @@ class Part(NamedTuple):
     first: int
     scans: Split
 
+    def __str__(self) -> str:
+        return f"{self.scans.keys[0]} … {self.scans.keys[-1]}"
+
 
 class _Seen(NamedTuple):
     """A part, read: its batches, and why scans were left out of them, by key."""
