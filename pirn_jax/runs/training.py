@@ -156,7 +156,7 @@ def train_into(
         tell("shots", encoded, total, "")
 
     def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
-        from_first(mirror.push)  # the last checkpoint that is whole
+        from_first(mirror.push_so_far)  # the last checkpoint that is whole
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 
