@@ -4,12 +4,13 @@
         [--jobs 24] [--folder FOLDER] [--parts tasks prepare predict kills sweep] [--json FILE]
 
 Generated scans are written once as files, MVTec 3D-AD's way; a small model is trained on five of
-them. `prepare` and `predict` are then run plainly and on a local cluster of so many workers, on the
-same cores; every file they write is compared byte by byte, records without `time` and the names of
-their pictures' folder. Seconds are of the whole command, starting included; `start` is a cluster's
-by itself. `tasks` is what a task costs that does nothing. Kills are SIGKILL to a worker at work.
-The sweep's command is killed with its cluster after a third of its jobs, and given again; its
-figures are compared with the local runner's.
+them, and judges eight others, so that programs are compiled. `prepare` and `predict` are then run
+plainly and on a local cluster of so many workers, on the same cores, each with a copy of the cache
+that is left then; every file they write is compared byte by byte, records without `time` and the
+names of their pictures' folder. Seconds are of the whole command, starting included; `start` is a
+cluster's by itself. `tasks` is what a task costs that does nothing. Kills are SIGKILL to a worker
+at work. The sweep's command is killed with its cluster after a third of its jobs, and given again;
+its figures are compared with the local runner's.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.measure import environment, write
 
@@ -41,22 +43,25 @@ def generate(root: Path, scans: int, size: int) -> None:
         return
     with ProcessPoolExecutor() as pool:
         parts = [range(start, min(start + 50, scans)) for start in range(0, scans, 50)]
-        list(pool.map(_generate_some, [root] * len(parts), [size] * len(parts), parts))
+        more = ([value] * len(parts) for value in (root, size, scans))
+        list(pool.map(_generate_some, parts, *more))
     (root / "done").touch()
 
 
-def _generate_some(root: Path, size: int, numbers: range) -> None:
+def _generate_some(numbers: range, root: Path, size: int, scans: int) -> None:
     import numpy as np
     import tifffile
     from PIL import Image
 
     from pirn_jax.scans import open_dataset
 
-    data = open_dataset("synthetic", None, CATEGORY, size=size, train=10, test=numbers.stop)
+    data = open_dataset("synthetic", None, CATEGORY, size=size, train=10, test=scans)
     some = [("test", number, data.test[number]) for number in numbers]
     if not numbers.start:
         some += [("train", number, scan) for number, scan in enumerate(data.train)]
     for split, number, scan in some:
+        assert scan.rgb is not None
+        assert scan.mask is not None
         folder = root / CATEGORY / split / (scan.defect or "good")
         for role in ("rgb", "xyz", "gt"):
             (folder / role).mkdir(parents=True, exist_ok=True)
@@ -68,33 +73,44 @@ def _generate_some(root: Path, size: int, numbers: range) -> None:
 
 
 class Commands:
-    """Commands on that data set, each in a cache of its own."""
+    """Commands on a data set.
 
-    def __init__(self, folder: Path):
-        self.data, self.run, self._folder = folder / "data", folder / "run", folder
+    Args:
+        folder: for their results, caches and errors.
+        data: in it.
+    """
+
+    def __init__(self, folder: Path, data: str = "data"):
+        self.run, self._folder, self._data = folder / "run", folder, folder / data
+
+    def cache(self, out: str) -> Path:
+        """Of the command that writes there."""
+        return self._folder / "caches" / out
 
     def words(self, name: str, out: str, *more: str) -> list[str]:
         """A command's words."""
-        where = str(self._folder / out)
+        where, data = str(self._folder / out), self._data
         given = {
-            "train": ["--dataset", "mvtec3d", "--data-root", str(self.data), "--encoder",
+            "train": ["--dataset", "mvtec3d", "--data-root", str(data), "--encoder",
                       "pirn-tiny", "--image-size", "56", "--out", where],
-            "prepare": ["mvtec3d", str(self.data), "--out", where],
-            "predict": [str(self.run), str(self.data / CATEGORY / "test"), "--out", where],
+            "prepare": ["mvtec3d", str(data), "--out", where],
+            "predict": [str(self.run), str(data / CATEGORY / "test"), "--out", where],
         }[name]  # fmt: skip
         return [sys.executable, "-m", f"pirn_jax.{name}", *given, *more]
 
-    def start(self, name: str, out: str, *more: str, fresh: bool = True) -> subprocess.Popen[bytes]:
+    def start(self, name: str, out: str, *more: str) -> subprocess.Popen[bytes]:
         """Start one, its output thrown away but for errors."""
-        if fresh:
-            shutil.rmtree(self._folder / out, ignore_errors=True)
-        cache = {"PIRN_CACHE": str(self._folder / "cache"), "PYTHONPATH": str(ROOT)}
+        shutil.rmtree(self._folder / out, ignore_errors=True)
+        shutil.rmtree(self.cache(out), ignore_errors=True)
+        if self.cache("warm").is_dir():
+            shutil.copytree(self.cache("warm"), self.cache(out))
+        own = {"PIRN_CACHE": str(self.cache(out)), "PYTHONPATH": str(ROOT)}
         with (self._folder / f"{out}.err").open("wb") as errors:
             return subprocess.Popen(
                 self.words(name, out, *more),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=os.environ | cache,
+                env=os.environ | own,
                 start_new_session=True,
             )
 
@@ -103,8 +119,12 @@ class Commands:
         begun = time.perf_counter()
         code = self.start(name, out, *more).wait()
         if code not in (0, 2):
-            raise SystemExit(f"{name}: {code}: {(self._folder / f'{out}.err').read_text()[-2000:]}")
+            raise SystemExit(f"{name}: {code}: {self.errors(out)}")
         return time.perf_counter() - begun
+
+    def errors(self, out: str) -> str:
+        """The last of what it said of errors."""
+        return (self._folder / f"{out}.err").read_text()[-2000:]
 
     def files(self, out: str) -> dict[str, bytes | list[Any]]:
         """What it wrote, without what says when and where."""
@@ -127,51 +147,79 @@ sys.stdin.read()
 """
 
 
+class Holder(NamedTuple):
+    """A cluster on this machine.
+
+    Attributes:
+        process: that started it, and with which it ends.
+        flags: for commands that are to use it.
+        seconds: until it answered.
+    """
+
+    process: int
+    flags: tuple[str, ...]
+    seconds: float
+
+
 @contextlib.contextmanager
-def cluster(workers: int) -> Iterator[tuple[str, float]]:
-    """A cluster on this machine: its address, and the seconds until it answers."""
+def cluster(workers: int, cache: Path) -> Iterator[Holder]:
+    """A cluster of so many workers with this cache."""
     own = {
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": str(os.cpu_count()),
         "PYTHONPATH": str(ROOT),
+        "PIRN_CACHE": str(cache),
     }
     begun = time.perf_counter()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER.format(workers=workers)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | own,
-    )
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    try:
-        address = next(line for line in holder.stdout if line.startswith("at ")).split()[1]
-        yield address, time.perf_counter() - begun
-    finally:
-        holder.stdin.close()
-        holder.wait()
+    with tempfile.TemporaryFile("w+") as errors:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER.format(workers=workers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | own,
+        )
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            said = next((line for line in holder.stdout if line.startswith("at ")), None)
+            if said is None:
+                errors.seek(0)
+                raise SystemExit(f"no cluster: {errors.read()[-2000:]}")
+            flags = ("--on", "ray", "--address", said.split()[1])
+            yield Holder(holder.pid, flags, time.perf_counter() - begun)
+        finally:
+            holder.stdin.close()
+            holder.wait()
 
 
-def at_work() -> list[int]:
-    """Processes of workers that run a task now."""
-    found = []
+def at_work(holder: int) -> list[int]:
+    """Processes of workers that run a task now, of the cluster that a process holds."""
+    parents, busy = {}, []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (place / "cmdline").read_bytes()
-            if words.startswith(b"ray::") and b"IDLE" not in words:
-                found.append(int(place.name))
-    return found
+            number = int(place.name)
+            parents[number] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if (place / "cmdline").read_bytes().startswith((b"ray::_one_step", b"ray::_started")):
+                busy.append(number)
+
+    def is_held(number: int) -> bool:
+        while number and number != holder:
+            number = parents.get(number, 0)
+        return number == holder
+
+    return [number for number in busy if is_held(number)]
 
 
 def compare(commands: Commands, name: str, workers: int, plain: float) -> dict[str, Any]:
     """A command on a cluster beside the plain one, whose results lie under its name."""
-    with cluster(workers) as (address, start):
-        ray = commands.seconds(name, f"{name}-ray", "--on", "ray", "--address", address)
-    mine, theirs = commands.files(name), commands.files(f"{name}-ray")
+    out = f"{name}-ray"
+    with cluster(workers, commands.cache(out)) as held:
+        ray = commands.seconds(name, out, *held.flags)
+    mine, theirs = commands.files(name), commands.files(out)
     return {
         "command": name,
         "workers": workers,
@@ -179,23 +227,25 @@ def compare(commands: Commands, name: str, workers: int, plain: float) -> dict[s
         "different": sum(theirs.get(n) != mine.get(n) for n in mine.keys() | theirs.keys()),
         "seconds_plain": plain,
         "seconds_ray": ray,
-        "seconds_cluster_start": start,
+        "seconds_cluster_start": held.seconds,
         "speed": plain / ray,
     }
 
 
 def kill_workers(commands: Commands, name: str, kills: int, seconds: float) -> dict[str, Any]:
     """A command whose workers are killed, one after the other, while it runs."""
-    chosen, done = random.Random(0), 0
-    with cluster(2) as (address, _):
-        process = commands.start(name, f"{name}-killed", "--on", "ray", "--address", address)
+    chosen, done, out = random.Random(0), 0, f"{name}-killed"
+    with cluster(2, commands.cache(out)) as held:
+        process = commands.start(name, out, *held.flags)
         while process.poll() is None:
             time.sleep(seconds)
-            if done < kills and (workers := at_work()):
+            if done < kills and (workers := at_work(held.process)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(chosen.choice(workers), signal.SIGKILL)
                     done += 1
-    mine, theirs = commands.files(name), commands.files(f"{name}-killed")
+    if process.returncode not in (0, 2):
+        raise SystemExit(f"{name}: {process.returncode}: {commands.errors(out)}")
+    mine, theirs = commands.files(name), commands.files(out)
     return {
         "command": name,
         "kills": done,
@@ -262,16 +312,25 @@ def sweep(folder: Path, jobs: int) -> dict[str, Any]:
                 start_new_session=True,
             )  # fmt: skip
 
+    def finish(process: subprocess.Popen[bytes], out: str) -> list[Any]:
+        said, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{out}: {process.returncode}: {Commands(folder).errors(out)}")
+        return json.loads(said)
+
     for out in ("sweep", "sweep-ray"):
         shutil.rmtree(folder / out, ignore_errors=True)
-    plain = json.loads(start("here", "sweep").communicate()[0])
+        (folder / f"{out}.err").unlink(missing_ok=True)
+    plain = finish(start("here", "sweep"), "sweep")
     first = start("ray", "sweep-ray")
     while first.poll() is None and len(list(folder.glob("sweep-ray/jobs/*.json"))) < jobs // 3:
         time.sleep(0.1)
+    if first.poll() is not None:
+        raise SystemExit(f"sweep-ray: ended unkilled: {Commands(folder).errors('sweep-ray')}")
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     kept = len(list(folder.glob("sweep-ray/jobs/*.json")))
-    again = json.loads(start("ray", "sweep-ray").communicate()[0])
+    again = finish(start("ray", "sweep-ray"), "sweep-ray")
     figures = [
         abs(mine - theirs[1][name])
         for (_, own), theirs in zip(plain, again, strict=True)
@@ -289,7 +348,7 @@ def sweep(folder: Path, jobs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scans", type=int, default=2000)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
@@ -305,9 +364,12 @@ def main() -> None:
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     generate(folder / "data", given.scans, given.size)
+    generate(folder / "few", 8, given.size)
     commands, rows = Commands(folder), []
     if not (commands.run / "metrics.json").is_file():
         commands.seconds("train", "run")
+    if not commands.cache("warm").is_dir():
+        Commands(folder, "few").seconds("predict", "warm")
 
     def tell(row: dict[str, Any]) -> None:
         rows.append(row)

@@ -2,8 +2,8 @@
 
 Ray alone places, restarts and retries; nothing of that is ours. A task whose worker is killed, or
 whose machine is lost, is done again by another, so a task must be one that may be done twice: it
-writes files whole, under names that follow from the task alone. Errors of the task itself are not
-retried, and are raised here as they were there.
+writes files whole, under names that follow from the task alone. Not for ever: one that ends every
+worker is named. Errors of the task itself are not retried, and are raised here as they were there.
 
 Tasks wait in Ray's queue, a few for each worker, so that the list of tasks may be longer than
 memory. A worker is a process that stays: what a task loads it may keep for the next.
@@ -12,7 +12,6 @@ memory. A worker is a process that stays: what a task loads it may keep for the 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import sys
@@ -26,7 +25,8 @@ from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, c
 
 AHEAD = 4
 """Tasks on their way for each that can run: one runs, the next is read meanwhile, two wait."""
-_FOR_EVER = -1  # Ray's word for as often as it takes
+RETRIES = 20
+"""So often a task is done again whose worker was killed or whose machine was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,7 @@ class Where:
 def _joined(address: str | None, cores: int | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 of Ray's own: behind whatever else runs
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # for ever, unless told otherwise
     # As many threads as the plain command has: with fewer, sums are rounded otherwise.
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     try:
@@ -134,24 +135,14 @@ class Steps(NamedTuple):
         read: the first of three steps, each fed what the one before gave; on any cores.
         judge: the second; by a process of its own on each GPU, whose batches so are full.
         write: the last; on any cores.
+        name: what a task is called in a message.
     """
 
     whole: Step
     read: Step
     judge: Step
     write: Step
-
-
-class Here(NamedTuple):
-    """What workers know of where the command was given.
-
-    Attributes:
-        folder: in which it was, and in which relative paths are theirs too.
-        cores: that a task takes.
-    """
-
-    folder: str
-    cores: int
+    name: Callable[[Any], str] = str
 
 
 class Cluster:
@@ -164,7 +155,7 @@ class Cluster:
 
     def __init__(self, ray: Any, cores: int):
         self._ray, self._cores = ray, cores
-        self._here = Here(os.getcwd(), cores)
+        self._here = os.getcwd()  # relative paths are the workers' too
         found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.slots = sum(int(one.get("CPU", 0)) // cores for one in found)  # none spans machines
         self.gpus = sum(int(one.get("GPU", 0)) for one in found)
@@ -185,7 +176,7 @@ class Cluster:
             start: called in every worker before its first task.
             given: to `start`.
         """
-        return Executor(self._ray, self._here, start, given)
+        return Executor(self._ray, self._cores, self._here, start, given)
 
     def map(self, steps: Steps, shared: object, tasks: Iterable[object]) -> Iterator[Any]:
         """The results of tasks, in their order.
@@ -197,43 +188,123 @@ class Cluster:
 
         Raises:
             PirnError: what a task raised.
+            MachineError: a task whose workers died, however often it was tried.
         """
-        kept = self._ray.put(shared)
-        submit = self._by_gpus(steps, kept) if self.gpus else self._by_cores(steps, kept)
+        submit = self._submitting(steps, self._ray.put(shared))
         most = AHEAD * self.workers
-        waiting: deque[Any] = deque()
+        waiting: deque[tuple[Any, Any]] = deque()
         for task in tasks:
-            waiting.append(submit(task))
+            waiting.append((task, submit(task)))
             if len(waiting) == most:
-                yield self._result(waiting.popleft())
+                yield self._result(*waiting.popleft(), submit, steps.name)
         while waiting:
-            yield self._result(waiting.popleft())
+            yield self._result(*waiting.popleft(), submit, steps.name)
 
-    def _by_cores(self, steps: Steps, shared: Any) -> Callable[[object], Any]:
-        step = self._ray.remote(_one_step)
-        step = step.options(num_cpus=self._cores, max_retries=_FOR_EVER)
-        return lambda task: step.remote(steps.whole, shared, task, self._here)
-
-    def _by_gpus(self, steps: Steps, shared: Any) -> Callable[[object], Any]:
-        step = self._ray.remote(_one_step)
-        step = step.options(num_cpus=self._cores, max_retries=_FOR_EVER)
-        model = self._ray.remote(_OnGpu).options(
-            num_cpus=0, num_gpus=1, max_restarts=_FOR_EVER, max_task_retries=_FOR_EVER
-        )
-        models = itertools.cycle([model.remote(steps.judge, self._here) for _ in range(self.gpus)])
+    def _submitting(self, steps: Steps, shared: Any) -> Callable[[object], Any]:
+        step = self._ray.remote(_one_step).options(num_cpus=self._cores, max_retries=RETRIES)
+        if not self.gpus:
+            return lambda task: step.remote(steps.whole, shared, task, self._here)
+        models = _Models(self._ray, self.gpus, steps.judge, self._here)
 
         def submit(task: object) -> Any:
             read = step.remote(steps.read, shared, task, self._here)
-            judged = next(models).judge.remote(shared, read)
+            judged = models.judge(shared, read)
             return step.remote(steps.write, shared, judged, self._here)
 
         return submit
 
-    def _result(self, reference: Any) -> Any:
+    def _result(
+        self, task: Any, reference: Any, submit: Callable[[object], Any], name: Callable[[Any], str]
+    ) -> Any:
+        wrong, tried = self._ray.exceptions, 1
+        while True:
+            try:
+                return self._ray.get(reference)
+            except wrong.RayError as error:
+                cause = error.cause if isinstance(error, wrong.RayTaskError) else error
+                # Of what was judged Ray does not know how to do it again.
+                lost = isinstance(cause, wrong.RayActorError | wrong.ObjectLostError)
+                if not lost or tried > RETRIES:
+                    raise _told(self._ray, error, name(task)) from error
+            reference, tried = submit(task), tried + 1
+
+
+class _Models:
+    """A process on each GPU; what is to be judged goes to the one there that has least to do.
+
+    A GPU that is another's joins when it is free. In place of a process that is lost, with its
+    machine or without, another is asked for. (Not tasks: Ray ends their processes, and with them
+    the model, when they have waited for a second, and lends their GPUs to others.)
+    """
+
+    def __init__(self, ray: Any, number: int, step: Step, here: str):
+        kind = ray.remote(_OnGpu).options(num_cpus=0, num_gpus=1)
+        self._ray, self._start = ray, lambda: kind.remote(step, here)
+        self._coming: dict[Any, list[Any]] = {}  # and what each was given that is not done
+        self._there: dict[Any, list[Any]] = {}
+        self._left = (RETRIES + 1) * number  # to be started: none can where ours is not installed
+        for _ in range(number):
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._left:
+            raise _died("starting on a GPU")
+        self._left -= 1
+        process = self._start()
+        self._coming[process] = [process.__ray_ready__.remote()]
+
+    def judge(self, shared: Any, read: Any) -> Any:
+        """What one of them makes of it, once it is read."""
+        self._look()
+        while not self._there:
+            self._ray.wait([call for (call,) in self._coming.values()])
+            self._look()
+        process, given = min(self._there.items(), key=lambda item: len(item[1]))
+        done, judged = process.judge.options(num_returns=2).remote(shared, read)
+        given.append(done)
+        return judged
+
+    def _look(self) -> None:
+        """Take note of who has come, what is done, and who is lost."""
+        for process, given in [*self._coming.items(), *self._there.items()]:
+            if not given:
+                continue
+            done, left = self._ray.wait(given, num_returns=len(given), timeout=0)
+            if done:
+                self._coming.pop(process, None)
+                self._there.pop(process, None)
+                if any(map(self._is_lost, done)):
+                    self._ask()
+                else:
+                    self._there[process] = left
+
+    def _is_lost(self, call: Any) -> bool:
+        """Whether who was called is no more."""
         try:
-            return self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+            self._ray.get(call)
+        except self._ray.exceptions.RayActorError:
+            return True
+        except self._ray.exceptions.RayError:
+            pass  # the task's own: whoever asks for its result is told
+        return False
+
+
+def _told(ray: Any, error: Any, name: str = "") -> BaseException:
+    """What a task raised, as it was there; workers that died, as an error of the machine."""
+    wrong = ray.exceptions
+    while isinstance(error, wrong.RayTaskError):  # of one whose result was needed
+        error = error.cause
+    died = (wrong.WorkerCrashedError, wrong.OutOfMemoryError, wrong.NodeDiedError)
+    return _died(name) if isinstance(error, (*died, wrong.RayActorError)) else error
+
+
+def _died(name: str) -> MachineError:
+    named = f" ({name[:200]})" if name else ""
+    return MachineError(
+        f"workers died {RETRIES + 1} times at one task{named}, most likely for lack of memory",
+        "use more --cores, so that fewer tasks share a machine, or a smaller --batch; "
+        "what is done is kept",
+    )
 
 
 @runtime_checkable
@@ -252,10 +323,10 @@ class Submits(Protocol):
 class Executor:
     """`Submits`, over a cluster."""
 
-    def __init__(self, ray: Any, here: Here, start: Callable[..., None], given: tuple[Any, ...]):
+    def __init__(self, ray: Any, cores: int, here: str, start: Callable[..., None], given: Any):
         self._ray, self._here = ray, here
         self._start = ray.put((start, given))
-        self._task = ray.remote(_started).options(num_cpus=here.cores, max_retries=_FOR_EVER)
+        self._task = ray.remote(_started).options(num_cpus=cores, max_retries=RETRIES)
         self._waiting: set[Any] = set()
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
@@ -272,7 +343,7 @@ class Executor:
             if error is None:
                 outcome.set_result(future.result())
             else:
-                outcome.set_exception(getattr(error, "cause", None) or error)
+                outcome.set_exception(_told(self._ray, error))
 
         reference.future().add_done_callback(told)
         return outcome
@@ -289,31 +360,32 @@ class Executor:
 _started_with: set[bytes] = set()
 
 
-def _ready(here: Here, on_gpu: bool = False) -> None:
+def _ready(here: str, on_gpu: bool = False) -> None:
     """Before JAX is first used: no GPU that is another's."""
-    os.chdir(here.folder)
+    os.chdir(here)
     if not on_gpu:
         import jax
 
         jax.config.update("jax_platforms", "cpu")
 
 
-def _one_step(step: Step, shared: object, value: object, here: Here) -> object:
+def _one_step(step: Step, shared: object, value: object, here: str) -> object:
     _ready(here)
     return step(shared, value)
 
 
 class _OnGpu:
-    def __init__(self, step: Step, here: Here):
-        _ready(here, on_gpu=True)
-        self._step = step
+    def __init__(self, step: Step, here: str):
+        self._step, self._here = step, here
 
-    def judge(self, shared: object, value: object) -> object:
-        return self._step(shared, value)
+    def judge(self, shared: object, value: object) -> tuple[None, object]:
+        """Nothing, by which it is known to be done; and what was made of it."""
+        _ready(self._here, on_gpu=True)
+        return None, self._step(shared, value)
 
 
 def _started(
-    start: list[Any], work: Callable[..., Any], arguments: tuple[Any, ...], here: Here
+    start: list[Any], work: Callable[..., Any], arguments: tuple[Any, ...], here: str
 ) -> object:
     _ready(here)
     (reference,) = start

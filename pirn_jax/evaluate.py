@@ -14,7 +14,7 @@ import tyro
 
 from pirn_jax.cluster import Where
 from pirn_jax.command import UNJUDGED, Console, exits, parse, progress_bars, results_table
-from pirn_jax.places import address
+from pirn_jax.places import address, is_remote
 from pirn_jax.scans.formats.options import Reading
 
 
@@ -67,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(code)
 
 
+def beside(run: Path) -> Path:
+    """Where results go that no folder was named for."""
+    place = run if is_remote(run) else run.resolve()  # `.` and `..` have names too
+    return place.with_name(f"{place.name}-evaluated")
+
+
 def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
     """Do what the flags say; returns the exit code."""
     from pirn_jax.runs import evaluate_run
@@ -76,7 +82,7 @@ def evaluate(arguments: Arguments, command: Sequence[str]) -> int:
     with arguments.where.cluster() as cluster, progress_bars() as progress:
         folder = evaluate_run(
             arguments.run,
-            arguments.out or arguments.run.with_name(f"{arguments.run.resolve().name}-evaluated"),
+            arguments.out or beside(arguments.run),
             {**{name: getattr(arguments, name) for name in names}, **arguments.changed()},
             categories=arguments.category,
             weights=arguments.weights,

@@ -195,8 +195,8 @@ def add(arguments: AddArguments, command: Sequence[str]) -> int:
     for name, changes in added.changes.items():
         for line in changes.lines():
             console.print(f"{name}: {line}", markup=False)
-    console.print(f"changes: {added.folder / layout.CHANGES}", markup=False)
-    console.print(f"report: {added.folder / layout.REPORT}", markup=False)
+    console.print(f"changes: {address(added.folder / layout.CHANGES)}", markup=False)
+    console.print(f"report: {address(added.folder / layout.REPORT)}", markup=False)
     return UNJUDGED if read_object(added.folder / layout.METRICS)["left_out"] else 0
 
 

@@ -13,6 +13,8 @@ _begun = 0
 def whole(shared, task):
     if task == "bad":
         fails()
+    if task == "deadly":
+        kill(os.getpid())
     time.sleep(0.05)
     return shared + task, os.getpid()
 
@@ -23,6 +25,8 @@ def read(shared, task):
 
 def judge(shared, value):
     del shared
+    if value == "deadly on a GPU":
+        kill(os.getpid())
     return value, os.getpid()
 
 
@@ -34,6 +38,15 @@ def write(shared, value):
 def start(begun):
     global _begun
     _begun = begun
+
+
+class Holder:
+    """Another's process on a GPU."""
+
+    def where(self):
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
 
 
 def add(number):

@@ -143,7 +143,7 @@ def _spread(
     calls = batches(jobs)
     most = max(1, len(jobs) // cluster.workers)  # so that each has some
     parts = [call[k : k + most] for call in calls for k in range(0, len(call), most)]
-    steps = Steps(_run_part, _pass_on, _run_part, _pass_on)
+    steps = Steps(_run_part, _pass_on, _run_part, _pass_on, lambda part: describe(part[0][0]))
     done = 0
     for found in cluster.map(steps, sweep, parts):
         done += len(found)

@@ -25,13 +25,14 @@ from pirn_jax.config import TrainConfig
 from pirn_jax.detector import PIRN
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.places import address, is_remote
 from pirn_jax.report import layout
 from pirn_jax.report.layout import ModelFolder
 from pirn_jax.report.schema import Document
 from pirn_jax.runs.changes import Changes, changes_of
 from pirn_jax.runs.folder import Progress, open_run, start_caches, trained_models
 from pirn_jax.runs.items import RunItem, check_items, open_category, provenance_of
-from pirn_jax.runs.mirror import Mirror
+from pirn_jax.runs.mirror import Mirror, mirrored
 from pirn_jax.runs.outputs import RUN_FORMAT, check_free, writing
 from pirn_jax.runs.training import train_into
 from pirn_jax.scans import Split
@@ -62,7 +63,7 @@ class Addition(NamedTuple):
     def document(self) -> Document:
         """As plain JSON values."""
         scans = [{"key": key, "sha256": dict(sums)} for key, sums in self.scans.items()]
-        return {"folder": str(self.folder), "reading": dict(self.reading), "scans": scans}
+        return {"folder": address(self.folder), "reading": dict(self.reading), "scans": scans}
 
 
 class Added(NamedTuple):
@@ -79,7 +80,7 @@ class Added(NamedTuple):
 
 def next_version(run: Path) -> Path:
     """Where the next version of a run belongs: beside it."""
-    place = run.resolve()
+    place = _lasting(run)
     match = _VERSION.fullmatch(place.name)
     name, number = (match[1], int(match[2])) if match else (place.name, 1)
     return place.with_name(f"{name}-v{number + 1}")
@@ -119,7 +120,43 @@ def add_to_run(
             learned from.
         ConfigError: the folder is taken, or scans of the run's own tests are added.
     """
-    reading = reading or Reading()
+    target = next_version(run) if out is None else out
+    last = (layout.METRICS, layout.REPORT)
+    with (
+        mirrored(run, read_only=True) as old,
+        mirrored(target, last, inputs=[run, folder]) as results,
+    ):
+        changes = _add(
+            old.folder,
+            folder,
+            results.folder,
+            reading or Reading(),
+            data_root=data_root,
+            category=category,
+            weights=weights,
+            allow_code=allow_code,
+            cache=cache,
+            progress=progress,
+            command=command,
+        )
+    return Added(target, changes)
+
+
+def _add(
+    run: Path,
+    folder: Path,
+    target: Path,
+    reading: Reading,
+    *,
+    data_root: str | None,
+    category: str | None,
+    weights: str | None,
+    allow_code: Sequence[str],
+    cache: str | None,
+    progress: Progress | None,
+    command: Sequence[str],
+) -> dict[str, Changes]:
+    """`add_to_run`, of folders on this machine."""
     config = open_run(run, allow_code)
     places = trained_models(run, (category,) if category else ())
     categories = sorted({place.category for place in places})
@@ -127,7 +164,6 @@ def add_to_run(
         raise ConfigError(
             f"the run holds models of {', '.join(categories)}", "say whose scans with --category"
         )
-    target = next_version(run) if out is None else out
     check_free(target, RUN_FORMAT, overwrite=False, inputs=[run, folder])
     config = _continued(config, places, target, cache, data_root)
     _, prepared = start_caches(cache)
@@ -153,7 +189,7 @@ def add_to_run(
     new = _new_of(folder, old[0], reading, len(before) + 1, learned)
     _check_apart(new, data)
     sums = {entry.key.partition("/")[2]: file_hashes(entry.files) for entry in new.entries}
-    addition = Addition(folder.resolve(), _kept(reading), sums)
+    addition = Addition(_lasting(folder), _kept(reading), sums)
     data = replace(data, train=data.train.joined(new))
     items = [RunItem(categories[0], place.seed, data) for place in places]
     shots = [(*_shots_again(place, data.train), *new.keys) for place in places]
@@ -171,7 +207,7 @@ def add_to_run(
             changes[place.name] = changes_of(place, model, now, newer, new)
         said = {name: found.document() for name, found in changes.items()}
         write_json(made / layout.CHANGES, {**named, "models": said})
-    return Added(target, changes)
+    return changes
 
 
 def read_additions(run: Path) -> list[Addition]:
@@ -304,8 +340,14 @@ def _shots_again(place: ModelFolder, train: Split) -> tuple[str, ...]:
 def _kept(reading: Reading) -> dict[str, Any]:
     """The flags that are given, as plain JSON values that mean the same elsewhere."""
     kept = {name: value for name, value in reading.changed().items() if name != "limits"}
-    files = {n: str(Path(kept[n]).resolve()) for n in ("calibration", "intrinsics") if n in kept}
+    names = ("calibration", "intrinsics")
+    files = {n: address(_lasting(Path(kept[n]))) for n in names if n in kept}
     return kept | files
+
+
+def _lasting(path: Path) -> Path:
+    """The path as it is from anywhere."""
+    return path if is_remote(path) else path.resolve()
 
 
 def _check_same(entry: Entry, sums: Mapping[str, str]) -> None:

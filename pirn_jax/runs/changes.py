@@ -38,7 +38,7 @@ class Changes(NamedTuple):
         calibrated_with: how many those were.
         figures: metrics of the test scans, by name.
         test: scores of the test scans, by key.
-        flipped: label of those whose label is another now, by key.
+        flipped: label of those that have another now, by key; none has one without a threshold.
         added: scores of the scans that joined the shots; the new model has learned them.
         alarms: how many of those are called defective.
     """
@@ -108,14 +108,15 @@ def changes_of(
             if name in figures[0] or name in figures[1]
         },
         test={key: (rows[0][key].score, rows[1][key].score) for key in both},
-        flipped={
-            key: (rows[0][key].pred_label, rows[1][key].pred_label)
-            for key in both
-            if rows[0][key].pred_label != rows[1][key].pred_label
-        },
+        flipped=_flipped(*rows),
         added={key: (scored[0].get(key), scored[1].get(key)) for key in added.keys},
         alarms=_pair([_alarms(c, s.values()) for c, s in zip(known, scored, strict=True)]),
     )
+
+
+def _flipped(before: Mapping[str, ScoreRow], after: Mapping[str, ScoreRow]) -> dict[str, Pair]:
+    labels = {k: (before[k].pred_label, after[k].pred_label) for k in after if k in before}
+    return {key: pair for key, pair in labels.items() if None not in pair and pair[0] != pair[1]}
 
 
 def _scores(model: PIRN, scans: Split) -> dict[str, float]:

@@ -90,7 +90,9 @@ def evaluate_run(
     ):
         config = open_run(trained.folder, allow_code)
         config = replace(config, **{name: v for name, v in changes.items() if v is not None})
-        check_free(results.folder, EVALUATION_FORMAT, overwrite=overwrite, inputs=[trained.folder])
+        # One that was stopped before its end is given again.
+        may = {"overwrite": overwrite, "last": layout.METRICS}
+        check_free(results.folder, EVALUATION_FORMAT, inputs=[trained.folder], **may)
         places = trained_models(trained.folder, categories)
         sole = changes.get("data_root") is not None and len({p.category for p in places}) == 1
         items, models = [], []

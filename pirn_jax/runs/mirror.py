@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shutil
 import tempfile
 import time
@@ -29,8 +30,11 @@ from pirn_jax.places import (
 from pirn_jax.runs.folder import machine_cache
 from pirn_jax.storage import LARGEST_FILE, sole_writer, whole_file
 
+_log = logging.getLogger("pirn_jax")
 _MOST = 1_000_000  # objects in a folder of ours
 _PART = 1 << 22  # bytes at a time
+_READ = "read-"
+_UNLOCKED = 60  # seconds that a reader may take from making its copy's folder to locking it
 
 
 class Mirror:
@@ -45,6 +49,8 @@ class Mirror:
     def __init__(self, where: Path, folder: Path, last: Sequence[str] = ()):
         self.where, self.folder, self._last = where, folder, tuple(last)
         self._known: dict[str, tuple[int, int]] = {}
+        self.kept = False
+        """Whether what could not be put there is kept also when the work fails."""
 
     @property
     def remote(self) -> bool:
@@ -76,6 +82,20 @@ class Mirror:
             ):
                 shutil.copyfileobj(source, target, _PART)
         self._known = self._files()
+
+    def push_so_far(self) -> bool:
+        """`push` amid the work, which goes on where the store cannot be reached just now.
+
+        Returns:
+            Whether all is there.
+        """
+        self.kept = self.remote
+        try:
+            self.push()
+        except PirnError as error:
+            _log.warning("%s", error)
+            return False
+        return True
 
     def push(self) -> None:
         """Put there what is new or changed, and remove what is gone."""
@@ -134,11 +154,13 @@ def mirrored(
         inputs: what is read; none of it may lie in a store's folder that is written.
 
     Yields:
-        With what is there already; what is new goes there when the block ends well, and by `push`.
+        With what is there already; what is new goes there when the block ends well, and by `push`;
+        after a `push_so_far` also when it fails.
 
     Raises:
         MachineError: the store cannot be reached, or another process works on the copy. What could
-            not be put there in the end is kept, and named.
+            not be put there in the end is kept, and named; the next command moves it aside and
+            names it again, and one after that removes it.
         ConfigError: an input lies in the folder.
     """
     if not is_remote(where):
@@ -153,7 +175,8 @@ def mirrored(
     place = machine_cache(None) / "remote" / digest
     place.mkdir(parents=True, exist_ok=True)
     if read_only:
-        with tempfile.TemporaryDirectory(dir=place) as own:
+        _sweep(place)
+        with tempfile.TemporaryDirectory(dir=place, prefix=_READ) as own, sole_writer(Path(own)):
             mirror = Mirror(where, Path(own) / where.name)
             mirror.pull()
             yield mirror
@@ -161,13 +184,23 @@ def mirrored(
     with sole_writer(place):
         folder = place / where.name
         if folder.exists():  # what a killed command left, or could not put there
-            folder.rename(place / f"{where.name}.{time.time_ns()}")
+            left = place / f"{where.name}.left"
+            shutil.rmtree(left, ignore_errors=True)
+            folder.rename(left)
+            _log.warning(
+                "%s: what an earlier command may not have put there lies in %s",
+                address(where),
+                left,
+            )
         mirror = Mirror(where, folder, last)
         try:
             mirror.pull()
             yield mirror
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if mirror.kept and not mirror.push_so_far():
+                _log.warning("what could not be put there is kept in %s", folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         try:
             mirror.push()
@@ -178,3 +211,12 @@ def mirrored(
                 folder,
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Remove copies whose readers were killed."""
+    for copy in place.glob(f"{_READ}*"):
+        with contextlib.suppress(OSError):  # its reader ends just now, or lives
+            if time.time() - copy.stat().st_mtime > _UNLOCKED:
+                with sole_writer(copy):
+                    shutil.rmtree(copy)

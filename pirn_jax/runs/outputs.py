@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pirn_jax.errors import ConfigError
-from pirn_jax.manifest import is_ours, write_manifest
+from pirn_jax.manifest import MANIFEST, is_ours, write_manifest
 from pirn_jax.storage import sole_writer, whole_folder
 
 RUN_FORMAT = "pirn_jax run 1"
@@ -42,7 +42,21 @@ def is_taken(folder: Path) -> bool:
     return folder.exists() and bool(contents(folder))
 
 
-def check_free(folder: Path, kind: str, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+def is_begun(folder: Path, kind: str) -> bool:
+    """Whether a work of that kind was stopped there before it wrote anything."""
+    if not is_ours(folder, kind):
+        return False
+    return {path.name for path in folder.iterdir()} <= {MANIFEST, ".lock"}
+
+
+def check_free(
+    folder: Path,
+    kind: str,
+    *,
+    overwrite: bool,
+    inputs: Iterable[Path] = (),
+    last: str | None = None,
+) -> None:
     """Refuse a folder that holds something, unless it is of ours and may be replaced.
 
     Args:
@@ -50,12 +64,13 @@ def check_free(folder: Path, kind: str, *, overwrite: bool, inputs: Iterable[Pat
         kind: of its manifest.
         overwrite: whether results that are there may be replaced.
         inputs: files and folders that are read; none may lie where something is replaced.
+        last: the file without which they are no results yet, and may be replaced.
 
     Raises:
         ConfigError: it must not be written to.
         NotADirectoryError: it is a file.
     """
-    if not is_taken(folder):
+    if not is_taken(folder) or is_begun(folder, kind):
         return
     if not is_ours(folder, kind):
         raise ConfigError(
@@ -63,7 +78,7 @@ def check_free(folder: Path, kind: str, *, overwrite: bool, inputs: Iterable[Pat
             "name a new folder with --out",
             folder,
         )
-    if not overwrite:
+    if not overwrite and (last is None or (folder / last).is_file()):
         raise ConfigError(
             "there are results in this folder already",
             "--overwrite replaces them once the new ones are whole, --out names another folder",
@@ -94,7 +109,8 @@ def writing(folder: Path, kind: str) -> Iterator[Path]:
     Raises:
         MachineError: another process is writing there.
     """
-    with going_on(folder, kind) if not is_taken(folder) else _replacing(folder, kind) as place:
+    free = not is_taken(folder) or is_begun(folder, kind)
+    with going_on(folder, kind) if free else _replacing(folder, kind) as place:
         yield place
 
 

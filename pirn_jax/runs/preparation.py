@@ -20,7 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from pirn_jax.storage import sole_writer, write_json
 
 FEW_POINTS = 0.1
 """Scans with a smaller share of measured pixels are listed as odd."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Outcome(NamedTuple):
@@ -293,7 +296,7 @@ class _Pool:
             place for _, place in zip(range(WITNESSES - len(votes)), places, strict=False)
         ]:
             asked = [(place, self._pool.submit(_ask, place, self._settings)) for place in wave]
-            votes |= {place: vote for place, job in asked if (vote := job.result())}
+            votes |= {place: vote for place, job in asked if (vote := self._told(job, place))}
         background = background_of(votes.values())
         found = {place: vote.found for place, vote in votes.items() if vote.found}
         return background, found if background == "plane" else {}
@@ -309,10 +312,19 @@ class _Pool:
             decided: the background of each category.
             found: what is known already of the scan at a place.
         """
-        jobs: list[Future[Outcome]] = []
+        jobs: dict[Future[Outcome], tuple[int, int]] = {}
         for number, part in enumerate(self._parts):
             settings = replace(self._settings, background=decided[part.category])
             for place in [(number, index) for index in range(len(part.scans))]:
-                jobs.append(self._pool.submit(_make, place, settings, found.get(place)))
+                jobs[self._pool.submit(_make, place, settings, found.get(place))] = place
         for job in as_completed(jobs):
-            yield job.result()
+            yield self._told(job, jobs[job])
+
+    def _told(self, job: Future[Answer], place: tuple[int, int]) -> Answer:
+        """What a worker says of a scan; an error of the machine names it."""
+        try:
+            return job.result()
+        except MachineError as error:
+            category, scans = self._parts[place[0]]
+            name = "/".join(filter(None, (category, scans.keys[place[1]])))
+            raise MachineError(error.problem, error.remedy, error.path or name) from error

@@ -36,9 +36,8 @@ from pirn_jax.runs.sources import ModelSource, loaded
 from pirn_jax.scans import Scan, Split
 from pirn_jax.scans.datasets.inputs import PREDICTIONS
 from pirn_jax.storage import (
-    LARGEST_JSON,
+    open_regular,
     read_object,
-    read_regular,
     whole_file,
     write_json,
     write_whole,
@@ -60,6 +59,9 @@ class Part(NamedTuple):
 
     first: int
     scans: Split
+
+    def __str__(self) -> str:
+        return f"{self.scans.keys[0]} … {self.scans.keys[-1]}"
 
 
 class _Seen(NamedTuple):
@@ -149,7 +151,9 @@ def load_on(cluster: Cluster, source: ModelSource, encoder: Encoder | None = Non
 
 def is_unfinished(out: Path) -> bool:
     """Whether a job of `predict_on` was stopped there before its end."""
-    return (out / PARTS / _JOB).is_file() and is_ours(out, PREDICTIONS_FORMAT)
+    parts = out / PARTS
+    begun = parts.is_dir() and not (out / PREDICTIONS).exists()
+    return (begun or (parts / _JOB).is_file()) and is_ours(out, PREDICTIONS_FORMAT)
 
 
 def predict_on(
@@ -193,7 +197,7 @@ def predict_on(
     batch = max(1, min(batch, len(scans)))
     with (going_on if resume else writing)(out, PREDICTIONS_FORMAT) as place:
         here, parts = place.absolute(), list(cut(scans, batch * BATCHES))
-        _begin(here / PARTS, _identity(model, scans, batch, judging, reading), out)
+        _begin(here / PARTS, _identity(model, scans, batch, judging, reading, out), out)
         left = [part for part in parts if not _records_of(here, part).is_file()]
         done = len(scans) - sum(len(part.scans) for part in left)
         job = _Job(source, batch, judging, here, out)
@@ -204,7 +208,8 @@ def predict_on(
                 progress("scans", done, len(scans), "")
         with whole_file(here / PREDICTIONS) as file, file.open("wb") as lines:
             for part in parts:
-                lines.write(read_regular(_records_of(here, part), LARGEST_JSON))
+                with open_regular(_records_of(here, part)) as records:
+                    shutil.copyfileobj(records, lines)
         shutil.rmtree(here / PARTS)
     with (out / PREDICTIONS).open(encoding="utf-8") as lines:
         for line in lines:
@@ -214,8 +219,13 @@ def predict_on(
             yield record
 
 
-def _identity(model: PIRN, scans: Split, batch: int, judging: Judging, reading: str) -> str:
-    """What makes two jobs the same: model, scans and how they are read, batches, rules, zones."""
+def _identity(
+    model: PIRN, scans: Split, batch: int, judging: Judging, reading: str, out: Path
+) -> str:
+    """What makes two jobs the same: model, scans and how they are read, batches, rules, zones.
+
+    And the encoder's runtime, which rounds otherwise, and the folder as it is named in records.
+    """
     digest = hashlib.sha256(repr(judging.rules).encode())
     for leaf in jax.tree.leaves(judging.zones):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -224,7 +234,8 @@ def _identity(model: PIRN, scans: Split, batch: int, judging: Judging, reading: 
         for entry in scans.entries
     ]
     threshold = calibration_id(model.calibration)
-    return digest_of([model.model_id, threshold, batch, digest.hexdigest(), reading, files])
+    told = [model.model_id, model.config.runtime, threshold, batch, digest.hexdigest()]
+    return digest_of([*told, reading, files, str(out)])
 
 
 def _begin(folder: Path, identity: str, out: Path) -> None:
@@ -233,7 +244,7 @@ def _begin(folder: Path, identity: str, out: Path) -> None:
         write_json(folder / _JOB, {"job": identity})
     elif read_object(folder / _JOB).get("job") != identity:
         raise ConfigError(
-            "an unfinished job of another model, other scans or other rules is there",
+            "an unfinished job is there, of another model, other scans or other flags",
             "give the command it was started with again, or --overwrite, or another --out",
             out,
         )

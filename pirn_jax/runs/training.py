@@ -73,7 +73,7 @@ def train_run(
     if config.parallel in ("auto", "sharding"):
         join_processes(config.coordinator, config.processes, config.process)
     folder = Path(config.folder)
-    with contextlib.ExitStack() as stack:
+    with losing_others(), contextlib.ExitStack() as stack:
         mirrors = [Mirror(folder, folder)]
 
         def begin() -> bool:
@@ -88,14 +88,13 @@ def train_run(
         mirror = mirrors[0]
         fresh = is_first() and not is_taken(mirror.folder)
         way = going_on if config.resume else writing
-        with losing_others(), contextlib.ExitStack() as inner:
-            place = from_first(lambda: str(inner.enter_context(way(mirror.folder, RUN_FORMAT))))
-            try:
-                train_into(Path(place), config, items, shots, mirror, progress, command)
-            except PirnError:
-                if fresh:
-                    _take_back(Path(place))  # so that the next try needs no --overwrite
-                raise
+        place = from_first(lambda: str(stack.enter_context(way(mirror.folder, RUN_FORMAT))))
+        try:
+            train_into(Path(place), config, items, shots, mirror, progress, command)
+        except PirnError:
+            if fresh:
+                _take_back(Path(place))  # so that the next try needs no --overwrite
+            raise
     return folder
 
 
@@ -140,17 +139,14 @@ def train_into(
     tell = progress if progress and first else (lambda stage, done, total, note: None)
     features, prepared = start_caches(config.cache)
     detector = config.model_config
-    if first:
-        for item, keys in zip(items, shots, strict=True):
-            _say_extent(item, keys[0], detector)
+    from_first(lambda: _say_extents(items, shots, detector))
     encoder = open_encoder(detector) if encoder is None else encoder
     models = [
         PIRN(replace(detector, seed=item.seed), encoder=encoder, prepared=prepared)
         for item in items
     ]
     provenance = provenance_of(config, models[0].random_weights)
-    if first:
-        _write_plan(folder, config, items, shots, provenance, command)
+    from_first(lambda: _write_plan(folder, config, items, shots, provenance, command))
 
     encoded, total = 0, sum(map(len, shots))
 
@@ -160,7 +156,7 @@ def train_into(
         tell("shots", encoded, total, "")
 
     def trained_so_far(done: int, of: int, last: Mapping[str, HistoryRecord]) -> None:
-        from_first(mirror.push)  # the last checkpoint that is whole
+        from_first(mirror.push_so_far)  # the last checkpoint that is whole
         losses = [line["loss"] for line in last.values()]
         tell("training", done, of, f"loss {sum(losses) / len(losses):.4f}" if losses else "")
 
@@ -209,6 +205,13 @@ def _reading(config: TrainConfig, data: Dataset) -> dict[str, object]:
     found = {n: v for n in KEPT if (v := getattr(config, n)) != getattr(usual, n)}
     camera = {} if data.intrinsics is None else {"intrinsics": asdict(data.intrinsics)}
     return {**found, **camera}
+
+
+def _say_extents(
+    items: Sequence[RunItem], shots: Sequence[Sequence[str]], detector: Config
+) -> None:
+    for item, keys in zip(items, shots, strict=True):
+        _say_extent(item, keys[0], detector)
 
 
 def _say_extent(item: RunItem, key: str, detector: Config) -> None:

@@ -4,15 +4,19 @@ A checkpoint holds the jobs' state as it is on the host, without a trace of the 
 computed on, so that a run may go on with more or fewer of them. Beside it lie the loss history and
 what the run was (jobs, seeds, recipe, a digest of the tokens): a checkpoint of another run is
 refused, not loaded. Both are sealed by their SHA-256: a checkpoint that is not what was written is
-named and removed, and the one before it is gone on from.
+named and put aside, and the one before it is gone on from. One that only could not be read, for
+want of permission, memory or a disk that answers, ends the run, and stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ import jax
 import numpy as np
 
 from pirn_jax.decoder import Tokens
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import ConfigError, MachineError, PirnError
 from pirn_jax.manifest import digest_of
 from pirn_jax.training.processes import broadcast, from_first
 from pirn_jax.training.recipe import TrainingRecipe
@@ -98,13 +102,14 @@ class Checkpoints:
     def restore(self, state: State) -> tuple[int, State, list[Any]] | None:
         """The newest whole checkpoint: epochs done, state, history; None where there is none.
 
-        Damaged ones are named in the log, and removed.
+        Damaged ones are named in the log, and put aside as `<epoch>.damaged`.
 
         Args:
             state: of arrays, or their shapes, as expected.
 
         Raises:
             ConfigError: it belongs to another run.
+            MachineError: it is there, and cannot be read.
         """
         wanted = {name: np.zeros(x.shape, x.dtype) for name, x in _flat(state).items()}
         found = from_first(lambda: self._newest(wanted))
@@ -121,21 +126,36 @@ class Checkpoints:
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             try:
                 history = self._read(epoch, wanted)
-            except ConfigError:
+            except PirnError:
                 raise
             except Exception as error:  # orbax raises dozens of kinds on damaged bytes
                 reason = str(error).partition("\n")[0][:200] or type(error).__name__
+                if _is_the_machines(error):
+                    raise MachineError(
+                        f"checkpoint {epoch} cannot be read: {reason}",
+                        "mend that, and give --resume again; or remove the checkpoint to go on "
+                        "from the one before it",
+                        self.folder,
+                    ) from error
                 _log.warning(
-                    "checkpoint %s/%d is damaged (%s): removed, and training goes on from the one "
-                    "before it",
+                    "checkpoint %s/%d is damaged (%s): put aside, and training goes on from the "
+                    "one before it",
                     self.folder,
                     epoch,
                     reason,
                 )
-                self._manager.delete(epoch)
+                self._put_aside(epoch)
             else:
                 return epoch, history
         return None
+
+    def _put_aside(self, epoch: int) -> None:
+        """Out of orbax's sight, which saves nothing that is older than the newest it sees."""
+        place = self.folder / str(epoch)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(place.with_suffix(".damaged"))  # of an earlier try
+        place.rename(place.with_suffix(".damaged"))
+        self._manager.reload()
 
     def _read(self, epoch: int, wanted: dict[str, np.ndarray]) -> list[Any]:
         """The history of a checkpoint, its arrays kept.
@@ -171,6 +191,17 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.wait_until_finished()
             self._manager.close()
+
+
+def _is_the_machines(error: BaseException) -> bool:
+    """Whether what could not be read may yet be what was written; a missing file may not."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return False
+    return isinstance(error, OSError | MemoryError) or bool(_TENSORSTORE.search(str(error)))
+
+
+# Whatever goes wrong there is a ValueError, but for its first words.
+_TENSORSTORE = re.compile("PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED")
 
 
 def _flat(tree: State) -> dict[str, Any]:

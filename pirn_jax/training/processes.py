@@ -14,7 +14,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from pirn_jax.errors import ConfigError, PirnError
+from pirn_jax import errors
+from pirn_jax.errors import ConfigError, MachineError, PirnError
 from pirn_jax.training.watching import HEARTBEAT
 
 # The others wait while the first evaluates and reports.
@@ -71,7 +72,8 @@ def from_first(make: Callable[[], Result]) -> Result:
         make: called on the first only; gives what JSON can hold.
 
     Raises:
-        PirnError: what `make` raised, on all of them.
+        Exception: what `make` raised; on the others the same `PirnError`, and in place of any other
+            a `MachineError`, so that all of them end alike.
     """
     if jax.process_count() == 1:
         return make()
@@ -79,8 +81,8 @@ def from_first(make: Callable[[], Result]) -> Result:
     if is_first():
         try:
             said = json.dumps({"value": make()}).encode()
-        except PirnError as error:
-            said, raised = json.dumps({"error": str(error)}).encode(), error
+        except Exception as error:  # the others wait for an answer, whatever it is
+            said, raised = json.dumps({"error": _retold(error)}).encode(), error
     length = int(broadcast(np.array(len(said), np.int32)))
     heard = broadcast(np.frombuffer(said.ljust(length), np.uint8)[:length])
     if raised is not None:
@@ -88,8 +90,17 @@ def from_first(make: Callable[[], Result]) -> Result:
         raise raised
     document = json.loads(heard.tobytes())
     if "error" in document:
-        raise PirnError(f"the first process ended: {document['error']}")
+        kind, problem, remedy, path = document["error"]
+        raise getattr(errors, kind)(f"the first process ended: {problem}", remedy, path)
     return document["value"]
+
+
+def _retold(error: Exception) -> tuple[str, str, str, str | None]:
+    """Class, problem, remedy and path of what the others raise."""
+    if not isinstance(error, PirnError):
+        return MachineError.__name__, errors.in_one_line(error), "", None
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return kind.__name__, error.problem, error.remedy, error.path
 
 
 def broadcast(tree: Tree) -> Tree:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from pirn_jax.errors import MachineError
+from pirn_jax.errors import MACHINE, MachineError, exit_code
 
 HEARTBEAT = 30
 """Seconds without a sign of life after which a process is lost."""
@@ -63,7 +63,8 @@ def watched(work: Callable[..., None], *arguments: object) -> int:
 def losing_others() -> Iterator[None]:
     """What the device says when another process is gone, as a `MachineError`.
 
-    It ends the process then and there: on the way out JAX would wait for the lost one.
+    It ends the process then and there: on the way out JAX would wait for the lost one. So it would,
+    after any other error, for those that know nothing of it: they have as long to end as well.
     """
     try:
         yield
@@ -74,7 +75,13 @@ def losing_others() -> Iterator[None]:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"error: {_lost(first)}\n")
             sys.stderr.flush()
-        os._exit(4)
+        os._exit(MACHINE)
+    except Exception as error:
+        if jax.process_count() > 1:
+            ended = threading.Timer(HEARTBEAT, os._exit, [exit_code(error)])
+            ended.daemon = True
+            ended.start()
+        raise
 
 
 def _lost(reason: str) -> MachineError:

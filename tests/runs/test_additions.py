@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +15,9 @@ from pirn_jax.config import Config, TrainConfig
 from pirn_jax.deploy.service.intake import accept
 from pirn_jax.deploy.service.journal import Journal
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.report.tables import ScoreRow
 from pirn_jax.runs.additions import add_to_run, next_version, read_additions
-from pirn_jax.runs.changes import Changes
+from pirn_jax.runs.changes import Changes, _flipped
 from pirn_jax.runs.training import train_run
 from pirn_jax.scans import open_dataset
 from pirn_jax.scans.synthetic.generator import write_mvtec3d
@@ -24,6 +27,7 @@ def test_versions_lie_beside_each_other(tmp_path):
     assert next_version(tmp_path / "flange") == tmp_path / "flange-v2"
     assert next_version(tmp_path / "flange-v2") == tmp_path / "flange-v3"
     assert next_version(tmp_path / "rev-v1x") == tmp_path / "rev-v1x-v2"
+    assert next_version(Path("s3://bucket/flange")) == Path("s3://bucket/flange-v2")
 
 
 def test_what_was_added_before_is_not_believed(tmp_path):
@@ -46,6 +50,17 @@ def test_changes_in_words():
     assert said[2].endswith("called defective 2 → 0")
     assert said[3] == "i_auroc of the test scans 0.900 → unknown"
     assert said[4:] == ["1 of 1 test scans now called defective: a"]
+
+
+def test_what_has_no_label_on_one_side_is_not_called_otherwise():
+    rows = [
+        {
+            key: ScoreRow(key, None, "", 1.0, label)
+            for key, label in zip("abcde", labels, strict=True)
+        }
+        for labels in ((None, None, 0, 1, 1), (0, 1, 1, None, 1))
+    ]
+    assert _flipped(*rows) == {"c": (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +171,24 @@ def test_false_alarms_that_people_marked_join_the_version_after_that(run, place)
     Image.new("RGB", (96, 96)).save(place / "folder/part22.png")
     with pytest.raises(BadInputError, match="added1/part22: its files are no longer those"):
         add_to_run(second, place / "new2", place / "third", cache=str(place / "cache"))
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_has_its_next_version_there(run, place, monkeypatch):
+    monkeypatch.setenv("PIRN_CACHE", str(place / "cache"))
+    monkeypatch.chdir(place)
+    store = fsspec.filesystem("memory")
+    for folder in (run, good(place / "stored", (25,))):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                name = f"/bucket/{folder.name}/{path.relative_to(folder)}"
+                store.pipe(name, path.read_bytes())
+    added = add_to_run(Path("memory://bucket/run"), Path("memory://bucket/stored"))
+    assert added.folder == Path("memory://bucket/run-v2")
+    assert store.exists("/bucket/run-v2/metrics.json")
+    (addition,) = json.loads(store.cat("/bucket/run-v2/added.json"))["folders"]
+    assert addition["folder"] == "memory://bucket/stored"
+    assert not (place / "memory:").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The copy of a folder in a store, by the store of this process's memory."""
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -84,9 +85,6 @@ def test_locks_and_unfinished_files_that_a_copy_brought_are_passed_over(store):
 
 
 def test_what_cannot_be_put_there_in_the_end_is_kept_and_named(store, monkeypatch):
-    def unreachable(path, file):
-        raise MachineError("the store cannot be reached", "check the network", str(path))
-
     def work():
         with mirrored(WHERE) as here:
             here.folder.mkdir()
@@ -96,6 +94,57 @@ def test_what_cannot_be_put_there_in_the_end_is_kept_and_named(store, monkeypatc
     with pytest.raises(MachineError, match="is kept") as caught:
         work()
     assert (Path(caught.value.path) / "a").read_text() == "1"
+
+
+def unreachable(path, file):
+    raise MachineError("the store cannot be reached", "check the network", str(path))
+
+
+def training(how):
+    """Work that puts there what it has so far, and fails in the end."""
+    with mirrored(WHERE) as here:
+        here.folder.mkdir(exist_ok=True)
+        (here.folder / "checkpoint").write_text("1")
+        how(here)
+        raise KeyboardInterrupt
+
+
+def test_a_store_that_is_gone_for_a_while_ends_no_training(store, monkeypatch):
+    def meanwhile(here):
+        with monkeypatch.context() as patch:
+            patch.setattr(mirror, "write_remote", unreachable)
+            assert not here.push_so_far()
+        assert store.find("/bucket") == []
+        (here.folder / "later").write_text("2")
+
+    with pytest.raises(KeyboardInterrupt):
+        training(meanwhile)
+    assert sorted(store.find("/bucket")) == ["/bucket/run/checkpoint", "/bucket/run/later"]
+
+
+def test_of_a_training_that_fails_what_is_not_there_is_kept_and_named(store, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "write_remote", unreachable)
+        with pytest.raises(KeyboardInterrupt):
+            training(lambda here: here.push_so_far())
+    place = Path(caplog.records[-1].getMessage().partition("is kept in ")[2])
+    assert (place / "checkpoint").read_text() == "1"
+    with mirrored(WHERE) as here:
+        assert not here.folder.exists()
+    left = Path(caplog.records[-1].getMessage().partition("lies in ")[2])
+    assert (left / "checkpoint").read_text() == "1"
+    assert [path.name for path in left.parent.iterdir() if path.is_dir()] == [left.name]
+
+
+def test_copies_of_killed_readers_go_and_those_of_others_stay(store):
+    with mirrored(WHERE, read_only=True) as here:
+        lives = here.folder.parent
+        dead = lives.with_name(f"{lives.name}-2")
+        dead.mkdir()
+        for copy in (dead, lives):
+            os.utime(copy, (0, 0))
+        with mirrored(WHERE, read_only=True) as other:
+            assert {path for path in lives.parent.iterdir()} == {lives, other.folder.parent}
 
 
 def test_inputs_below_what_is_written_are_refused(store):

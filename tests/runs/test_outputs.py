@@ -35,6 +35,28 @@ def test_ours_is_replaced_where_asked_for(ours):
         check_free(ours, "another 1", overwrite=True)
 
 
+def test_what_was_stopped_before_its_first_result_is_begun_again_and_gone_on_with(tmp_path):
+    out = tmp_path / "out"
+    with writing(out, KIND):
+        pass
+    check_free(out, KIND, overwrite=False)
+    with writing(out, KIND) as place:
+        assert place == out
+        (place / ".parts").mkdir()
+    with pytest.raises(ConfigError, match="results in this folder already"):
+        check_free(out, KIND, overwrite=False)
+
+
+def test_without_the_last_file_there_are_no_results_yet(ours, tmp_path):
+    check_free(ours, KIND, overwrite=False, last="metrics")
+    with pytest.raises(ConfigError, match="would be replaced"):
+        check_free(ours, KIND, overwrite=False, last="metrics", inputs=[ours / "result"])
+    with pytest.raises(ConfigError, match="other files"):
+        check_free(ours, "another 1", overwrite=False, last="metrics")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        check_free(ours, KIND, overwrite=False, last="result")
+
+
 def test_a_folder_of_anything_else_is_never_written_to(tmp_path):
     (tmp_path / "000_mask.png").write_text("precious")
     for overwrite in (False, True):

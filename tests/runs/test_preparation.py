@@ -292,6 +292,22 @@ def test_scans_with_few_points_are_odd_each_time(tmp_path, fits):
     assert odd.state == "current"
 
 
+@pytest.mark.parametrize("work", ["_ask", "_make"])
+def test_a_scan_that_ends_its_workers_is_named(work, tmp_path, fits, monkeypatch):
+    """As a cluster says it of a worker that died however often it was tried."""
+    known = getattr(preparation, work)
+
+    def deadly(place, *given):
+        if place == (0, 1):
+            raise MachineError("workers died 21 times at one task", "use more --cores")
+        return known(place, *given)
+
+    monkeypatch.setattr(preparation, work, deadly)
+    root = write_dataset(tmp_path / "data", 2)
+    with pytest.raises(MachineError, match="part/train/good/001: workers died 21 times"):
+        prepare_dataset("mvtec3d", root, tmp_path / "cache")
+
+
 def kill_and_resume(tmp_path, kills, scans):
     root = write_dataset(tmp_path / "data", scans)
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """Lists of scans judged in parts: the bytes of one machine, whatever was interrupted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pirn_jax.runs.sources import ModelSource
 from pirn_jax.runs.spread import is_unfinished, load_on, predict_on
 from pirn_jax.scans import Options
 from pirn_jax.scans.datasets.judged import find_scans
+from pirn_jax.storage import LARGEST_JSON
 from tests.kills.works import small_encoder, small_model
 from tests.scans import layouts
 
@@ -89,13 +91,14 @@ def without_time(folder):
 KINDS = ("heatmap", "mask")
 
 
-def predict(cluster, source, model, scans, out, resume=False):
+def predict(cluster, source, model, scans, out, resume=False, runtime="jax"):
     failed = []
 
     def say(key, error):
         failed.append(key)
 
     loaded = PIRN.load(source.folder, encoder=model.encoder)
+    loaded.config = replace(loaded.config, runtime=runtime)
     if cluster is None:
         records = list(predict_scans(loaded, scans, out, say, batch=2))
     else:
@@ -121,16 +124,35 @@ def test_a_job_started_again_does_what_is_left(model, source, scans, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict(InThisProcess(most=2), source, model, scans, out)
     assert is_unfinished(out)
+    job = out / ".parts" / "job.json"
+    said = job.read_bytes()
+    job.unlink()  # as where it was stopped before that was written
+    assert is_unfinished(out)
+    job.write_bytes(said)
     # A worker was killed after its pictures, before its records.
     (out / ".parts" / "4.jsonl").unlink()
-    with pytest.raises(ConfigError, match="unfinished job of another"):
+    with pytest.raises(ConfigError, match="an unfinished job is there"):
         predict(InThisProcess(), source, model, scans[:9], out, resume=True)
+    for how in ({"runtime": "openvino"}, {"out": tmp_path / "scans" / ".." / "out"}):
+        with pytest.raises(ConfigError, match="an unfinished job is there"):
+            predict(InThisProcess(), source, model, scans, resume=True, **{"out": out} | how)
     cluster = InThisProcess()
     predict(cluster, source, model, scans, out, resume=True)
     assert cluster.done == 2  # of three
     assert not is_unfinished(out)
     predict(None, source, model, scans, tmp_path / "whole")
     assert without_time(out) == without_time(tmp_path / "whole")
+
+
+def test_records_of_a_part_may_be_longer_than_what_is_believed_of_a_json_file(
+    model, source, scans, tmp_path, monkeypatch
+):
+    def long(*given, known=spread.in_order):
+        for record in known(*given):
+            yield record | {"regions": "x" * LARGEST_JSON if record["key"] == "00" else ""}
+
+    monkeypatch.setattr(spread, "in_order", long)
+    assert predict(InThisProcess(), source, model, scans, tmp_path / "out") == ["02", "03", "10"]
 
 
 def test_a_model_on_a_cluster_says_what_it_says_here(model, source, scans, monkeypatch):

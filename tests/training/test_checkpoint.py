@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pirn_jax.errors import ConfigError
+from pirn_jax.errors import ConfigError, MachineError
 from pirn_jax.training import train
+from pirn_jax.training.checkpoint import Checkpoints
+from pirn_jax.training.step import State
 from tests.training.problems import job, largest_difference, recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,9 +106,46 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_pa
     seen = []
     (resumed,) = train([job(0)], recipe(epochs=6), progress=lambda *x: seen.append(x[0]), **kept)
     assert f"checkpoint {newer} is damaged" in caplog.text
+    assert newer.with_suffix(".damaged").is_dir()
     assert seen[0] == int(older.name) + 1
     assert largest_difference(whole.parameters, resumed.parameters) == 0
     assert whole.history == resumed.history
+
+
+def test_a_checkpoint_that_cannot_be_read_stays_and_ends_the_run(tmp_path, monkeypatch):
+    state = State({"weight": np.arange(6.0)}, (), {})
+    with Checkpoints(tmp_path, "run", 3, resume=False) as kept:
+        kept.save(1, state, ["one"])
+    with Checkpoints(tmp_path, "run", 3, resume=True) as kept:
+        for error in (
+            PermissionError(13, "Permission denied"),
+            OSError(5, "Input/output error"),
+            MemoryError(),
+            ValueError("PERMISSION_DENIED: Error opening file"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(kept, "_read", raising(error))
+                with pytest.raises(MachineError, match="checkpoint 1 cannot be read"):
+                    kept.restore(state)
+        epoch, found, history = kept.restore(state)
+        assert (epoch, history) == (1, ["one"])
+        np.testing.assert_array_equal(found.parameters["weight"], np.arange(6.0))
+        # What is gone cannot be read another time.
+        for _ in range(2):  # nor where one was put aside before
+            monkeypatch.setattr(kept, "_read", raising(FileNotFoundError(2, "No such file")))
+            assert kept.restore(state) is None
+            assert (tmp_path / "1.damaged").is_dir()
+            kept.save(1, state, ["again"])
+            kept._manager.wait_until_finished()
+            monkeypatch.undo()
+            assert kept.restore(state)[2] == ["again"]
+
+
+def raising(error):
+    def read(*_):
+        raise error
+
+    return read
 
 
 # Where one array cannot be read, tensorstore still ends its other reads, in a loop that is closed.
