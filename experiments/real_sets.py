@@ -13,8 +13,8 @@ test scans are shown as another lamp, lens or fixture would show them (`harness.
 page says how much of each figure that costs. A unit (an encoder on a set with so many shots, all
 draws) is written to --jobs, system by system, and what is there is not measured again unless the
 code has changed. Differences have a 95 % interval, by the paired bootstrap of `harness.bootstrap`
-over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and hazelnut_toy the defects were
-photographed at another exposure: no image figures there.
+over images and draws; a pooled one is the mean over sets, each resampled by itself. Of cookie and
+hazelnut_toy the defects were photographed at another exposure: no image figures there.
 """
 
 from __future__ import annotations
