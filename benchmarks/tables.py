@@ -203,6 +203,17 @@ def generated_encoder(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(("encoder", *heads, *off), rows)
 
 
+def fitting(found: dict[str, Any]) -> Iterator[str]:
+    """Seconds by encoder, modalities and kind of part."""
+    times = ("first_s", "cached_s", "again_s")
+    rows = [
+        (row["encoder"], row["modalities"], row["kind"], *(f"{row[name]:.1f}" for name in times))
+        for row in found["rows"]
+    ]
+    heads = ("compiling", "programs cached", "again, in the same process")
+    yield from _table((f"{found['shots']} shots, seconds", "modalities", "parts", *heads), rows)
+
+
 class Section(NamedTuple):
     """One file's tables.
 
@@ -230,6 +241,7 @@ SECTIONS = {
     "throughput": Section("Throughput", throughput, "throughput"),
     "scaling": Section("Scaling", scaling, "scaling"),
     "cold_start": Section("Cold start", cold_start, "cold_start"),
+    "fitting": Section("Learning", fitting, "fitting"),
     "lowered": Section("What a GPU is handed", lowered, "lowered", devices=False),
     f"lowered_{BEFORE}": Section(
         f"What a GPU was handed before (commit {BEFORE})", lowered, "lowered", devices=False

@@ -1,9 +1,10 @@
 """Work on a Ray cluster: tasks in, their results out in order, whatever happens to workers.
 
-Ray alone places, restarts and retries; nothing of that is ours. A task whose worker is killed, or
-whose machine is lost, is done again by another, so a task must be one that may be done twice: it
-writes files whole, under names that follow from the task alone. Not for ever: one that ends every
-worker is named. Errors of the task itself are not retried, and are raised here as they were there.
+Ray places, restarts and retries; ours is `_Models` alone, for processes on GPUs. A task whose
+worker is killed, or whose machine is lost, is done again by another, so a task must be one that may
+be done twice: it writes files whole, under names that follow from the task alone. Not for ever: one
+that ends every worker is named. Errors of the task itself are not retried, and are raised here as
+they were there.
 
 Tasks wait in Ray's queue, a few for each worker, so that the list of tasks may be longer than
 memory. A worker is a process that stays: what a task loads it may keep for the next.
