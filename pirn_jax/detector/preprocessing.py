@@ -129,6 +129,13 @@ def view_shots(
     views += [_with_object(scan, found, decided, prepared) for scan, found in waiting]
     if not views:
         raise BadInputError("no scans to learn from", "give at least one good scan")
+    for key, view in zip(keys, views, strict=True):
+        if view.normals is not None and not view.normals.any():
+            raise BadInputError(
+                f"{key or 'a shot'}: its points lie so far apart in the photograph that no pixel "
+                "shown has half its area covered by normals",
+                "give the photograph at the points' own resolution",
+            )
     return decided, views, learn_sight([view.sight for view in views], keys)
 
 

@@ -82,12 +82,6 @@ def show_scan(scan: Scan, looking: Looking, known: Prepared) -> Views:
             f"{scan.key or 'the scan'} shows no measured pixel of a part",
             "check its points and the ignore mask",
         )
-    if views.normals is not None and not views.normals.any():
-        raise BadInputError(
-            f"{scan.key or 'the scan'}: points lie so far apart in its pixels that no pixel of the "
-            "picture shown has half its area covered by normals",
-            "give the photograph at the points' own resolution",
-        )
     if looking.foreground == "all":
         everywhere = np.ones_like(views.valid) if views.ignore is None else ~views.ignore
         views = views._replace(valid=everywhere)

@@ -173,3 +173,13 @@ def test_whatever_goes_wrong_in_one_scan_the_others_are_read(data, error, unchec
     assert type(error).__name__ in str(failed[keys[1]])
     with pytest.raises(type(error)):
         list(preprocessing.prefetch(split, lambda scan: scan.key, 2))
+
+
+def test_shots_whose_points_are_too_far_apart_for_a_picture_of_normals_are_refused(data):
+    """Of a camera with three times the scanner's resolution, points on every third pixel."""
+    scan = data.train[0]
+    valid = np.zeros_like(scan.valid)
+    valid[1::3, 1::3] = scan.valid[1::3, 1::3]
+    apart = scan._replace(xyz=np.where(valid[..., None], scan.xyz, 0), valid=valid)
+    with pytest.raises(BadInputError, match="points lie so far apart"):
+        view_shots([apart], Config(image_size=32, background="none"))
