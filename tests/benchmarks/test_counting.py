@@ -69,7 +69,7 @@ def test_tables_say_what_is_not_measured_and_change_nothing_else(tmp_path):
     assert made.startswith(f"before\n{BEGIN}\n")
     assert made.endswith(f"{END}\nafter\n")
     assert "stale" not in made
-    assert made.count("Not measured") == 5 * 2 + 6  # five files of a CPU and of a GPU, six of one
+    assert made.count("Not measured") == 6 * 2 + 6  # six files of a CPU and of a GPU, six of one
     assert rewritten(made, tmp_path) == made
     with pytest.raises(ValueError, match="expected one"):
         rewritten("no marks", tmp_path)
@@ -84,7 +84,7 @@ def test_tables_show_what_the_files_hold(tmp_path):
     text = section(tmp_path)
     assert "| first heatmap | 1.25 | 1.25 |" in text
     assert "2026-01-02; jax 1, torch missing" in text
-    assert text.count("Not measured") == 15
+    assert text.count("Not measured") == 17
 
 
 def test_what_a_cut_off_run_left_has_tables_too(tmp_path):

@@ -39,7 +39,9 @@ def test_a_view_has_points_where_they_are_asked_for(data):
     view = view_scan(scan, CONFIG)
     assert view.normals is None
     assert view.picture("normals") is view.points
-    assert ((view.points != 0).any(-1) == view.valid).all()
+    measured = (view.points != 0).any(-1)
+    assert view.valid[measured].all()
+    assert measured.sum() > 0.9 * view.valid.sum()  # the rest are holes, of which there is no point
     others = view_scan(scan, dataclasses.replace(CONFIG, method="memory"))
     assert others.points is None
     assert others.picture("normals") is others.normals
