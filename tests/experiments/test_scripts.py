@@ -96,7 +96,7 @@ def test_a_recipe_keeps_its_own_geometry_and_epochs_where_data_are_real():
     assert quick.baseline("memory").geometry_method == "grid"
 
 
-QUICKLY = ("table01", "table04", "figure08")
+QUICKLY = ("table04", "figure08")
 """Scripts whose dry run is looked at each time; that of the others with the slow tests."""
 
 
