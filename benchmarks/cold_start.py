@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -64,7 +62,7 @@ def main() -> None:
     if arguments.start:
         start(*arguments.start)
         return
-    from bench.measure import RESULTS, bars, environment, write
+    from bench.measure import RESULTS, bars, environment, in_process, write
     from bench.pair import build
     from latency import write_files
 
@@ -78,7 +76,7 @@ def main() -> None:
         for turn in range(1 if arguments.quick else 5):
             cache = str(folder / f"cache {turn}")
             for kind in KINDS:
-                found = _process(name, "" if kind == "none" else cache)
+                found = in_process(__file__, "--start", name, "" if kind == "none" else cache)
                 result["starts"].setdefault(kind, []).append(found)
                 print(f"{turn} {kind:7}", {step: round(s, 2) for step, s in found.items()})
     result["median"] = {
@@ -88,14 +86,6 @@ def main() -> None:
     write(target, result)
     shown = {kind: steps["total to the first heatmap"] for kind, steps in result["median"].items()}
     bars(target, shown, "s", f"Import to first heatmap, {encoder}")
-
-
-def _process(folder: str, cache: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--start", folder, cache]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _median(values: list[float]) -> float:

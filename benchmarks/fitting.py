@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from itertools import product
@@ -53,7 +51,7 @@ def main() -> None:
     if arguments.fit:
         fit(*arguments.fit)
         return
-    from bench.measure import RESULTS, environment, write
+    from bench.measure import RESULTS, environment, in_process, write
 
     rows: list[dict[str, Any]] = []
     result = {"environment": environment(), "shots": SHOTS, "rows": rows}
@@ -61,20 +59,12 @@ def main() -> None:
         if arguments.quick and (about[0], about[2]) != ("pirn-tiny", "flange"):
             continue
         with tempfile.TemporaryDirectory() as cache:
-            first, (cached, again) = _process(*about, cache)[0], _process(*about, cache)
+            words = (__file__, "--fit", *about, cache)
+            first, (cached, again) = in_process(*words)[0], in_process(*words)
         row = dict(zip(("encoder", "modalities", "kind"), about, strict=True))
         rows.append(row | {"first_s": first, "cached_s": cached, "again_s": again})
         print(*about, f"first {first:.1f} s, cached {cached:.1f} s, again {again:.1f} s")
         write(arguments.json or RESULTS / "fitting.json", result)
-
-
-def _process(*about: str) -> list[float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--fit", *about], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

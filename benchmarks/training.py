@@ -20,8 +20,6 @@ anew. With --quick neither the 50 shots nor the six. Each part is written as soo
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.measure import RESULTS, environment, interleaved, write
+from bench.measure import RESULTS, environment, in_process, interleaved, write
 from bench.peers import shared_reference, torch_device
 from pirn_jax.decoder import Tokens
 from pirn_jax.decoder.config import DecoderConfig
@@ -76,12 +74,7 @@ def compile_time(recipe: str, folder: str) -> None:
 def compile_times(recipe: str) -> dict[str, float]:
     """Seconds without and with the cache filled."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--compile", recipe, folder]
-        runs = [subprocess.run(command, capture_output=True, text=True) for _ in range(2)]
-    for run in runs:
-        if run.returncode:
-            raise SystemExit(run.stderr)
-    first, second = (float(run.stdout.split()[-1]) for run in runs)
+        first, second = (in_process(__file__, "--compile", recipe, folder) for _ in range(2))
     return {"first_run_s": first, "second_run_s": second}
 
 

@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +45,18 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def in_process(script: str, *words: str) -> Any:
+    """What a script prints last, as JSON, in a process of its own.
+
+    Raises:
+        SystemExit: it failed, with what it said.
+    """
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def interleaved(
