@@ -98,6 +98,10 @@ FIGURES = {
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("mixture", {}),
     "memory": ("memory", _COPIES | _SCALED | {"distance": "euclidean"}),
+    "memory, other light": (
+        "memory",
+        _COPIES | _SCALED | {"distance": "euclidean", "photometric": 4},
+    ),
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
     "inp-former": ("inp-former", {}),
@@ -114,6 +118,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "btf, coreset": ("btf", {"share": 0.1}),
     "btf, unscaled": ("btf", {"balance": False}),
     "memory of FPFH": ("memory", {"features": "fpfh"}),
+    "no other light": ("mixture", {"photometric": 0, "prior": 20.0}),
     "10 prototypes": ("mixture", {"prototypes": 10}),
     "1 prototype": ("mixture", {"prototypes": 1}),
     "balanced": ("mixture", {"balanced": True}),
@@ -160,9 +165,9 @@ class Options:
     systems: tuple[str, ...] = (
         "default",
         "memory",
+        "memory, other light",
         "memory, published",
         "subspace",
-        "blocks as they are",
     )
     """Which systems; the first is compared with the others."""
     sets: tuple[str, ...] = tuple(SETS)

@@ -67,6 +67,8 @@ _SMALLEST = 1e-6  # variance of a channel at the tokens' scale
 class MixtureSettings(TokenSettings):
     """Gaussian prototypes of low rank."""
 
+    photometric: int = 4
+    """Copies of each shot under another light, so that light which changes is no defect."""
     jitter: int = 4
     """Copies turned by up to 15 degrees and shifted by up to a twentieth of the picture's sides."""
     rotations: int = 0
@@ -85,7 +87,7 @@ class MixtureSettings(TokenSettings):
     """K, Gaussians per modality."""
     rank: int = 32
     """R, principal directions of each."""
-    prior: float = 20.0
+    prior: float = 35.0
     """Pseudo-tokens with the covariance of all tokens that each Gaussian is given."""
     rounds: int = 5
     """Rounds of EM, at most."""
