@@ -56,17 +56,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one start of each kind, ViT-Ti/16")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, help="results/cold_start.json; quick: elsewhere")
     parser.add_argument("--start", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.start:
         start(*arguments.start)
         return
-    from bench.measure import RESULTS, bars, environment, in_process, write
+    from bench.measure import bars, environment, in_process, result_file, write
     from bench.pair import build
     from latency import write_files
 
-    target = arguments.json or RESULTS / "cold_start.json"
+    target = result_file(arguments, "cold_start")
     encoder = "vit-tiny-16" if arguments.quick else "dinov2-base"
     result: dict[str, Any] = {"environment": environment(), "encoder": encoder, "starts": {}}
     with tempfile.TemporaryDirectory() as name:

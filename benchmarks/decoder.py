@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from bench.measure import RESULTS, bars, environment, interleaved, write
+from bench.measure import bars, environment, interleaved, result_file, write
 from bench.pair import all_valid, decoder_config
 from bench.peers import decoder_peers
 from pirn_jax.decoder import create_decoder, merge, split
@@ -113,8 +113,9 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="batch 1 only, few runs")
-    parser.add_argument("--json", type=Path, default=RESULTS / "decoder.json")
+    parser.add_argument("--json", type=Path, help="results/decoder.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "decoder")
     result: dict[str, Any] = {"environment": environment(), "flops_g": {}, "forward": {}}
     for recipe in RECIPES:
         config = decoder_config(recipe)
@@ -150,9 +151,9 @@ def main() -> None:
                     found[f"decoder_fp32_{recipe}_batch{batch}"] = ratio
                     print(f"  {recipe}: {ratio:.2f} of the fastest PyTorch by {what}")
     result["ratio_to_torch"] = ratios
-    write(arguments.json, result)
+    write(target, result)
     medians = {name: t["median_ms"] for name, t in result["forward"]["batch 1"].items()}
-    bars(arguments.json, medians, "ms", "Decoder, batch 1, median")
+    bars(target, medians, "ms", "Decoder, batch 1, median")
 
 
 if __name__ == "__main__":

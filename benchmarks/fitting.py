@@ -45,14 +45,15 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="pirn-tiny and flange alone")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, help="results/fitting.json; quick: elsewhere")
     parser.add_argument("--fit", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fit:
         fit(*arguments.fit)
         return
-    from bench.measure import RESULTS, environment, in_process, write
+    from bench.measure import environment, in_process, result_file, write
 
+    target = result_file(arguments, "fitting")
     rows: list[dict[str, Any]] = []
     result = {"environment": environment(), "shots": SHOTS, "rows": rows}
     for about in product(ENCODERS, MODALITIES, KINDS):
@@ -64,7 +65,7 @@ def main() -> None:
         row = dict(zip(("encoder", "modalities", "kind"), about, strict=True))
         rows.append(row | {"first_s": first, "cached_s": cached, "again_s": again})
         print(*about, f"first {first:.1f} s, cached {cached:.1f} s, again {again:.1f} s")
-        write(arguments.json or RESULTS / "fitting.json", result)
+        write(target, result)
 
 
 if __name__ == "__main__":

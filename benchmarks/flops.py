@@ -20,7 +20,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 import decoder as decoder_benchmark
-from bench.measure import RESULTS, bars, environment, write
+from bench.measure import bars, environment, result_file, write
 from bench.pair import Pair, build, decoder_config
 from pirn_jax.encoder import encoder_config
 
@@ -107,8 +107,9 @@ def main() -> None:
     """Count, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="encoder S only")
-    parser.add_argument("--json", type=Path, default=RESULTS / "flops.json")
+    parser.add_argument("--json", type=Path, help="results/flops.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "flops")
     names = ["dinov2-small"] if arguments.quick else ["dinov2-small", "dinov2-base", "dinov2-large"]
     result: dict[str, Any] = {
         "environment": environment(),
@@ -135,9 +136,9 @@ def main() -> None:
             }
             result["pairs"][f"{name} {recipe}"] = row
             _show(name, recipe, row)
-    write(arguments.json, result)
+    write(target, result)
     first = result["pairs"][f"{names[-2 if len(names) > 1 else 0]} default"]["formula_executed_g"]
-    bars(arguments.json, first, "GFLOPs", "FLOPs of a pair, by formula, recipe default")
+    bars(target, first, "GFLOPs", "FLOPs of a pair, by formula, recipe default")
 
 
 def _show(name: str, recipe: str, row: dict[str, Any]) -> None:

@@ -104,11 +104,11 @@ def main() -> None:
     arguments = parser.parse_args()
     import openvino  # noqa: F401  # before JAX has threads: on first use it forks
 
-    from bench.measure import RESULTS, environment, interleaved, show, write
+    from bench.measure import environment, interleaved, result_file, show, write
     from pirn_jax.encoder import load_encoder
 
     files = {"pirn-tiny": None, **dict(given.split("=", 1) for given in arguments.weights)}
-    target = arguments.json or RESULTS / "generated_encoder.json"
+    target = result_file(arguments, "generated_encoder")
     result: dict[str, Any] = {"environment": environment(), "encoders": {}}
     images = np.random.default_rng(0).random((2, 224, 224, 3), np.float32)
     for name in ("pirn-tiny",) if arguments.quick else arguments.encoders:

@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from bench import other_systems
-from bench.measure import RESULTS, bars, environment, interleaved, show, write
+from bench.measure import bars, environment, interleaved, result_file, show, write
 from bench.pair import Pair, all_valid, build, decoder_of
 from bench.peers import decoder_peers, pair_peers
 from flops import PAPER_G, by_formula, by_xla, xla_flops
@@ -296,8 +296,9 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-training", action="store_true", help="leave training.py out")
     parser.add_argument("--no-others", action="store_true", help="leave the other systems out")
-    parser.add_argument("--json", type=Path, default=RESULTS / "latency.json")
+    parser.add_argument("--json", type=Path, help="results/latency.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "latency")
     letters = arguments.encoders or (["B"] if arguments.quick else list(ENCODERS))
     result: dict[str, Any] = {
         "environment": environment(),
@@ -312,7 +313,7 @@ def main() -> None:
 
             def keep(found: dict[str, Any], letter: str = letter) -> None:
                 result["encoders"][letter] = found
-                finish(result, trained, arguments.json)
+                finish(result, trained, target)
 
             measure(letter, arguments, Path(folder), keep)
             jax.clear_caches()
@@ -322,7 +323,7 @@ def main() -> None:
         ours = build(ENCODERS["B" if "B" in letters else letters[0]])
         result["other_systems"], result["other_flops"] = others(ours, arguments.quick)
         show(result["other_systems"], "other systems, float32")
-        finish(result, trained, arguments.json)
+        finish(result, trained, target)
     print(f"\nTable 4 on {result['environment']['device']} ({result['environment']['processor']})")
     for row in result["table_4"]:
         gflops = f"{row['gflops']:9.2f} G" if row["gflops"] else f"{'':11}"
@@ -330,7 +331,7 @@ def main() -> None:
     for name, value in result["ratio_to_torch"].items():
         print(f"  {name}: {value:.3f} of PyTorch")
     medians = {row["system"]: row["ms"] for row in result["table_4"] if row["measured"]}
-    bars(arguments.json, medians, "ms", "Batch 1: pair → heatmap and score, median")
+    bars(target, medians, "ms", "Batch 1: pair → heatmap and score, median")
 
 
 if __name__ == "__main__":

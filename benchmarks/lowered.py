@@ -25,7 +25,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from bench.measure import RESULTS, environment, write
+from bench.measure import environment, result_file, write
 from bench.pair import Pair, build, decoder_config
 from pirn_jax.decoder import Tokens, abstract_params
 from pirn_jax.encoder import Encoder, load_encoder, vit
@@ -137,8 +137,9 @@ def main() -> None:
     names = (*PAIRS, *STEPS)
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="encoder S")
-    parser.add_argument("--json", type=Path, default=RESULTS / "lowered.json")
+    parser.add_argument("--json", type=Path, help="results/lowered.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "lowered")
     encoder = "dinov2-small" if arguments.quick else arguments.encoder
     network, rows = load_encoder(encoder, "random", dtype="bfloat16"), {}
     for name in arguments.rows:
@@ -147,7 +148,7 @@ def main() -> None:
         else:
             rows[name] = step_row(network.config.width, STEPS[name])
         print(f"{name:32} " + " ".join(f"{k} {v}" for k, v in rows[name].items()))
-    write(arguments.json, {"environment": environment(), "encoder": encoder, "rows": rows})
+    write(target, {"environment": environment(), "encoder": encoder, "rows": rows})
 
 
 if __name__ == "__main__":

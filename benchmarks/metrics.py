@@ -29,11 +29,10 @@ import numpy as np
 import scipy
 from scipy import ndimage
 
-from bench.measure import bars
+from bench.measure import bars, result_file
 from pirn_jax.metrics import evaluate_maps
 
 LIMITS = (0.3, 0.1, 0.05, 0.01)
-HERE = Path(__file__).resolve().parent
 
 
 def make(folder: Path, maps: int, side: int) -> None:
@@ -170,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Exact pixel metrics beside sorting everything.")
     parser.add_argument("--quick", action="store_true", help="25 maps of 400 x 400")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", default=str(HERE / "results" / "metrics_cpu2.json"))
+    parser.add_argument("--json", help="results/metrics_cpu2.json, quick: elsewhere; - is none")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -182,11 +181,11 @@ def main() -> None:
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.json != "-":
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+        target = Path(result_file(arguments, "metrics_cpu2"))
+        target.write_text(text + "\n", encoding="utf-8")
+        print(f"wrote {target}")
         seconds = {method: row["seconds"] for method, row in result["rows"].items()}
-        bars(
-            Path(arguments.json), seconds, "s", f"All pixel metrics of {maps * side**2 / 1e6:g} Mpx"
-        )
+        bars(target, seconds, "s", f"All pixel metrics of {maps * side**2 / 1e6:g} Mpx")
 
 
 if __name__ == "__main__":

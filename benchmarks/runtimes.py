@@ -55,12 +55,12 @@ def main() -> None:
     arguments = parser.parse_args()
     import openvino  # noqa: F401  # before JAX has threads: on first use it forks
 
-    from bench.measure import RESULTS, bars, environment, interleaved, show, write
+    from bench.measure import bars, environment, interleaved, result_file, show, write
     from pirn_jax import PIRN, Config, open_dataset
     from pirn_jax.deploy.export import export_model
     from pirn_runtime import Judge
 
-    target = arguments.json or RESULTS / f"runtimes_{arguments.encoder}.json"
+    target = result_file(arguments, f"runtimes_{arguments.encoder}")
     size, runs = (56, 3) if arguments.quick else (224, 60)
     data = open_dataset("synthetic", None, "flange")
     config = Config(encoder=arguments.encoder, weights=arguments.weights, image_size=size)

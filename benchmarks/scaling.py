@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bench.measure import RESULTS, environment, interleaved, lines, show, write
+from bench.measure import environment, interleaved, lines, result_file, show, write
 from bench.pair import all_valid, build, decoder_config, random_decoder
 from pirn_jax.decoder import abstract_params, merge
 from pirn_jax.encoder import encoder_config, load_encoder
@@ -122,16 +122,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few and small")
-    parser.add_argument("--json", type=Path, default=RESULTS / "scaling.json")
+    parser.add_argument("--json", type=Path, help="results/scaling.json; quick: elsewhere")
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quick = arguments.quick
     if arguments.devices:
         on_devices(arguments.devices, quick)
         return
+    target = result_file(arguments, "scaling")
     result: dict[str, Any] = {"environment": environment(), "encoder": ENCODER, "pairs": BATCH}
     result["devices"] = devices((1, 2) if quick else (1, 2, 4, 8), quick)
-    write(arguments.json, result)
+    write(target, result)
     runs, seconds = (2, 20) if quick else (20, 120)
     sides = (56, 112) if quick else (224, 448, 672, 896)
     tasks = {}
@@ -142,7 +143,7 @@ def main() -> None:
             tasks[f"decoder {recipe} N {tokens}"] = decoder_task(recipe, tokens, 10)
     result["tokens"] = interleaved(tasks, runs, seconds)
     show(result["tokens"], "tokens, K 10")
-    write(arguments.json, result)
+    write(target, result)
     tasks = {
         f"decoder {recipe} K {k}": decoder_task(recipe, 256, k)
         for recipe in ("default", "paper")
@@ -150,12 +151,12 @@ def main() -> None:
     }
     result["prototypes"] = interleaved(tasks, runs, seconds)
     show(result["prototypes"], "prototypes, N 256")
-    write(arguments.json, result)
+    write(target, result)
     curves: dict[str, dict[float, float]] = {}
     for name, found in result["tokens"].items():
         what, tokens = name.split(" N ")
         curves.setdefault(what, {})[int(tokens)] = found["median_ms"]
-    lines(arguments.json, curves, ("tokens", "ms"), "A pair, encoder S, K 10")
+    lines(target, curves, ("tokens", "ms"), "A pair, encoder S, K 10")
 
 
 if __name__ == "__main__":

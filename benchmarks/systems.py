@@ -12,7 +12,6 @@ folder unless --json names one, for such figures show that it works and nothing 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import jax
 
 from bench.ast_system import SIDE, ast, ast_flops
 from bench.bank_systems import btf, btf_flops, m3dm, m3dm_flops
-from bench.measure import RESULTS, bars, environment, interleaved, show, write
+from bench.measure import bars, environment, interleaved, result_file, show, write
 from bench.pair import build
 from flops import by_xla, xla_flops
 
@@ -52,8 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="most for all of them")
     parser.add_argument("--json", type=Path, help="results/latency_systems.json; quick: elsewhere")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp()) if arguments.quick and not arguments.json else RESULTS
-    target = arguments.json or folder / "latency_systems.json"
+    target = result_file(arguments, "latency_systems")
     ours = build("dinov2-base", method="mixture")
     tasks: dict[str, Callable[[], Any]] = {OURS: ours.on_device()}
     flops: dict[str, Any] = {OURS: {"formula_g": {}, "xla_g": by_xla(ours)["total"]}}

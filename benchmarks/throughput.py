@@ -19,7 +19,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from bench.measure import RESULTS, environment, interleaved, lines, write
+from bench.measure import environment, interleaved, lines, result_file, write
 from bench.pair import build
 from flops import by_formula
 
@@ -37,8 +37,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--quick", action="store_true", help="encoder S, batch 1 and 2")
     parser.add_argument("--seconds", type=float, default=10.0, help="longest call")
-    parser.add_argument("--json", type=Path, default=RESULTS / "throughput.json")
+    parser.add_argument("--json", type=Path, help="results/throughput.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "throughput")
     if arguments.quick:
         arguments.encoder, arguments.batches = "dinov2-small", [1, 2]
     result: dict[str, Any] = {
@@ -51,13 +52,13 @@ def main() -> None:
         for dtype in arguments.dtypes:
             name = dtype if method == "pirn" else f"{dtype} {method}"
             result["rows"][name] = {}
-            measure(name, method, dtype, arguments, result)
+            measure(name, method, dtype, arguments, result, target)
             jax.clear_caches()
     curves: dict[str, dict[float, float]] = {
         name: {int(batch): row["pairs_per_second"] for batch, row in rows.items()}
         for name, rows in result["rows"].items()
     }
-    lines(arguments.json, curves, ("batch", "pairs a second"), f"{arguments.encoder}, 224²")
+    lines(target, curves, ("batch", "pairs a second"), f"{arguments.encoder}, 224²")
 
 
 def measure(
@@ -66,6 +67,7 @@ def measure(
     dtype: Literal["float32", "bfloat16"],
     arguments: argparse.Namespace,
     result: dict[str, Any],
+    target: Path,
 ) -> None:
     """Rows by batch, each added to the result and written."""
     pair = build(arguments.encoder, dtype=dtype, method=method)
@@ -105,7 +107,7 @@ def measure(
             f"{peak:.2f} TFLOP/s"
         )
         result["rows"][name][str(batch)] = row
-        write(arguments.json, result)
+        write(target, result)
         if seconds > arguments.seconds:
             break
 

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.measure import RESULTS, environment, in_process, interleaved, write
+from bench.measure import environment, in_process, interleaved, result_file, write
 from bench.peers import shared_reference, torch_device
 from pirn_jax.decoder import Tokens
 from pirn_jax.decoder.config import DecoderConfig
@@ -227,12 +227,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--quick", action="store_true", help="few turns, little more")
-    parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
+    parser.add_argument("--json", type=Path, help="results/training.json; quick: elsewhere")
     parser.add_argument("--compile", nargs=2, metavar=("RECIPE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.compile:
         compile_time(*arguments.compile)
         return
+    target = result_file(arguments, "training")
     result: dict[str, Any] = {"environment": environment(), "epochs": EPOCHS, "recipes": {}}
     ratios: dict[str, float] = {}
     for recipe in arguments.recipes:
@@ -264,11 +265,11 @@ def main() -> None:
             f"{compiled['second_run_s']:.1f} s from the cache"
         )
         result["ratio_to_torch"] = ratios
-        write(arguments.json, result)
+        write(target, result)
     result["more"] = more_work(arguments.quick)
     for name, row in result["more"].items():
         print(f"{name:12} {row['seconds']:8.2f} s, {row['ratio_to_5_shots']:.2f} x 5 shots")
-    write(arguments.json, result)
+    write(target, result)
     if arguments.quick:
         return
     result["six_categories"] = six = six_categories()
@@ -276,7 +277,7 @@ def main() -> None:
         f"six categories {six['together_s']:.1f} s together, {six['alone_s']:.1f} s one by one: "
         f"{six['ratio']:.2f}"
     )
-    write(arguments.json, result)
+    write(target, result)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.measure import RESULTS, bars, environment, interleaved, write
+from bench.measure import bars, environment, interleaved, result_file, write
 from pirn_jax.transport import balanced_plan, cosine_cost
 
 N, K, C = 256, 10, 64
@@ -47,8 +47,9 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few runs")
-    parser.add_argument("--json", type=Path, default=RESULTS / "transport.json")
+    parser.add_argument("--json", type=Path, help="results/transport.json; quick: elsewhere")
     arguments = parser.parse_args()
+    target = result_file(arguments, "transport")
     result: dict[str, Any] = {"environment": environment(), "times": {}, "compile_s": {}}
     runs = 20 if arguments.quick else 200
     errors: dict[str, float] = {}
@@ -83,7 +84,7 @@ def main() -> None:
         print(f"\n{problems} problems of {N}x{K}: median ms (min)")
         for name, found in times.items():
             print(f"  {name:18} {found['median_ms']:8.3f} ({found['min_ms']:.3f})")
-        write(arguments.json, result)
+        write(target, result)
     result["error_against_ott"] = errors
     last = result["times"]["16 problems"]
     exact = [s for s in SOLVERS if errors[s] <= 1e-5]
@@ -98,9 +99,9 @@ def main() -> None:
             "max": float(error.max()),
         }
         print(f"column error after {iterations}: {result[f'column_error_{iterations}']}")
-    write(arguments.json, result)
+    write(target, result)
     medians = {name: found["median_ms"] for name, found in last.items()}
-    bars(arguments.json, medians, "ms", f"16 transport problems of {N}×{K}, median")
+    bars(target, medians, "ms", f"16 transport problems of {N}×{K}, median")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import tyro
 
 from pirn_jax.command import Console, exits, parse
 from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, check_name
+from pirn_jax.places import address, is_remote
 from pirn_jax.scans.formats.options import Reading
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def serve(arguments: Arguments) -> None:
             raise ConfigError(f"{name}: expected {least} or more, got {getattr(arguments, name)}")
     keys = () if arguments.key_file is None else read_keys(arguments.key_file)
     check_bind(arguments.host, keys)
-    _check_watched(arguments)
+    _check_folders(arguments)
     sinks = _sinks(arguments)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     arguments.state.mkdir(parents=True, exist_ok=True)
@@ -257,19 +258,27 @@ def _trained(arguments: Arguments, judging: Judging) -> dict[str, Served]:
     return found
 
 
-def _check_watched(arguments: Arguments) -> None:
-    """Refuse to watch what the service writes: it would judge its own pictures, without end.
+def _check_folders(arguments: Arguments) -> None:
+    """Refuse folders that do not work: in a store, or written into what is watched.
+
+    The service would judge its own pictures, without end.
 
     Raises:
-        ConfigError: naming the folder that is written.
+        ConfigError: naming the folder.
     """
-    if arguments.watch is None:
-        return
-    written = {"--state": arguments.state / "requests", "--to-folder": arguments.to_folder}
-    for flag, folder in written.items():
-        if folder is not None and folder.resolve().is_relative_to(arguments.watch.resolve()):
+    state, sink, watched = arguments.state, arguments.to_folder, arguments.watch
+    for flag, folder in {"--state": state, "--to-folder": sink, "--watch": watched}.items():
+        if folder is not None and is_remote(folder):
             raise ConfigError(
-                f"{flag} lies in --watch {arguments.watch}: what is written would be judged again",
+                f"{flag} {address(folder)}: expected a folder of this machine",
+                "name one, and have it copied to or from the store beside the service",
+            )
+    if watched is None:
+        return
+    for flag, folder in {"--state": state / "requests", "--to-folder": sink}.items():
+        if folder is not None and folder.resolve().is_relative_to(watched.resolve()):
+            raise ConfigError(
+                f"{flag} lies in --watch {watched}: what is written would be judged again",
                 f"name another folder with {flag}",
             )
 

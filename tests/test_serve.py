@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,14 @@ def test_what_is_written_is_not_watched(tmp_path, state, to_folder):
         to_folder=None if to_folder is None else tmp_path / to_folder,
     )
     with pytest.raises(ConfigError, match="would be judged again"):
+        serve.serve(arguments)
+
+
+@pytest.mark.parametrize("flag", ["state", "to_folder", "watch"])
+def test_folders_of_a_store_are_refused(tmp_path, flag):
+    arguments = serve.Arguments(run=tmp_path, **{flag: Path("s3://bucket/folder")})
+    name = flag.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"--{name} s3://bucket/folder: expected a folder of"):
         serve.serve(arguments)
 
 

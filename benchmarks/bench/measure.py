@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,17 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def result_file(arguments: argparse.Namespace, name: str) -> Path:
+    """Where the JSON goes: what --json names, else results/; with --quick, a new folder.
+
+    Quick figures show that it works and nothing else, and must not take the place of measured ones.
+    """
+    if arguments.json is not None:
+        return arguments.json
+    folder = Path(tempfile.mkdtemp()) if arguments.quick else RESULTS
+    return folder / f"{name}.json"
 
 
 def environment() -> dict[str, Any]:

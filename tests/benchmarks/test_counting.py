@@ -1,6 +1,7 @@
 """What the benchmarks count and print; the scripts themselves are in `test_scripts.py`."""
 
 import json
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,21 @@ import numpy as np
 import pytest
 
 import all as everything
-from bench.measure import interleaved
+from bench.measure import RESULTS, interleaved, result_file
 from flops import by_formula, xla_flops
 from lowered import counted
 from tables import BEGIN, END, rewritten, section
 
 N = 16
+
+
+def test_quick_figures_do_not_take_the_place_of_measured_ones(tmp_path):
+    named = Namespace(quick=True, json=tmp_path / "a.json")
+    assert result_file(named, "a") == tmp_path / "a.json"
+    assert result_file(Namespace(quick=False, json=None), "a") == RESULTS / "a.json"
+    elsewhere = result_file(Namespace(quick=True, json=None), "a")
+    assert elsewhere.name == "a.json"
+    assert RESULTS not in elsewhere.parents
 
 
 @pytest.mark.parametrize("unroll", [1, 2, 3, 10])
