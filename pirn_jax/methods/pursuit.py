@@ -1,0 +1,45 @@
+"""Orthogonal matching pursuit: a vector as a sum of few others.
+
+The atom with the largest product with what is not yet explained is chosen; what all chosen ones
+explain together is taken away; and again. Each atom is first freed of what those before it explain
+(Gram and Schmidt), so that no system of equations is solved.
+
+Source: Pati, Rezaiifar and Krishnaprasad 1993 (OMP); atoms are not brought to length 1, as
+scikit-learn's `orthogonal_mp` leaves that to its caller, and Shape-Guided's code does not.
+
+Dimension letters: A atoms, C channels.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+
+_DEPENDENT = 1e-6  # of an atom's square: less is left of one that those before it make up
+
+
+def pursue(
+    vectors: Float[Array, "Q C"], atoms: Float[Array, "Q A C"], count: int
+) -> Float[Array, "Q C"]:
+    """Each vector as rebuilt from so many of its own atoms.
+
+    Args:
+        vectors: to be rebuilt.
+        atoms: of each vector; one of zeros is never of use.
+        count: steps: the most atoms in a sum.
+    """
+    left, found = vectors, []
+    for _ in range(count):
+        best = jnp.abs((atoms * left[:, None]).sum(-1)).argmax(-1)
+        atom = jnp.take_along_axis(atoms, best[:, None, None], axis=1)[:, 0]
+        own = (atom * atom).sum(-1, keepdims=True)
+        for before in found:
+            atom = atom - (atom * before).sum(-1, keepdims=True) * before
+        square = (atom * atom).sum(-1, keepdims=True)
+        new = square > _DEPENDENT * own
+        unit = jnp.where(new, atom / jnp.sqrt(jnp.where(new, square, 1.0)), 0.0)
+        left = left - (left * unit).sum(-1, keepdims=True) * unit
+        found.append(unit)
+    return vectors - left
