@@ -248,7 +248,7 @@ class ShapeGuided(Learner):
             raise BadInputError(f"{job.name}: no points of the part lie in the shots")
         flat = (patches.points / unit).reshape(-1, POINTS, 3)
         items = Items({"patches": flat}, len(flat))
-        loss = network.PullLoss(self.settings.learning_rate)
+        loss = network.PullLoss(self.settings.learning_rate, self.settings.steps)
         learned = descend(loss, self._create(job.seed), {}, items, self.settings, job, report)
         step = -(-len(flat) // MEASURED)
         known = {"moments": _measure(learned["encoder"], flat[::step]), "unit": unit}

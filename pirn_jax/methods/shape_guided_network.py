@@ -112,7 +112,7 @@ def distance(
     x = jax.nn.relu(first[:, None] + second)
     for k in range(1, LAYERS):
         x = jax.nn.relu(linear(field[f"layer{k}"], x))
-    return linear(field["leave"], x)[..., 0]
+    return places[..., 2] + linear(field["leave"], x)[..., 0]
 
 
 def pull(
@@ -145,6 +145,7 @@ class PullLoss(NamedTuple):
     """How far from the patch places are pulled to, with its optimizer."""
 
     learning_rate: float
+    steps: int
 
     def __call__(
         self, parameters: Params, statistics: Params, batch: Params, key: PRNGKeyArray
@@ -162,5 +163,5 @@ class PullLoss(NamedTuple):
         return length(nearest_of(patches, places) - moved).mean()
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam."""
-        return optax.adam(self.learning_rate)
+        """Adam, its rate falling to 0 along half a cosine."""
+        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))

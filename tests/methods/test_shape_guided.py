@@ -16,12 +16,22 @@ from pirn_jax.methods.descent import Items, descend
 from pirn_jax.methods.shape_guided import POINTS, ShapeGuided, ShapeGuidedSettings, cut
 from pirn_jax.training import TrainingJob
 
-from .problems import CHANNELS, GRID, distances, tokens, valid
+from .problems import CHANNELS, GRID, tokens, valid
 
 PATCHES = 6
 SETTINGS = ShapeGuidedSettings(steps=2, patches=PATCHES, batch_size=4)
-encode, distance = jax.jit(network.encode), jax.jit(network.distance)
 METHOD = ShapeGuided(SETTINGS, 2, GRID, CHANNELS, 0, (CHANNELS, CHANNELS))
+encode, distance, pull = map(jax.jit, (network.encode, network.distance, network.pull))
+cut_into = jax.jit(cut, static_argnums=1)
+
+
+@jax.jit
+def judge(parameters, statistics, values, counted):
+    return METHOD.distances(parameters, statistics, Tokens(values, counted))[0]
+
+
+def distances(found, values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    return np.asarray(judge(found.parameters, found.statistics, values, counted))
 
 
 def cloud(seed: int, side: int = 8) -> np.ndarray:
@@ -61,7 +71,7 @@ def trained():
 
 
 def test_patches_are_the_nearest_points_of_centres_far_apart():
-    found = jax.jit(cut, static_argnums=1)(cloud(0, side=20), 5)
+    found = cut_into(cloud(0, side=20), 5)
     points = cloud(0, side=20).reshape(-1, 3)
     assert found.points.shape == (5, POINTS, 3)
     measured = np.flatnonzero(points.any(-1))
@@ -106,19 +116,19 @@ def test_network_and_pull_are_those_of_pytorch():
     h = torch.cat(both, -1)
     for k in range(network.LAYERS):
         h = torch.relu(linear(field[f"layer{k}"], h))
-    away = linear(field["leave"], h)[..., 0]
+    away = q[..., 2] + linear(field["leave"], h)[..., 0]
     (gradient,) = torch.autograd.grad(away.sum(), q)
     expected = q - away[..., None] * torch.nn.functional.normalize(gradient, dim=-1)
     given = (field, found, jnp.asarray(places))
     np.testing.assert_allclose(distance(*given), away.detach().numpy(), atol=1e-5)
-    np.testing.assert_allclose(network.pull(*given), expected.detach().numpy(), atol=1e-4)
+    np.testing.assert_allclose(pull(*given), expected.detach().numpy(), atol=1e-4)
 
 
 def test_the_loss_is_the_mean_distance_to_the_nearest_points():
     """Of places as far from the surface as is said."""
     parameters = network.create(jax.random.key(1))
-    points = cut(jnp.asarray(cloud(1, side=20)), 2).points / 0.06
-    loss, key = network.PullLoss(1e-3), jax.random.key(2)
+    points = cut_into(jnp.asarray(cloud(1, side=20)), 2).points / 0.06
+    loss, key = network.PullLoss(1e-3, 2), jax.random.key(2)
     value = jax.jit(loss.__call__)(parameters, {}, {"patches": points}, key)
     half, noise = jax.random.split(key)[::-1]
     spread = np.linalg.norm(points[:, POINTS // 10] - points[:, 0], axis=-1)
@@ -127,7 +137,7 @@ def test_the_loss_is_the_mean_distance_to_the_nearest_points():
     steps = np.asarray(jax.random.normal(noise, points.shape))
     places = np.asarray(points) + steps * (halves * spread[:, None])[..., None]
     codes, _ = encode(parameters["encoder"], points)
-    moved = jax.jit(network.pull)(parameters["field"], codes, places.astype(np.float32))
+    moved = pull(parameters["field"], codes, places.astype(np.float32))
     away = []
     for own, before, after in zip(np.asarray(points), places, np.asarray(moved), strict=True):
         _, which = cKDTree(own).query(before)
@@ -149,7 +159,7 @@ def test_the_field_learns_a_sphere():
     settings = replace(SETTINGS, steps=150, batch_size=8)
     losses = []
     learned = descend(
-        network.PullLoss(1e-3),
+        network.PullLoss(1e-3, settings.steps),
         network.create(jax.random.key(0)),
         {},
         Items({"patches": jnp.asarray(caps)}, 64),
@@ -186,7 +196,7 @@ def expected_distances(found, new, counted):
     known = np.zeros(counted.shape, bool)
     for b in range(len(x)):
         points = spread(new[1, b])
-        own = cut(jnp.asarray(points), PATCHES)
+        own = cut_into(jnp.asarray(points), PATCHES)
         points = points.reshape(-1, 3)
         given = own.points / unit, statistics["moments"]
         asked, _ = encode(parameters["encoder"], *given)
@@ -218,7 +228,7 @@ def expected_distances(found, new, counted):
 def test_distances_are_those_to_what_the_memory_rebuilds(trained):
     new, counted = shots(3, 2)
     new[1, 0, 5] = 0  # nothing was measured there
-    found = distances(METHOD, trained, new, counted)
+    found = distances(trained, new, counted)
     photograph, shape, known = expected_distances(trained, new, counted)
     assert known.any()
     assert not known.all()
@@ -229,13 +239,13 @@ def test_distances_are_those_to_what_the_memory_rebuilds(trained):
     assert not (found > 0).all(0).any()
     for place in range(2):  # each scan by itself
         one = slice(place, place + 1)
-        alone = distances(METHOD, trained, new[:, one], counted[one])
+        alone = distances(trained, new[:, one], counted[one])
         np.testing.assert_allclose(alone[:, 0], found[:, place], rtol=1e-4, atol=1e-6)
 
 
 def test_the_memory_holds_where_patches_lie(trained):
     memory = trained.parameters["memory"]
-    own = cut(jnp.asarray(spread(job().shots.values[1, 2])), PATCHES)
+    own = cut_into(jnp.asarray(spread(job().shots.values[1, 2])), PATCHES)
     cells = CELL[np.asarray(own.places)]
     rows, columns = cells // 4, cells % 4
     expected = [rows.min(1), rows.max(1), columns.min(1), columns.max(1)]
@@ -260,6 +270,7 @@ def test_photograph_and_shape_are_brought_to_one_scale_by_shots_without_themselv
     assert shift == pytest.approx(every[1].mean() - weight * every[0].mean(), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_single_shot_is_judged_without_the_very_patch_and_token():
     """And one of several without its copies."""
     (found,) = METHOD.learn([job(images=1)])
@@ -276,16 +287,19 @@ def test_a_single_shot_is_judged_without_the_very_patch_and_token():
 def test_a_scan_without_points_is_judged_by_its_photograph(trained):
     new, counted = shots(3, 1)
     new[1] = 0
-    found = distances(METHOD, trained, new, counted)
+    found = distances(trained, new, counted)
     assert np.isfinite(found).all()
     assert not found[1].any()
     assert found[0].any()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_modalities_is_that_of_the_detector(trained):
     new, counted = shots(3, 1)
-    found = distances(replace(METHOD, rgb=1), trained, new[::-1].copy(), counted)
-    np.testing.assert_array_equal(found[::-1], distances(METHOD, trained, new, counted))
+    other = replace(METHOD, rgb=1)
+    given = Tokens(new[::-1].copy(), counted)
+    found = other.distances(trained.parameters, trained.statistics, given)[0]
+    np.testing.assert_allclose(found[::-1], distances(trained, new, counted), rtol=1e-4)
 
 
 def test_what_is_learned_depends_on_the_seed_alone(trained):
