@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-
 _DEPENDENT = 1e-6  # of an atom's square: less is left of one that those before it make up
 
 

@@ -10,23 +10,24 @@
 A defect has no code of its own: rebuilt from those of good patches, its field lies where a good
 surface would, and the distance to that is how odd it is.
 
-|                | published                                       | here                            |
-|----------------|-------------------------------------------------|---------------------------------|
-| points         | all of 224²; scaled by the cloud's extent       | every other row and column, in  |
-|                |                                                 | metres over one length          |
-| patches        | 500 points, 10 n / 500 of them, from a centre   | 125 points (the same area), as  |
-|                | chosen at random on                             | many for all scans (`patches`), |
-|                |                                                 | from the first point on         |
-| network        | trained once, on clouds of all categories:      | on the shots and their copies:  |
-|                | batches of 32 patches, Adam 1e-4, 1000 epochs   | `steps` of 32, Adam 1e-3        |
-| photograph     | WideResNet-50-2, stages 1 and 2, at 28²         | the encoder's tokens            |
-| tied to a patch| cells up to 2 away from its own, beyond the     | the rectangle of the cells that |
-|                | border on the other side                        | its points lie in               |
-| alignment      | mean ± 3 deviations of r become those of s, by  | the same, by all shots (25 at   |
-|                | the first 25 scans, each without itself         | most), each without its copies  |
-| map            | the larger of both, per pixel                   | the larger of both, per token;  |
-|                |                                                 | it is the map of that modality  |
-| image score    | product of both largest values                  | the map's largest value (`top`) |
+|             | published                                      | here                              |
+|-------------|------------------------------------------------|-----------------------------------|
+| points      | all of 224²; scaled by the cloud's extent      | every other row and column; one   |
+|             |                                                | length for all scans              |
+| patches     | 500 points, 10 n / 500 patches; the first      | 125 points, which cover as much;  |
+|             | centre is drawn at random                      | `patches` of each scan, from its  |
+|             |                                                | first point on                    |
+| network     | trained once, on clouds of all categories:     | on the shots and their copies:    |
+|             | Adam 1e-4, 1000 epochs, 32 patches a step      | `steps` of 32, Adam from 1e-3     |
+|             |                                                | down to 0                         |
+| photograph  | WideResNet-50-2, stages 1 and 2, at 28²        | the encoder's tokens              |
+| of a patch  | cells up to 2 from its own; beyond the border  | the rectangle of tokens that its  |
+|             | those of the other side                        | points lie in                     |
+| w, b        | bring mean ± 3 deviations of r to those of s;  | the same; of all shots, 25 at     |
+|             | of 25 scans, each without itself               | most, each without its copies too |
+| map         | the larger distance, per pixel                 | the larger, per token: all of it  |
+|             |                                                | is of that modality               |
+| image score | product of the largest r and the largest s     | the map's largest value (`top`)   |
 
 With a single shot the alignment judges it by all of its own memory but the very patch and the very
 token asked for. A token in no patch is compared with all of the memory's.
@@ -167,9 +168,7 @@ def cut(points: Float[Array, "h w 3"], count: int) -> Patches:
     return Patches(patches - patches.mean(1, keepdims=True), places)
 
 
-def cells_of(
-    places: Int[Array, "P K"], width: int, grid: tuple[int, int]
-) -> Int[Array, "P K"]:
+def cells_of(places: Int[Array, "P K"], width: int, grid: tuple[int, int]) -> Int[Array, "P K"]:
     """The token that each point lies in, of a cloud that is so wide."""
     side = width // grid[1]
     return places // width // side * grid[1] + places % width // side
@@ -184,9 +183,8 @@ def boxes_of(cells: Int[Array, "P K"], columns: int) -> Float[Array, "P 4"]:
 
 def within(boxes: Float[Array, "*B 4"], grid: tuple[int, int]) -> Bool[Array, "*B N"]:
     """Which tokens lie in each rectangle."""
-    rows, columns = grid
-    place = np.arange(rows * columns)
-    row, column = (x.astype(np.float32) for x in (place // columns, place % columns))
+    place = jnp.arange(grid[0] * grid[1], dtype=jnp.int32)
+    row, column = (x.astype(boxes.dtype) for x in (place // grid[1], place % grid[1]))
 
     def one(box: Float[Array, " 4"]) -> Bool[Array, " N"]:
         return (row >= box[0]) & (row <= box[1]) & (column >= box[2]) & (column <= box[3])

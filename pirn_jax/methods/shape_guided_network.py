@@ -8,15 +8,19 @@
 with places q around the patch's points p, at p + N(0, (σ h)²), h = 1/2 for 62.5 % of them, else 1.
 No distance is ever given: a field that pulls every place onto the surface is a signed distance.
 
-|              | published                                    | here                                |
-|--------------|----------------------------------------------|-------------------------------------|
-| encoder      | 3 → 64 → 128 → 1024, BatchNorm, the largest  | … 128 → 256, BatchNorm, the largest |
-|              | of each channel → 512 → 128                  | → 128 → 128                         |
-| field        | code → 512 beside place → 512, eight layers  | 128, and four layers; plain         |
-|              | of 512, with weights normalised              |                                     |
-| σ            | distance to the 51st of 500 neighbours, of   | to a tenth of the patch's points,   |
-|              | each point                                   | of its centre                       |
-| patches      | each scaled to extent 1, in training alone   | all by one length, always           |
+|         | published                                       | here                                |
+|---------|-------------------------------------------------|-------------------------------------|
+| encoder | 3 → 64 → 128 → 1024, BatchNorm, the largest of  | 3 → 64 → 128 → 256 …                |
+|         | each channel → 512 → 128                        | → 128 → 128                         |
+| field   | code and place → 512 each, eight layers of 512, | 128, and four layers; plain; and    |
+|         | weights normalised                              | the place's depth z is added        |
+| σ       | distance of each point to the 51st of its 500   | of the patch's centre to the tenth  |
+|         | nearest                                         | part of its points                  |
+| unit    | each patch its extent, in training alone        | one for all patches, always         |
+
+Why z: it is the signed distance of a plane that faces the sensor, as surfaces of a scan mostly do,
+and what is learned is how others differ. From z on 300 steps place a flat surface to 0.003 of a
+patch's radius, where without it they leave 0.02 (median of good parts; flange, generated).
 
 Source: Chu et al. 2023 (Shape-Guided, ICML) and its released code; the loss is that of Ma et al.
 2021 (Neural-Pull, arXiv 2011.13495).
@@ -57,7 +61,9 @@ def create(key: PRNGKeyArray) -> Params:
     """Encoder and field."""
     keys = iter(jax.random.split(key, len(POINT) + LAYERS + 6))
     points = {
-        f"{name}{k}": create_linear(next(keys), *sizes) if name == "point" else create_norm(sizes[1])
+        f"{name}{k}": create_linear(next(keys), *sizes)
+        if name == "point"
+        else create_norm(sizes[1])
         for k, sizes in enumerate(pairwise(POINT))
         for name in ("point", "norm")
     }

@@ -147,33 +147,29 @@ def test_the_loss_is_the_mean_distance_to_the_nearest_points():
 
 @pytest.mark.slow
 def test_the_field_learns_a_sphere():
-    """The code of a cap places its surface: distances grow on both sides, with unlike signs."""
+    """Of radius 1, from caps of it: distances on it and on both sides, where z alone is not one."""
     random = np.random.default_rng(0)
-    polar = np.sqrt(random.random((64, POINTS))) * 0.6
+    polar = np.sort(np.sqrt(random.random((64, POINTS))) * 0.6)
     turn = 2 * np.pi * random.random((64, POINTS))
-    x, y, z = np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), -np.cos(polar)
-    caps = np.stack([x, y, z], -1)
-    caps = np.take_along_axis(caps, polar.argsort(1)[..., None], 1)
-    caps = (caps - caps.mean(1, keepdims=True)).astype(np.float32)
-    middle = -np.stack([x, y, z], -1).mean(1)  # the sphere's, in the frame of each cap
-    settings = replace(SETTINGS, steps=150, batch_size=8)
-    losses = []
+    sides = np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), -np.cos(polar)
+    caps = np.stack(sides, -1).astype(np.float32)
+    middle = -caps.mean(1, keepdims=True)
+    caps += middle
     learned = descend(
-        network.PullLoss(1e-3, settings.steps),
+        network.PullLoss(1e-3, 60),
         network.create(jax.random.key(0)),
         {},
         Items({"patches": jnp.asarray(caps)}, 64),
-        settings,
+        replace(SETTINGS, steps=60),
         TrainingJob("sphere", job().shots, 0),
-        lambda line: losses.append(line["loss"]),
+        lambda line: None,
     )
-    assert losses[-1] < 0.5 * losses[0]
     codes, _ = encode(learned["encoder"], jnp.asarray(caps))
     for size in (0.85, 1.0, 1.15):
-        places = middle[:, None] + size * (caps[:, : POINTS // 2] - middle[:, None])
+        places = middle + size * (caps[:, : POINTS // 2] - middle)
         found = distance(learned["field"], codes, jnp.asarray(places, jnp.float32))
-        assert abs(abs(float(found.mean())) - abs(size - 1)) < 0.04
-        assert size == 1.0 or (np.sign(found) == np.sign(found.mean())).mean() > 0.95
+        assert np.abs(found - (1 - size)).mean() < 0.02
+        assert np.abs(places[..., 2] - (1 - size)).mean() > 0.03
 
 
 def pursued(vector, bank, count):
@@ -297,8 +293,8 @@ def test_a_scan_without_points_is_judged_by_its_photograph(trained):
 def test_the_order_of_the_modalities_is_that_of_the_detector(trained):
     new, counted = shots(3, 1)
     other = replace(METHOD, rgb=1)
-    given = Tokens(new[::-1].copy(), counted)
-    found = other.distances(trained.parameters, trained.statistics, given)[0]
+    learned = jax.tree.map(jnp.asarray, (trained.parameters, trained.statistics))
+    found = other.distances(*learned, Tokens(new[::-1].copy(), counted))[0]
     np.testing.assert_allclose(found[::-1], distances(trained, new, counted), rtol=1e-4)
 
 
@@ -309,10 +305,8 @@ def test_what_is_learned_depends_on_the_seed_alone(trained):
         (again.parameters, again.statistics),
         (trained.parameters, trained.statistics),
     )
-    assert np.abs(other.parameters["memory"]["codes"] - again.parameters["memory"]["codes"]).max()
-    parameters, statistics = METHOD.abstract_params()
-    for shapes, found in ((parameters, again.parameters), (statistics, again.statistics)):
-        jax.tree.map(lambda s, f: [s.shape[0:] and s.shape[1:] == f.shape[1:]], shapes, found)
+    codes = [found.parameters["memory"]["codes"] for found in (again, other)]
+    assert np.abs(codes[0] - codes[1]).max() > 0.01
 
 
 def test_what_cannot_be_is_refused():
