@@ -8,9 +8,39 @@ Dimension letters: P points, G centres, K points of a patch.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+
+class Patches(NamedTuple):
+    """Patches of one scan, or, with an axis in front, of many.
+
+    Attributes:
+        points: about each patch's mean, in metres; the nearest to its centre first.
+        places: which points they are, row by row.
+    """
+
+    points: Float[Array, "*B G K 3"]
+    places: Int[Array, "*B G K"]
+
+
+def cut_patches(points: Float[Array, "h w 3"], count: int, size: int, reach: int) -> Patches:
+    """Patches of an organised cloud.
+
+    Args:
+        points: zeros where none was measured.
+        count: G, of which some come twice where there are fewer points.
+        size: K.
+        reach: as for `nearest_pixels`.
+    """
+    flat = points.reshape(-1, 3)
+    centres = furthest_points(flat, jnp.any(flat != 0, axis=-1), count)
+    places = nearest_pixels(points, centres, size, reach)
+    patches = flat[places]
+    return Patches(patches - patches.mean(1, keepdims=True), places)
 
 
 def furthest_points(

@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit: a vector as a sum of few others.
+"""Orthogonal matching pursuit: a vector as a sum of few others, out of those nearest to it.
 
 The atom with the largest product with what is not yet explained is chosen; what all chosen ones
 explain together is taken away; and again. Each atom is first freed of what those before it explain
@@ -7,16 +7,36 @@ explain together is taken away; and again. Each atom is first freed of what thos
 Source: Pati, Rezaiifar and Krishnaprasad 1993 (OMP); atoms are not brought to length 1, as
 scikit-learn's `orthogonal_mp` leaves that to its caller, and Shape-Guided's code does not.
 
-Dimension letters: A atoms, C channels.
+Dimension letters: Q vectors, T of a bank, A atoms of each, C channels.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+
+from pirn_jax.methods.layers import product
 
 _DEPENDENT = 1e-6  # of an atom's square: less is left of one that those before it make up
+
+
+def closest(
+    queries: Float[Array, "Q C"], bank: Float[Array, "T C"], out: Bool[Array, "q T"], count: int
+) -> tuple[Int[Array, "Q A"], Float[Array, "Q A C"]]:
+    """The nearest of a bank, as places and as atoms.
+
+    Args:
+        queries: tokens or codes.
+        bank: what is searched.
+        out: what of it counts as infinitely far, for all queries or each; found all the same where
+            too little is left, it is an atom of zeros.
+        count: how many.
+    """
+    near = product(queries, bank.T) - 0.5 * (bank * bank).sum(-1)[None]
+    value, places = jax.lax.top_k(jnp.where(out, -jnp.inf, near), min(count, len(bank)))
+    return places, jnp.where(jnp.isfinite(value)[..., None], bank[places], 0.0)
 
 
 def pursue(

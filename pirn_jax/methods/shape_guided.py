@@ -57,11 +57,11 @@ from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.points import patch_means
 from pirn_jax.errors import BadInputError, ConfigError
-from pirn_jax.geometry.patches import furthest_points, nearest_pixels
+from pirn_jax.geometry.patches import Patches, cut_patches
 from pirn_jax.methods import shape_guided_network as network
 from pirn_jax.methods.descent import DescentSettings, Items, Learner, Report, descend
 from pirn_jax.methods.layers import product
-from pirn_jax.methods.pursuit import pursue
+from pirn_jax.methods.pursuit import closest, pursue
 from pirn_jax.methods.scaling import fit, scaled, statistics_shapes
 from pirn_jax.methods.settings import Features, Geometry, MethodSettings
 from pirn_jax.training import TrainingJob
@@ -121,18 +121,6 @@ class ShapeGuidedSettings(DescentSettings):
 RECIPES = {"default": ShapeGuidedSettings()}
 
 
-class Patches(NamedTuple):
-    """Patches of one scan, or, with an axis in front, of many.
-
-    Attributes:
-        points: about each patch's mean, in metres; the nearest to its centre first.
-        places: which points they are, row by row.
-    """
-
-    points: Float[Array, "*B P K 3"]
-    places: Int[Array, "*B P K"]
-
-
 class Seen(NamedTuple):
     """What one scan shows, or, with an axis in front, many.
 
@@ -159,15 +147,6 @@ class Barred(NamedTuple):
     tokens: Bool[Array, "n I m"]
 
 
-def cut(points: Float[Array, "h w 3"], count: int) -> Patches:
-    """So many patches of a scan."""
-    flat = points.reshape(-1, 3)
-    centres = furthest_points(flat, jnp.any(flat != 0, axis=-1), count)
-    places = nearest_pixels(points, centres, POINTS, REACH)
-    patches = flat[places]
-    return Patches(patches - patches.mean(1, keepdims=True), places)
-
-
 def cells_of(places: Int[Array, "P K"], width: int, grid: tuple[int, int]) -> Int[Array, "P K"]:
     """The token that each point lies in, of a cloud that is so wide."""
     side = width // grid[1]
@@ -191,23 +170,6 @@ def within(boxes: Float[Array, "*B 4"], grid: tuple[int, int]) -> Bool[Array, "*
 
     flat = jax.vmap(one)(boxes.reshape(-1, 4))
     return flat.reshape(*boxes.shape[:-1], len(place))
-
-
-def closest(
-    queries: Float[Array, "Q C"], bank: Float[Array, "T C"], out: Bool[Array, "q T"], count: int
-) -> tuple[Int[Array, "Q A"], Float[Array, "Q A C"]]:
-    """The nearest of a bank, as places and as atoms.
-
-    Args:
-        queries: tokens or codes.
-        bank: what is searched.
-        out: what of it counts as infinitely far, for all queries or each; found all the same where
-            too little is left, it is an atom of zeros.
-        count: how many.
-    """
-    near = product(queries, bank.T) - 0.5 * (bank * bank).sum(-1)[None]
-    value, places = jax.lax.top_k(jnp.where(out, -jnp.inf, near), min(count, len(bank)))
-    return places, jnp.where(jnp.isfinite(value)[..., None], bank[places], 0.0)
 
 
 @dataclass(frozen=True)
@@ -308,34 +270,43 @@ class ShapeGuided(Learner):
         self, parameters: Params, statistics: Params, seen: Seen, barred: Barred | None
     ) -> tuple[Float[Array, " N"], Float[Array, " N"], Bool[Array, " N"]]:
         """Distances of one scan's photograph and of its shape, and which tokens have the latter."""
-        memory, own = parameters["memory"], cut(seen.points, self.settings.patches)
+        memory = parameters["memory"]
+        own = cut_patches(seen.points, self.settings.patches, POINTS, REACH)
         patches = own.points / statistics["unit"]
-        # Codes, rebuilt from those of the memory; what is odd is the distance to their surface.
         codes, _ = network.encode(parameters["encoder"], patches, statistics["moments"])
-        scans, count = memory["codes"].shape[:2]
-        bank = memory["codes"].reshape(scans * count, -1)
-        out = jnp.zeros((1, scans, count), bool)
+        out = jnp.zeros((1, *memory["codes"].shape[:2]), bool)
         out = out if barred is None else out | barred.codes
+        bank = memory["codes"].reshape(-1, network.CODE)
         places, atoms = closest(codes, bank, out.reshape(len(out), -1), CODES)
         rebuilt = pursue(codes, atoms, ATOMS)
         away = jnp.abs(network.distance(parameters["field"], rebuilt, patches))
         shape, measured = self._by_token(own.places, away, seen.points)
-        # The photograph's tokens, among those of the places that these patches lie in.
-        boxes = memory["boxes"].reshape(scans * count, 4)[places]
-        tied = within(boxes, self.grid).astype(codes.dtype)
-        scan = jax.nn.one_hot(places // count, scans, dtype=codes.dtype)
-        reached = jnp.einsum("pas,pan->psn", scan, tied).reshape(len(codes), -1)
         cells = cells_of(own.places, seen.points.shape[1], self.grid)
-        patch = jnp.arange(len(codes))[:, None]
-        holds = jnp.zeros((len(seen.tokens), len(codes))).at[cells, patch].set(1.0)
-        guided = (product(holds, reached) > 0).reshape(-1, *memory["counted"].shape)
-        guided = guided | ~guided.any((1, 2), keepdims=True)
-        out = ~guided | (memory["counted"][None] == 0)
+        out = ~self._guided(memory, cells, places) | (memory["counted"][None] == 0)
         out = out if barred is None else out | barred.tokens
         bank = memory["tokens"].reshape(-1, seen.tokens.shape[-1])
         _, atoms = closest(seen.tokens, bank, out.reshape(len(out), -1), TOKENS)
         missed = seen.tokens - pursue(seen.tokens, atoms, ATOMS)
         return jnp.linalg.norm(missed, axis=-1), shape, measured
+
+    def _guided(
+        self, memory: Params, cells: Int[Array, "P K"], places: Int[Array, "P A"]
+    ) -> Bool[Array, "N I N"]:
+        """Which tokens of the memory each token of a scan is compared with.
+
+        Args:
+            memory: of the shots.
+            cells: the tokens that each patch of the scan lies in.
+            places: the patches of the memory that it resembles, among all of them.
+        """
+        (scans, tokens), patches = memory["counted"].shape, len(cells)
+        tied = within(memory["boxes"].reshape(-1, 4)[places], self.grid).astype(jnp.float32)
+        scan = jax.nn.one_hot(places // patches, scans, dtype=jnp.float32)
+        reached = jnp.einsum("pas,pan->psn", scan, tied).reshape(patches, -1)
+        patch = jnp.arange(patches, dtype=jnp.int32)[:, None]
+        holds = jnp.zeros((tokens, patches)).at[cells, patch].set(1.0)
+        guided = (product(holds, reached) > 0).reshape(tokens, scans, tokens)
+        return guided | ~guided.any((1, 2), keepdims=True)
 
     def _by_token(
         self, places: Int[Array, "P K"], away: Float[Array, "P K"], points: Float[Array, "h w 3"]
@@ -391,7 +362,7 @@ _create = jax.jit(network.create)
 
 @partial(jax.jit, static_argnums=1)
 def _cut_all(points: Float[Array, "B h w 3"], count: int) -> Patches:
-    return jax.lax.map(partial(cut, count=count), points)
+    return jax.lax.map(lambda one: cut_patches(one, count, POINTS, REACH), points)
 
 
 @jax.jit

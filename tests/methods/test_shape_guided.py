@@ -11,9 +11,10 @@ from sklearn.linear_model import orthogonal_mp
 
 from pirn_jax.decoder import Tokens
 from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.geometry.patches import cut_patches
 from pirn_jax.methods import shape_guided_network as network
 from pirn_jax.methods.descent import Items, descend
-from pirn_jax.methods.shape_guided import POINTS, ShapeGuided, ShapeGuidedSettings, cut
+from pirn_jax.methods.shape_guided import POINTS, REACH, ShapeGuided, ShapeGuidedSettings
 from pirn_jax.training import TrainingJob
 
 from .problems import CHANNELS, GRID, tokens, valid
@@ -22,7 +23,7 @@ PATCHES = 6
 SETTINGS = ShapeGuidedSettings(steps=2, patches=PATCHES, batch_size=4)
 METHOD = ShapeGuided(SETTINGS, 2, GRID, CHANNELS, 0, (CHANNELS, CHANNELS))
 encode, distance, pull = map(jax.jit, (network.encode, network.distance, network.pull))
-cut_into = jax.jit(cut, static_argnums=1)
+cut = jax.jit(cut_patches, static_argnums=(1, 2, 3))
 
 
 @jax.jit
@@ -71,7 +72,7 @@ def trained():
 
 
 def test_patches_are_the_nearest_points_of_centres_far_apart():
-    found = cut_into(cloud(0, side=20), 5)
+    found = cut(jnp.asarray(cloud(0, side=20)), 5, POINTS, REACH)
     points = cloud(0, side=20).reshape(-1, 3)
     assert found.points.shape == (5, POINTS, 3)
     measured = np.flatnonzero(points.any(-1))
@@ -127,7 +128,7 @@ def test_network_and_pull_are_those_of_pytorch():
 def test_the_loss_is_the_mean_distance_to_the_nearest_points():
     """Of places as far from the surface as is said."""
     parameters = network.create(jax.random.key(1))
-    points = cut_into(jnp.asarray(cloud(1, side=20)), 2).points / 0.06
+    points = cut(jnp.asarray(cloud(1, side=20)), 2, POINTS, REACH).points / 0.06
     loss, key = network.PullLoss(1e-3, 2), jax.random.key(2)
     value = jax.jit(loss.__call__)(parameters, {}, {"patches": points}, key)
     half, noise = jax.random.split(key)[::-1]
@@ -192,7 +193,7 @@ def expected_distances(found, new, counted):
     known = np.zeros(counted.shape, bool)
     for b in range(len(x)):
         points = spread(new[1, b])
-        own = cut_into(jnp.asarray(points), PATCHES)
+        own = cut(jnp.asarray(points), PATCHES, POINTS, REACH)
         points = points.reshape(-1, 3)
         given = own.points / unit, statistics["moments"]
         asked, _ = encode(parameters["encoder"], *given)
@@ -241,7 +242,7 @@ def test_distances_are_those_to_what_the_memory_rebuilds(trained):
 
 def test_the_memory_holds_where_patches_lie(trained):
     memory = trained.parameters["memory"]
-    own = cut_into(jnp.asarray(spread(job().shots.values[1, 2])), PATCHES)
+    own = cut(jnp.asarray(spread(job().shots.values[1, 2])), PATCHES, POINTS, REACH)
     cells = CELL[np.asarray(own.places)]
     rows, columns = cells // 4, cells % 4
     expected = [rows.min(1), rows.max(1), columns.min(1), columns.max(1)]
