@@ -4,8 +4,8 @@ The atom with the largest product with what is not yet explained is chosen; what
 explain together is taken away; and again. Each atom is first freed of what those before it explain
 (Gram and Schmidt), so that no system of equations is solved.
 
-Source: Pati, Rezaiifar and Krishnaprasad 1993 (OMP); atoms are not brought to length 1, as
-scikit-learn's `orthogonal_mp` leaves that to its caller, and Shape-Guided's code does not.
+Source: Pati, Rezaiifar and Krishnaprasad 1993 (OMP). Atoms are taken as long as they are, as
+scikit-learn's `orthogonal_mp` takes them.
 
 Dimension letters: Q vectors, T of a bank, A atoms of each, C channels.
 """

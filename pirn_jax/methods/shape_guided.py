@@ -79,9 +79,9 @@ class ShapeGuidedSettings(DescentSettings):
     """Shape-Guided; the values are its authors' where the module's table does not say otherwise."""
 
     features: Annotated[Features, Suppress] = "normals"
-    """Not looked at: the points themselves describe the geometry."""
+    """No choice here: the points themselves describe the geometry."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Of Adam, at the first step; it falls to 0."""
     steps: int = 600
     """Gradient steps of the network, whatever the number of shots."""
     batch_size: int = 32
@@ -92,6 +92,11 @@ class ShapeGuidedSettings(DescentSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(patches=1)
+        if self.features != "normals":
+            raise ConfigError(
+                f"features {self.features}: method shape-guided takes the points themselves",
+                "leave out recipe.features",
+            )
 
     def geometry_features(self) -> Geometry:
         """The points themselves."""

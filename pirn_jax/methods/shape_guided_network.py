@@ -52,9 +52,9 @@ from pirn_jax.methods.layers import (
 POINT = (3, 64, 128, 256)  # channels of a point, layer after layer
 CODE = 128  # D
 WIDTH = 128  # channels inside the field
-LAYERS = 4  # of the field, behind that which takes code and place
+LAYERS = 4  # of the field; the first takes code and place
 NEAR = 0.625  # of the places are half as far from the surface
-SMALLEST = 1e-9
+SMALLEST = 1e-9  # below a root, which has no gradient at 0
 
 
 def create(key: PRNGKeyArray) -> Params:

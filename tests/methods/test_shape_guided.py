@@ -321,5 +321,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="needs photograph and points") as error:
         SETTINGS.for_detector(("rgb",), "auto")
     assert "method memory" in str(error.value)
-    with pytest.raises(ConfigError, match="patches"):
-        replace(SETTINGS, patches=0)
+    for change in ({"patches": 0}, {"features": "fpfh"}):
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            replace(SETTINGS, **change)
