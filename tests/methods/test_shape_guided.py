@@ -222,6 +222,14 @@ def expected_distances(found, new, counted):
     return photograph, shape, known
 
 
+def test_few_shots_are_learned_from(trained):
+    start = network.create(jax.random.key(0))
+    found = {part: trained.parameters[part] for part in start}
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, found, start)
+    assert all(jax.tree.leaves(moved))
+    assert trained.history[-1]["step"] == SETTINGS.steps
+
+
 def test_distances_are_those_to_what_the_memory_rebuilds(trained):
     new, counted = shots(3, 2)
     new[1, 0, 5] = 0  # nothing was measured there
