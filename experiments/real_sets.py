@@ -117,6 +117,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "btf": ("btf", {}),
     "btf, coreset": ("btf", {"share": 0.1}),
     "btf, unscaled": ("btf", {"balance": False}),
+    "shape-guided": ("shape-guided", _COPIES | _SCALED),
     "memory of FPFH": ("memory", {"features": "fpfh"}),
     "no other light": ("mixture", {"photometric": 0, "prior": 20.0}),
     "10 prototypes": ("mixture", {"prototypes": 10}),

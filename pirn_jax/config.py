@@ -61,8 +61,9 @@ class Config:
     """mixture (Gaussian prototypes in closed form); pirn (prototypes and a trained decoder: the
     paper's system); memory (nearest token of the shots), subspace (their principal components),
     inp-former, simplenet, cflow, cfm (needs both modalities), ast, m3dm, btf (with histograms of
-    points): what they are measured against, on the same tokens (docs/methods.md); auto: the first
-    that has the recipe: mixture, and pirn for recipe paper."""
+    points), shape-guided (with patches of points): what they are measured against, on the same
+    tokens (docs/methods.md); auto: the first that has the recipe: mixture, and pirn for recipe
+    paper."""
     recipe: Annotated[str | MethodSettings, Suppress] = "default"
     """How the method learns and judges: the name of one of its recipes, or a recipe. Every method
     has default; pirn also has paper: the equations to the letter, on ViT-B/14, with Open3D's

@@ -35,6 +35,7 @@ _QUICK_METHODS: dict[str, Change] = {
     "cflow": {"steps": 20, "blocks": 2},
     "cfm": {"steps": 40},
     "ast": {"steps": 20, "width": 32},
+    "shape-guided": {"steps": 20, "patches": 16},
 }
 _QUICK_SIZE, _QUICK_SIZE_OF_GIVEN = 84, 112  # the latter a multiple of patches of 8, 14 and 16
 _SIZE = 224

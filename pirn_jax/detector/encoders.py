@@ -8,7 +8,7 @@ from pirn_jax.config import Config
 from pirn_jax.encoder import Encoder, in_tiles, load_encoder
 from pirn_jax.encoder.hub import Unavailable
 from pirn_jax.encoder.point_mae import NAME, load_point_mae
-from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, PointFeatures
+from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, PointFeatures, Points
 from pirn_jax.encoder.source import remembered
 from pirn_jax.encoder.wide_resnet import NAME as WIDE_RESNET
 from pirn_jax.encoder.wide_resnet import load_wide_resnet
@@ -42,7 +42,10 @@ def with_points(encoder: Encoder, config: Config) -> Encoder:
     if features == "normals":
         return encoder
     points: PointFeatures = Fpfh()
-    if features != "fpfh":
+    if features == "points":
+        (height, width), (rows, columns) = encoder.image_size, encoder.grid
+        points = Points((height // rows, width // columns))
+    elif features != "fpfh":
         mode = "eval" if features == NAME else "as_published"
         points = load_point_mae(config.points_weights, mode)
     return EncoderWithPoints(encoder, points, config.modalities)

@@ -35,13 +35,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from pirn_jax.encoder.catalog import EncoderConfig
 from pirn_jax.encoder.point_mae_weights import read_point_mae, seeded_point_mae
 from pirn_jax.encoder.source import Source, sha256_of
 from pirn_jax.encoder.vit import Block, Projection
 from pirn_jax.errors import ConfigError
+from pirn_jax.geometry.patches import furthest_points, nearest_points
 
 NAME = "point-mae"
 URL = "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth"
@@ -178,23 +179,6 @@ def _in_pieces(function: Any, groups: Float[Array, "G K 3"]) -> Array:
     return jax.lax.map(function, groups.reshape(-1, size, *groups.shape[1:]))
 
 
-def furthest_points(
-    points: Float[Array, "P 3"], valid: Bool[Array, " P"], count: int
-) -> Int[Array, " G"]:
-    """Places of centres; where there are fewer points than asked for, some come twice."""
-    start = jnp.argmax(valid).astype(jnp.int32)
-
-    def step(place: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        chosen, nearest = state
-        away = ((points - points[chosen[place - 1]][None]) ** 2).sum(-1)
-        nearest = jnp.minimum(nearest, jnp.where(valid, away, -1.0))
-        return chosen.at[place].set(nearest.argmax().astype(jnp.int32)), nearest
-
-    chosen = jnp.zeros(count, jnp.int32).at[0].set(start)
-    nearest = jnp.full(len(points), jnp.inf)
-    return jax.lax.fori_loop(1, count, step, (chosen, nearest))[0]
-
-
 def group(
     points: Float[Array, "P 3"],
     valid: Bool[Array, " P"],
@@ -202,17 +186,7 @@ def group(
     neighbours: int,
 ) -> Float[Array, "G K 3"]:
     """The nearest points of each centre, as differences to it."""
-    count = min(neighbours, len(points))
-
-    def one(centre: Float[Array, " 3"]) -> Float[Array, "K 3"]:
-        away = ((points - centre[None]) ** 2).sum(-1)
-        near, places = jax.lax.top_k(-jnp.where(valid, away, jnp.inf), count)
-        # Where there are fewer points than K, the nearest one stands in.
-        places = jnp.where(jnp.isfinite(near), places, places[0])
-        places = jnp.pad(places, (0, neighbours - count), mode="edge")
-        return points[places] - centre[None]
-
-    return jax.lax.map(one, centres, batch_size=min(16, len(centres)))
+    return points[nearest_points(points, valid, centres, neighbours)] - centres[:, None]
 
 
 def spread(

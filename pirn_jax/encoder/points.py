@@ -8,6 +8,8 @@
 | `point-mae`              | mean of its points' features of a frozen network         | 1152     |
 |                          | (`point_mae.py`)                                         |          |
 | `point-mae-as-published` | the same, batch normalisation by the scan at hand        | 1152     |
+| `points`                 | the points in it, every other row and column, as they    | 147 of   |
+|                          | are: for methods that make patches of points themselves  | 14 x 14  |
 
 An `EncoderWithPoints` is an encoder of photographs and one of these, and stands wherever an
 `Encoder` does. Its tokens have the channels of the widest modality; the others' are filled up with
@@ -26,6 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pirn_jax.encoder.blocks import Blocks
@@ -78,6 +81,33 @@ class Fpfh:
             return patch_means(fpfh(points, normals), described, grid)
 
         return jax.lax.map(one, points)
+
+
+class Points:
+    """The points themselves, in metres: a token is those in its patch, one after the other.
+
+    Args:
+        patch: rows and columns of a patch, in pixels. Of both every other one is taken.
+    """
+
+    def __init__(self, patch: tuple[int, int]):
+        self.taken = [
+            (2 * np.arange(side // 2 or 1) + 1) * side // (2 * (side // 2 or 1)) for side in patch
+        ]
+        self.name, self.channels = "points", 3 * len(self.taken[0]) * len(self.taken[1])
+        self.parameters: dict[str, Any] = {}
+        self.source = Source("", "")
+
+    def __call__(
+        self, parameters: dict[str, Any], points: Float[Array, "B h w 3"], grid: tuple[int, int]
+    ) -> Float[Array, "B N C"]:
+        """The coordinates of each patch's points, row by row."""
+        del parameters
+        batch, (rows, columns) = len(points), grid
+        down, across = self.taken
+        cut = points.reshape(batch, rows, -1, columns, points.shape[2] // columns, 3)
+        cut = cut[:, :, down][:, :, :, :, across].swapaxes(2, 3)
+        return cut.reshape(batch, rows * columns, self.channels)
 
 
 def patch_means(

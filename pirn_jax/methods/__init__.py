@@ -24,6 +24,7 @@ METHODS = {
     "ast": "pirn_jax.methods.ast",
     "m3dm": "pirn_jax.methods.m3dm",
     "btf": "pirn_jax.methods.btf",
+    "shape-guided": "pirn_jax.methods.shape_guided",
 }
 
 __all__ = ["METHODS", "MethodSettings", "find_recipe", "method_of", "recipes_of"]

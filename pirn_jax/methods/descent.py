@@ -30,7 +30,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray, UInt32
 
-from pirn_jax.decoder import Params
+from pirn_jax.decoder import Params, Tokens
 from pirn_jax.errors import BadInputError, ConfigError, PirnError
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.scaling import TokenSettings, fit
@@ -157,11 +157,15 @@ class Learner(ABC):
                     told = {line["job"]: line}
                     progress(before + len(history), lines * len(jobs), told)
 
-            statistics, tokens = fit(self.settings, self.grid, job.shots)
+            statistics, tokens = self.fit(job.shots)
             parameters, more = self.train(job, statistics, tokens, report)
             parameters, known = jax.tree.map(np.array, (parameters, statistics | more))
             trained.append(Trained(job.name, parameters, known, history))
         return trained
+
+    def fit(self, shots: Tokens) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "m T C"]]:
+        """Statistics of the scale, and the scaled tokens of the shots that count."""
+        return fit(self.settings, self.grid, shots)
 
     @abstractmethod
     def train(

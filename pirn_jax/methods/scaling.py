@@ -19,7 +19,7 @@ from pirn_jax.decoder.tokens import apply_scale, fit_scale
 from pirn_jax.encoder import Blocks, Encoder
 from pirn_jax.errors import ConfigError
 from pirn_jax.geometry.augmentation import Augmentations, jitter, photometric, rotations
-from pirn_jax.methods.settings import Features, MethodSettings
+from pirn_jax.methods.settings import Features, Geometry, MethodSettings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TokenSettings(MethodSettings):
         super().__post_init__()
         self.at_least(photometric=0, jitter=0, rotations=0)
 
-    def geometry_features(self) -> Features:
+    def geometry_features(self) -> Geometry:
         """`features`."""
         return self.features
 

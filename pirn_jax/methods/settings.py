@@ -17,7 +17,9 @@ from pirn_jax.geometry.augmentation import Augmentations
 from pirn_jax.methods.method import Method
 
 Features = Literal["normals", "fpfh", "point-mae", "point-mae-as-published"]
-"""What describes the geometry to a method."""
+"""What describes the geometry to a method, where it may be told."""
+Geometry = Features | Literal["points"]
+"""What describes the geometry: also the points themselves, to a method that is made for them."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class MethodSettings(ABC):
         """Which of the encoder's blocks are read, and how."""
         return Blocks()
 
-    def geometry_features(self) -> Features:
-        """What describes the geometry: a picture of its normals, or features of its points."""
+    def geometry_features(self) -> Geometry:
+        """What describes the geometry: a picture of its normals, its points or features of them."""
         return "normals"
 
     def augmentations(self) -> Augmentations:

@@ -90,6 +90,7 @@ def test_a_defect_of_one_percent_of_the_side_is_found_in_tiles_alone(tiles):
         ("ast", {"steps": 5, "width": 8}),
         ("btf", {}),  # points, which are not cut, beside a photograph in tiles
         ("m3dm", {"steps": 3}),
+        ("shape-guided", {"steps": 3, "patches": 9}),
     ],
 )
 def test_every_method_learns_from_tiles(data, method, change):

@@ -10,13 +10,13 @@ from pirn_jax.encoder import convert
 from pirn_jax.encoder.point_mae import (
     PUBLISHED,
     PointMaeSize,
-    furthest_points,
     group,
     load_point_mae,
     skeleton,
 )
 from pirn_jax.encoder.point_mae_weights import key_of, read_point_mae
 from pirn_jax.errors import ConfigError, WeightsError
+from pirn_jax.geometry.patches import furthest_points
 
 SIZE = PointMaeSize(
     width=12, depth=4, heads=2, inner=(6, 8, 10), groups=9, neighbours=7, taps=(2, 4)

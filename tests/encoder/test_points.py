@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from pirn_jax.detector import PIRN, open_encoder, view_scan
 from pirn_jax.detector.encoders import is_encoder_of
 from pirn_jax.encoder.point_mae import PointMae, PointMaeSize, skeleton
 from pirn_jax.encoder.point_mae_weights import seeded_point_mae
-from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, patch_means
+from pirn_jax.encoder.points import EncoderWithPoints, Fpfh, Points, patch_means
 from pirn_jax.encoder.source import Source
 from pirn_jax.errors import BadInputError, ConfigError, WeightsError
 from pirn_jax.geometry.fpfh import fpfh
@@ -116,3 +117,19 @@ def test_methods_that_see_no_points_refuse_such_an_encoder(data, encoder):
     alone = dataclasses.replace(CONFIG, modalities=("rgb",))
     assert open_encoder(alone).features == "normals"
     assert Fpfh().channels == 33
+
+
+def test_points_lie_in_their_tokens_as_they_are(data):
+    """Every other row and column: of a patch of 14 pixels a side 7, of one of 5 the middle two."""
+    config = dataclasses.replace(CONFIG, method="shape-guided")
+    encoder = open_encoder(config)
+    assert (encoder.features, encoder.widths(config.modalities)) == ("points", (192, 147))
+    points = np.stack([view_scan(scan, config).points for scan in data.test])
+    found = encoder.points({}, jnp.asarray(points), encoder.grid)
+    expected = points[:, 1::2, 1::2].reshape(2, 3, 7, 3, 7, 3).swapaxes(2, 3)
+    np.testing.assert_array_equal(found, expected.reshape(2, 9, 147))
+    odd = Points((5, 5))
+    row = jnp.broadcast_to(jnp.arange(10.0)[None, :, None, None], (1, 10, 10, 3))
+    assert odd.channels == 12
+    np.testing.assert_array_equal(odd({}, row, (2, 2))[0, 0, ::3], [1, 1, 3, 3])
+    np.testing.assert_array_equal(odd({}, row, (2, 2))[0, 3, ::3], [6, 6, 8, 8])

@@ -34,6 +34,7 @@ def data():
         pytest.param("ast", {"steps": 10, "width": 8}, marks=pytest.mark.slow),
         pytest.param("btf", {}, marks=pytest.mark.slow),
         pytest.param("m3dm", {"steps": 3}, marks=pytest.mark.slow),
+        pytest.param("shape-guided", {"steps": 3, "patches": 9}, marks=pytest.mark.slow),
     ],
 )
 def test_a_baseline_fits_calibrates_saves_loads_and_predicts(data, tmp_path, method, change):
