@@ -98,7 +98,7 @@ ROOMS: dict[str, set[str]] = {
     "report": {"metrics", "scans", "scoring", "storage"},
     "runs": _MODEL | {"cluster", "config_json", "detector", "report"},
     "deploy": _MODEL | {"config_json", "detector", "report", "runs"},
-    "serve": {"command", "deploy", "detector", "runs", "scans", "storage"},
+    "serve": {"command", "deploy", "detector", "places", "runs", "scans", "storage"},
     "train": {
         "command",
         "config",
