@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Float32
 from pirn_jax.decoder import Params, Tokens, select_scans
 from pirn_jax.decoder.tokens import apply_scale, fit_scale
 from pirn_jax.detector.detector import PIRN
+from pirn_jax.detector.encoders import features_of
 from pirn_jax.detector.predictor import Identity
 from pirn_jax.detector.preprocessing import BATCH, check_good, decide, prefetch
 from pirn_jax.detector.result import Inferred, ScanResult
@@ -79,7 +80,8 @@ class Lot(PIRN):
             background, square and poses, as shots would.
 
     Raises:
-        ConfigError: it is fitted, and of another method than mixture.
+        ConfigError: it is fitted, and of another method than mixture; or its tokens of the geometry
+            are points as they are.
 
     Attributes:
         scans: how many were last judged together, good ones that joined them included.
@@ -97,6 +99,11 @@ class Lot(PIRN):
                     "use a model of method mixture, or the lot without shots",
                 )
             self.parameters = detector.parameters
+        elif features_of(detector.config) == "points":
+            raise ConfigError(
+                f"a lot compares tokens, and of method {detector.config.method} these are points",
+                "use another method",
+            )
         self.model_id = detector.model_id
         self._good = list[Scan]()
         self._good_failed: Failed | None = None

@@ -151,3 +151,6 @@ def test_what_is_no_lot_is_refused(model, scans, monkeypatch):
     with pytest.raises(BadInputError, match="a lot of 4 scans: the tokens of more than 3") as error:
         lot.predict_scans(scans)
     assert "lots of 3 or fewer" in error.value.remedy
+    points = PIRN(dataclasses.replace(model.config, method="shape-guided", recipe="default"))
+    with pytest.raises(ConfigError, match="of method shape-guided these are points"):
+        Lot(points)
