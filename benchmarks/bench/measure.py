@@ -24,7 +24,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def result_file(arguments: argparse.Namespace, name: str) -> Path:
     """Where the JSON goes: what --json names, else results/; with --quick, a new folder.
 
-    Quick figures show that it works and nothing else, and must not take the place of measured ones.
+    Quick figures show that it works, and take the place of measured ones only where --json says so.
     """
     if arguments.json is not None:
         return arguments.json

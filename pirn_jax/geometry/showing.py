@@ -77,6 +77,9 @@ def show_scan(scan: Scan, looking: Looking, known: Prepared) -> Views:
     views = make_views(shown, looking.image_size, known.object, window, points=looking.points)
     if views.ignore is not None:
         views = views._replace(valid=views.valid & ~views.ignore)
+        if views.points is not None:  # what looks at points looks at no mask
+            seen = views.valid[..., None]
+            views = views._replace(points=np.where(seen, views.points, np.float32(0)))
     if not views.valid.any():
         raise BadInputError(
             f"{scan.key or 'the scan'} shows no measured pixel of a part",

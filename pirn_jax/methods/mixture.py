@@ -68,7 +68,8 @@ class MixtureSettings(TokenSettings):
     """Gaussian prototypes of low rank."""
 
     photometric: int = 4
-    """Copies of each shot under another light, so that light which changes is no defect."""
+    """Copies of each shot under another light, so that light which changes is no defect; their
+    normals are measured again, with noise."""
     jitter: int = 4
     """Copies turned by up to 15 degrees and shifted by up to a twentieth of the picture's sides."""
     rotations: int = 0

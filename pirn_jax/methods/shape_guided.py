@@ -71,6 +71,7 @@ REACH = 15  # pixels around a centre that they are looked for in: enough at a co
 CODES, TOKENS = 10, 5  # nearest ones of the memory, of which
 ATOMS = 3  # are summed
 ALIGNED = 25  # shots, at most, that say how both distances are brought to one scale
+USUAL = 3 * 112**2  # coordinates of a scan in 224 px, for which patches are counted
 MEASURED = 2048  # patches, at most, that the encoder's moments are measured on
 
 
@@ -87,7 +88,7 @@ class ShapeGuidedSettings(DescentSettings):
     batch_size: int = 32
     """Patches a step."""
     patches: int = 256
-    """P: patches of a scan."""
+    """P: patches of a scan seen in 224 px; as many more as a larger picture has more points."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,6 +192,12 @@ class ShapeGuided(Learner):
     rgb: int
     widths: tuple[int, int]
 
+    @property
+    def patches(self) -> int:
+        """P, at this size of the pictures."""
+        size = math.prod(self.grid) * self.widths[1] / USUAL
+        return self.settings.patches * max(1, math.ceil(size))
+
     def fit(self, shots: Tokens) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "1 T C"]]:
         """Of the photograph's tokens alone: points are no features."""
         return fit(self.settings, self.grid, self._photograph(shots))
@@ -206,7 +213,7 @@ class ShapeGuided(Learner):
         if not tokens.shape[1]:
             raise BadInputError(f"{job.name}: no token of the shots shows the part")
         seen = self._seen(jax.tree.map(jnp.asarray, statistics), job.shots)
-        patches = _cut_all(seen.points, self.settings.patches)
+        patches = _cut_all(seen.points, self.patches)
         apart = patches.points - patches.points[:, :, :1]
         unit = jnp.linalg.norm(apart, axis=-1).max(-1).mean()
         if not unit > 0:
@@ -214,12 +221,14 @@ class ShapeGuided(Learner):
         flat = (patches.points / unit).reshape(-1, POINTS, 3)
         items = Items({"patches": flat}, len(flat))
         loss = network.PullLoss(self.settings.learning_rate, self.settings.steps)
-        learned = descend(loss, self._create(job.seed), {}, items, self.settings, job, report)
-        step = -(-len(flat) // MEASURED)
-        known = {"moments": _measure(learned["encoder"], flat[::step]), "unit": unit}
+        learned = descend(
+            loss, _create(jax.random.key(job.seed)), {}, items, self.settings, job, report
+        )
+        some = flat[:: -(-len(flat) // MEASURED)]
+        known = {"moments": _measure(learned["encoder"], some), "unit": unit}
         memory = _remember(self.grid, learned["encoder"], known, patches, seen)
         parameters = learned | {"memory": memory}
-        known |= {"alignment": self._align(parameters, statistics | known, seen, job.copies)}
+        known |= {"alignment": self._align(parameters, statistics | known, seen, job)}
         return parameters, known
 
     def distances(
@@ -243,14 +252,14 @@ class ShapeGuided(Learner):
         def shaped(*sizes: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
-        patches, tokens = self.settings.patches, self.grid[0] * self.grid[1]
+        patches, tokens = self.patches, self.grid[0] * self.grid[1]
         memory = {
             "codes": shaped(-1, patches, network.CODE),
             "boxes": shaped(-1, patches, 4),
             "tokens": shaped(-1, tokens, self.widths[0]),
             "counted": shaped(-1, tokens),
         }
-        parameters = jax.eval_shape(lambda: self._create(0))
+        parameters = jax.eval_shape(lambda: network.create(jax.random.key(0)))
         moments = jax.eval_shape(_measure, parameters["encoder"], shaped(1, POINTS, 3))
         known = {"moments": moments, "unit": shaped(), "alignment": shaped(2)}
         scale = statistics_shapes(self.settings.scale, 1, self.widths[0])
@@ -268,27 +277,24 @@ class ShapeGuided(Learner):
         points = points.reshape(len(x), rows * side, columns * side, 3)
         return Seen(x, jnp.asarray(tokens.valid), points)
 
-    def _create(self, seed: int) -> Params:
-        return _create(jax.random.key(seed))
-
     def _judge(
         self, parameters: Params, statistics: Params, seen: Seen, barred: Barred | None
     ) -> tuple[Float[Array, " N"], Float[Array, " N"], Bool[Array, " N"]]:
         """Distances of one scan's photograph and of its shape, and which tokens have the latter."""
         memory = parameters["memory"]
-        own = cut_patches(seen.points, self.settings.patches, POINTS, REACH)
+        own = cut_patches(seen.points, self.patches, POINTS, REACH)
         patches = own.points / statistics["unit"]
         codes, _ = network.encode(parameters["encoder"], patches, statistics["moments"])
-        out = jnp.zeros((1, *memory["codes"].shape[:2]), bool)
-        out = out if barred is None else out | barred.codes
+        out = jnp.zeros((1, *memory["codes"].shape[:2]), bool) | (barred.codes if barred else False)
         bank = memory["codes"].reshape(-1, network.CODE)
         places, atoms = closest(codes, bank, out.reshape(len(out), -1), CODES)
         rebuilt = pursue(codes, atoms, ATOMS)
         away = jnp.abs(network.distance(parameters["field"], rebuilt, patches))
         shape, measured = self._by_token(own.places, away, seen.points)
         cells = cells_of(own.places, seen.points.shape[1], self.grid)
-        out = ~self._guided(memory, cells, places) | (memory["counted"][None] == 0)
-        out = out if barred is None else out | barred.tokens
+        counted = (memory["counted"][None] > 0) & (True if barred is None else ~barred.tokens)
+        allowed = self._guided(memory, cells, places) & counted
+        out = ~jnp.where(allowed.any((1, 2), keepdims=True), allowed, counted)
         bank = memory["tokens"].reshape(-1, seen.tokens.shape[-1])
         _, atoms = closest(seen.tokens, bank, out.reshape(len(out), -1), TOKENS)
         missed = seen.tokens - pursue(seen.tokens, atoms, ATOMS)
@@ -297,7 +303,7 @@ class ShapeGuided(Learner):
     def _guided(
         self, memory: Params, cells: Int[Array, "P K"], places: Int[Array, "P A"]
     ) -> Bool[Array, "N I N"]:
-        """Which tokens of the memory each token of a scan is compared with.
+        """Which tokens of the memory lie by patches that a token's own patches resemble.
 
         Args:
             memory: of the shots.
@@ -310,8 +316,7 @@ class ShapeGuided(Learner):
         reached = jnp.einsum("pas,pan->psn", scan, tied).reshape(patches, -1)
         patch = jnp.arange(patches, dtype=jnp.int32)[:, None]
         holds = jnp.zeros((tokens, patches)).at[cells, patch].set(1.0)
-        guided = (product(holds, reached) > 0).reshape(tokens, scans, tokens)
-        return guided | ~guided.any((1, 2), keepdims=True)
+        return (product(holds, reached) > 0).reshape(tokens, scans, tokens)
 
     def _by_token(
         self, places: Int[Array, "P K"], away: Float[Array, "P K"], points: Float[Array, "h w 3"]
@@ -325,10 +330,10 @@ class ShapeGuided(Learner):
         return means[:, 0], means[:, 1] > 0
 
     def _align(
-        self, parameters: Params, statistics: Params, seen: Seen, copies: int
+        self, parameters: Params, statistics: Params, seen: Seen, job: TrainingJob
     ) -> Float[np.ndarray, " 2"]:
         """Weight and shift that give the photograph's distances mean and deviation of shapes'."""
-        scans, each = len(seen.tokens), 1 + copies
+        scans, each = len(seen.tokens), 1 + job.copies
         rows = []
         for place in range(0, scans, each)[:ALIGNED]:
             barred = self._barred(place, scans, each)
@@ -336,8 +341,10 @@ class ShapeGuided(Learner):
             photograph, shape, measured = _judged(self, parameters, statistics, one, barred)
             rows.append(np.stack([photograph, shape])[:, np.asarray(one.counted & measured)])
         known = np.concatenate(rows, 1)
+        if not known.shape[1]:
+            raise BadInputError(f"{job.name}: no points of the part lie in the shots")
         (mean, target), (deviation, wanted) = known.mean(1), known.std(1)
-        weight = wanted / deviation if deviation > 0 else 1.0
+        weight = wanted / deviation if min(wanted, deviation) > 0 else 1.0
         return np.array([weight, target - weight * mean], np.float32)
 
     def _barred(self, place: int, scans: int, each: int) -> Barred:
@@ -352,7 +359,7 @@ class ShapeGuided(Learner):
             own[:, place] = np.eye(count, dtype=bool)
             return jnp.asarray(own)
 
-        return Barred(itself(self.settings.patches), itself(self.grid[0] * self.grid[1]))
+        return Barred(itself(self.patches), itself(self.grid[0] * self.grid[1]))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -58,6 +58,19 @@ def test_with_all_locations_in_the_foreground_only_the_pictures_know_the_backgro
     assert half.valid[36:].all()
 
 
+def test_points_that_are_ignored_are_not_there(data):
+    scan = data.test[0]
+    config = replace(CONFIG, method="btf")
+    ignored = np.zeros(scan.valid.shape, bool)
+    ignored[:48] = True
+    part = view_scan(scan, config)
+    half = view_scan(scan._replace(ignore=ignored), config)
+    kept = part.valid & ~half.ignore
+    assert (part.points[~kept] != 0).any()
+    assert not half.points[~kept].any()
+    np.testing.assert_array_equal(half.points[kept], part.points[kept])
+
+
 def test_a_shot_is_read_once_and_fitted_to_a_plane_once(counted):
     scans, reads, fits = counted
     config, views, _ = view_shots(scans, CONFIG)

@@ -215,9 +215,10 @@ def expected_distances(found, new, counted):
                     for t in range(16):
                         inside = top <= t // 4 <= bottom and left <= t % 4 <= right
                         allowed[scan[m], t] |= inside
+            allowed &= memory["counted"] > 0
             if not allowed.any():
-                allowed[:] = True
-            bank = memory["tokens"][allowed & (memory["counted"] > 0)]
+                allowed = memory["counted"] > 0
+            bank = memory["tokens"][allowed]
             photograph[b, n] = np.linalg.norm(x[b, n] - pursued(x[b, n], bank, 5)[1])
     return photograph, shape, known
 
@@ -318,6 +319,13 @@ def test_what_is_learned_depends_on_the_seed_alone(trained):
     assert np.abs(codes[0] - codes[1]).max() > 0.01
 
 
+def test_a_larger_picture_has_more_patches():
+    assert METHOD.patches == PATCHES
+    usual = replace(METHOD, grid=(16, 16), widths=(192, 147))
+    assert usual.patches == PATCHES
+    assert replace(usual, grid=(28, 28)).patches == 4 * PATCHES
+
+
 def test_what_cannot_be_is_refused():
     nothing = Tokens(job().shots.values, np.zeros_like(job().shots.valid))
     with pytest.raises(BadInputError, match="no token of the shots"):
@@ -326,6 +334,10 @@ def test_what_cannot_be_is_refused():
     values[1] = 0
     with pytest.raises(BadInputError, match="no points of the part"):
         METHOD.learn([TrainingJob("x", Tokens(values, job().shots.valid), 0)])
+    values = job(images=4).shots.values.copy()
+    values[1, ::2] = 0  # of the shots themselves, and not of their copies
+    with pytest.raises(BadInputError, match="no points of the part"):
+        METHOD.learn([TrainingJob("x", Tokens(values, job(images=4).shots.valid), 0, 1)])
     with pytest.raises(ConfigError, match="needs photograph and points") as error:
         SETTINGS.for_detector(("rgb",), "auto")
     assert "method memory" in str(error.value)
