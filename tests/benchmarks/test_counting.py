@@ -94,7 +94,7 @@ def test_tables_show_what_the_files_hold(tmp_path):
     text = section(tmp_path)
     assert "| first heatmap | 1.25 | 1.25 |" in text
     assert "2026-01-02; jax 1, torch missing" in text
-    assert text.count("Not measured") == 16
+    assert text.count("Not measured") == 17
 
 
 def test_what_a_cut_off_run_left_has_tables_too(tmp_path):
