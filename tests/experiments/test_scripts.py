@@ -147,6 +147,7 @@ def test_a_row_of_the_paper_is_run_by_both_recipes():
     assert (decoder.assignment, decoder.context, decoder.communicate) == ("softmax", "none", False)
 
 
+@pytest.mark.slow
 def test_the_readme_adds_a_row(tmp_path, monkeypatch, capsys):
     """Its Python, word for word, with an assignment of one's own."""
     (tmp_path / "mine.py").write_text(
