@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,14 +50,11 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.decoder.distance import cosine_distance
 from pirn_jax.encoder import Encoder
-from pirn_jax.errors import ConfigError
 from pirn_jax.methods.descent import DescentSettings, Learner, Report, descend, tokens_of
 from pirn_jax.methods.layers import create_linear, linear
 from pirn_jax.methods.scaling import scaled, statistics_shapes
-from pirn_jax.methods.settings import MethodSettings
 from pirn_jax.training import TrainingJob
 
 LAYERS = ("enter", "inner", "leave")
@@ -67,21 +64,10 @@ LAYERS = ("enter", "inner", "leave")
 class CfmSettings(DescentSettings):
     """CFM; the values are its authors' where the module's table does not say otherwise."""
 
+    needs_both: ClassVar[str | None] = "method cfm guesses one modality from the other"
+
     learning_rate: float = 1e-3
     """Of Adam."""
-
-    def for_detector(self, modalities: tuple[str, ...], solver: str) -> MethodSettings:
-        """The same.
-
-        Raises:
-            ConfigError: one modality, or a solver.
-        """
-        if len(modalities) != len(MODALITIES):
-            raise ConfigError(
-                f"method cfm guesses one modality from the other; there is only {modalities[0]}",
-                f"use modalities {' and '.join(MODALITIES)}, or another method",
-            )
-        return super().for_detector(modalities, solver)
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Cfm:
         """The nets, for tokens of that encoder."""

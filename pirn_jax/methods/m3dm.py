@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,6 @@ from pirn_jax.methods.coreset import coreset
 from pirn_jax.methods.memory import filled, nearest
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.scaling import TokenSettings, fit, scaled, statistics_shapes
-from pirn_jax.methods.settings import MethodSettings
 from pirn_jax.training import HistoryLine, Trained, TrainingJob
 
 BANKS = ("rgb", "geometry", "fused")
@@ -63,6 +62,8 @@ _SVM = {"nu": 0.5, "max_iter": 1000}
 @dataclass(frozen=True)
 class M3dmSettings(TokenSettings):
     """Memories of photograph, geometry and both."""
+
+    needs_both: ClassVar[str | None] = "m3dm fuses photograph and geometry"
 
     share: float = 1.0
     """Of each bank that is kept: its coreset. A tenth, as published, is a few dozen tokens of five
@@ -78,19 +79,6 @@ class M3dmSettings(TokenSettings):
         self.at_least(steps=1)
         if not 0 < self.share <= 1:
             raise ConfigError(f"share: expected a share in (0, 1], got {self.share}", "use 0.1")
-
-    def for_detector(self, modalities: tuple[str, ...], solver: str) -> MethodSettings:
-        """The same; there is something to fuse only where there are two modalities.
-
-        Raises:
-            ConfigError: one modality, or a solver.
-        """
-        if len(modalities) != 2:
-            raise ConfigError(
-                f"m3dm fuses photograph and geometry, and the modalities are {modalities}",
-                "use both, or method memory",
-            )
-        return super().for_detector(modalities, solver)
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> M3dm:
         """The three memories, for tokens of that encoder."""

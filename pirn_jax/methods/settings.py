@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Suppress
 
+from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.encoder import Blocks, Encoder
 from pirn_jax.errors import ConfigError, check_choices
 from pirn_jax.geometry.augmentation import Augmentations
@@ -25,6 +26,9 @@ Geometry = Features | Literal["points"]
 @dataclass(frozen=True)
 class MethodSettings(ABC):
     """How a method learns and judges."""
+
+    needs_both: ClassVar[str | None] = None
+    """Why photograph and geometry are both needed, where one does not do."""
 
     foreground: Literal["mask", "all"] = "mask"
     """mask: tokens without a pixel of the part take no part in learning, and count as perfectly
@@ -58,9 +62,14 @@ class MethodSettings(ABC):
         """The same with what a detector says for itself.
 
         Raises:
-            ConfigError: a solver, and the method has no transport problem to solve.
+            ConfigError: one modality, where both are needed; a solver, and the method has no
+                transport problem to solve.
         """
-        del modalities
+        if self.needs_both is not None and len(modalities) != len(MODALITIES):
+            raise ConfigError(
+                f"{self.needs_both}; there is only {' and '.join(modalities)}",
+                f"use modalities {' and '.join(MODALITIES)}, or method memory",
+            )
         if solver != "auto":
             raise ConfigError(
                 f"solver {solver} is of transport problems, and this method has none",

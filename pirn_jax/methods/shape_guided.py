@@ -43,7 +43,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,6 @@ from jaxtyping import Bool, Float, Int
 from tyro.conf import Suppress
 
 from pirn_jax.decoder import Params, Tokens
-from pirn_jax.decoder.config import MODALITIES
 from pirn_jax.encoder import Encoder
 from pirn_jax.encoder.points import patch_means
 from pirn_jax.errors import BadInputError, ConfigError
@@ -63,7 +62,7 @@ from pirn_jax.methods.descent import DescentSettings, Items, Learner, Report, de
 from pirn_jax.methods.layers import product
 from pirn_jax.methods.pursuit import closest, pursue
 from pirn_jax.methods.scaling import fit, scaled, statistics_shapes
-from pirn_jax.methods.settings import Features, Geometry, MethodSettings
+from pirn_jax.methods.settings import Features, Geometry
 from pirn_jax.training import TrainingJob
 
 POINTS = 125  # K
@@ -78,6 +77,8 @@ MEASURED = 2048  # patches, at most, that the encoder's moments are measured on
 @dataclass(frozen=True)
 class ShapeGuidedSettings(DescentSettings):
     """Shape-Guided; the values are its authors' where the module's table does not say otherwise."""
+
+    needs_both: ClassVar[str | None] = "method shape-guided needs photograph and points"
 
     features: Annotated[Features, Suppress] = "normals"
     """No choice here: the points themselves describe the geometry."""
@@ -102,19 +103,6 @@ class ShapeGuidedSettings(DescentSettings):
     def geometry_features(self) -> Geometry:
         """The points themselves."""
         return "points"
-
-    def for_detector(self, modalities: tuple[str, ...], solver: str) -> MethodSettings:
-        """The same.
-
-        Raises:
-            ConfigError: one modality, or a solver.
-        """
-        if len(modalities) != len(MODALITIES):
-            raise ConfigError(
-                f"method shape-guided needs photograph and points; there is only {modalities[0]}",
-                f"use modalities {' and '.join(MODALITIES)}, or method memory",
-            )
-        return super().for_detector(modalities, solver)
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> ShapeGuided:
         """The method, for tokens of that encoder."""
