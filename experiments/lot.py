@@ -47,11 +47,10 @@ from pirn_jax.config import with_settings
 from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector import BATCH, Lot, Truth, prefetch, view_scan
 from pirn_jax.detector.lot import Distances
-from pirn_jax.encoder import Encoder
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.augmentation import augment
 from pirn_jax.scans import Dataset, choose_shots
-from pirn_jax.scoring import score_distances
+from pirn_jax.scoring import above_own_level, score_distances
 from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import extract
 from real_sets import REPLICATES, SETS, open_network, open_set
@@ -208,7 +207,7 @@ def evaluations(
                 for name, distance in found.items():
                     rows.setdefault(f"{name} of {size}{kind}{way}", []).append(distance)
     for name, distances in rows.items():
-        once = {id(one): evaluate(lot.encoder, one, whole.valid, truths) for one in distances}
+        once = {id(one): evaluate(lot, one, whole.valid, truths) for one in distances}
         yield name, [once[id(one)] for one in distances]
 
 
@@ -257,14 +256,17 @@ def tenth(bad: Bool[np.ndarray, " S"], size: int, random: np.random.Generator) -
 
 
 def evaluate(
-    encoder: Encoder, distance: Map, valid: Bool[np.ndarray, "S N"], truths: Sequence[Truth]
+    lot: Lot, distance: Map, valid: Bool[np.ndarray, "S N"], truths: Sequence[Truth]
 ) -> Evaluation:
     """What the bootstrap needs of a row."""
     scores, maps = [], []
+    encoder, share = lot.encoder, lot.config.chosen_recipe.own_level
     for start in range(0, len(truths), BATCH):
         some = slice(start, start + BATCH)
-        masked = np.where(valid[some], distance[:, some], np.float32(0))
-        found = score_distances(jnp.asarray(masked), encoder.image_size, grid=encoder.grid)
+        counts = jnp.asarray(valid[some])
+        above = above_own_level(jnp.asarray(distance[:, some]), counts, share)
+        masked = jnp.where(counts[None], above, 0.0)
+        found = score_distances(masked, encoder.image_size, grid=encoder.grid)
         scores += np.asarray(found.score).tolist()
         fused = zip(np.asarray(found.fused), truths[some], strict=True)
         maps += [truth.frame.to_scan(one) for one, truth in fused]

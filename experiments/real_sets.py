@@ -102,6 +102,10 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "memory",
         _COPIES | _SCALED | {"distance": "euclidean", "photometric": 4},
     ),
+    "memory, own level": (
+        "memory",
+        _COPIES | _SCALED | {"distance": "euclidean", "own_level": 0.25},
+    ),
     "memory, published": ("memory", {}),
     "subspace": ("subspace", _COPIES | _SCALED),
     "inp-former": ("inp-former", {}),
@@ -119,6 +123,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "btf, unscaled": ("btf", {"balance": False}),
     "shape-guided": ("shape-guided", _COPIES | _SCALED),
     "memory of FPFH": ("memory", {"features": "fpfh"}),
+    "own level left in": ("mixture", {"own_level": 0.0}),
     "no other light": ("mixture", {"photometric": 0, "prior": 20.0}),
     "10 prototypes": ("mixture", {"prototypes": 10}),
     "1 prototype": ("mixture", {"prototypes": 1}),

@@ -27,6 +27,7 @@ def test_the_paper_is_taken_to_the_letter():
     assert paper.decoder.mlp_ratio == 0
     assert paper.foreground == "all"
     assert paper.top == 0.0
+    assert paper.own_level == 0.0
     assert paper.augmentations() == ()
 
 
@@ -128,6 +129,7 @@ def test_the_square_has_a_size():
         ({"decoder.gradient": "implicit", "decoder.assignment": "softmax"}, "implicit needs"),
         ({"loss.exponent": -1.0}, "exponent"),
         ({"top": 2.0}, "share in"),
+        ({"own_level": -0.5}, "own_level: expected a share in"),
         ({"foreground": "some"}, "foreground: expected one of mask, all"),
         ({"jitter": -1}, "jitter: expected 0 or more"),
     ],

@@ -21,7 +21,7 @@ from pirn_jax.detector.result import Inferred
 from pirn_jax.encoder import Encoder, tile_side
 from pirn_jax.encoder.packed import Packed, unpack
 from pirn_jax.methods.method import Method
-from pirn_jax.scoring import score_distances
+from pirn_jax.scoring import above_own_level, score_distances
 
 _log = logging.getLogger("pirn_jax")
 
@@ -89,13 +89,14 @@ def mean_tokens(tokens: Tokens) -> Float32[Array, "M B C"]:
 
 
 @functools.lru_cache(maxsize=4)
-def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
+def build_inference(encoder: Encoder, method: Method, top: float, own_level: float) -> Inference:
     """The programs, compiled once for all models of a method when they are first called.
 
     Args:
         encoder: for pictures of its size.
         method: gives tokens distances.
         top: share of a map's largest values whose mean is the image score; 0: the largest.
+        own_level: share of a picture's own level that is taken off its distances.
     """
     _log.info("compiling encoder, method and scoring into one program; the next run finds it kept")
 
@@ -104,6 +105,8 @@ def build_inference(encoder: Encoder, method: Method, top: float) -> Inference:
     ) -> Outputs:
         distance, usage = method.distances(unpack(parameters), unpack(statistics), tokens)
         if tokens.valid is not None:
+            if own_level:
+                distance = above_own_level(distance, jnp.asarray(tokens.valid), own_level)
             # What is no part of the object counts as perfectly rebuilt.
             distance = jnp.where(tokens.valid[None], distance, 0.0)
         side = tile_side(min(encoder.image_size), encoder.tiles)

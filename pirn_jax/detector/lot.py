@@ -44,7 +44,7 @@ from pirn_jax.geometry.augmentation import Augmentations, augment
 from pirn_jax.methods.method import Method
 from pirn_jax.scans import Scan, Split
 from pirn_jax.scoring.lot import lot_distances
-from pirn_jax.scoring.maps import AnomalyMaps, score_distances
+from pirn_jax.scoring.maps import AnomalyMaps, above_own_level, score_distances
 from pirn_jax.training import extract
 
 MOST_BYTES = 1 << 30
@@ -185,9 +185,9 @@ class Lot(PIRN):
         parts = self.distances(tokens, batch=batch)
         distance = parts.lot if parts.shots is None else parts.lot + parts.shots
         self.scans = count = len(parts.valid)
-        top = self.config.chosen_recipe.top
+        settings = self.config.chosen_recipe
         size, grid, tiles = self.encoder.image_size, self.encoder.grid, self.encoder.tiles
-        shown = size, grid, tile_side(min(size), tiles), top
+        shown = size, grid, tile_side(min(size), tiles), settings.top, settings.own_level
         for start in range(0, count, batch):
             places = np.minimum(np.arange(start, start + batch), count - 1)
             maps = jax.device_get(_maps(*shown, distance[:, places], parts.valid[places]))
@@ -321,14 +321,17 @@ def _distances(
     return method.distances(parameters, statistics, tokens)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _maps(
     size: tuple[int, int],
     grid: tuple[int, int],
     side: int,
     top: float,
+    own_level: float,
     distance: Float[Array, "M B N"],
     valid: Bool[Array, "B N"],
 ) -> AnomalyMaps:
+    if own_level:
+        distance = above_own_level(distance, valid, own_level)
     counted = jnp.where(valid[None], distance, 0.0)
     return score_distances(counted, size, grid=grid, top=top, side=side)

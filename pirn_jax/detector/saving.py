@@ -157,7 +157,9 @@ def load_model(
         name, digest = str(about["name"]), str(about["sha256"])
         layers, lay = tuple(about["layers"]), str(about["weights"])
         points = str(about.get("points", ""))
-        config = from_json(Config, document["config"], str(path), allow_code)
+        said = document["config"]
+        settings = {"own_level": 0.0} | said["settings"]  # older models judge without
+        config = from_json(Config, said | {"settings": settings}, str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)
         sight = read_sight(document.get("sight"))

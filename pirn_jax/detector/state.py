@@ -91,7 +91,8 @@ class DetectorState:
 
         Kept here too: what is shared holds a few, and another model must not cost this one its own.
         """
-        made_of = (self.encoder, self.method, self.config.chosen_recipe.top)
+        settings = self.config.chosen_recipe
+        made_of = (self.encoder, self.method, settings.top, settings.own_level)
         if self._inference is None or self._inference[0] != made_of:
             self._inference = made_of, build_inference(*made_of)
         return self._inference[1]

@@ -84,6 +84,9 @@ class MixtureSettings(TokenSettings):
     scale: Literal["none", "centre", "standardise", "whiten"] = "standardise"
     """Then, by statistics of all the shots' tokens: none, centre, standardise (per channel),
     whiten."""
+    own_level: float = 0.5
+    """This share of what a picture has everywhere (the lower quartile of its tokens' distances) is
+    taken off all of them, so that another light does not mark the whole part; 0: nothing."""
     prototypes: int = 50
     """K, Gaussians per modality."""
     rank: int = 32

@@ -38,6 +38,9 @@ class MethodSettings(ABC):
     points say what the part is; frame: it sees the whole frame."""
     top: float = 0.0
     """Image score: mean of this share of the map's largest values; 0: the largest."""
+    own_level: float = 0.0
+    """This share of what a picture has everywhere (the lower quartile of its tokens' distances) is
+    taken off all of them, so that another light does not mark the whole part; 0: nothing."""
     encoder: Annotated[str, Suppress] = "auto"
     """What encoder auto means here; auto: as everywhere."""
     geometry: Annotated[Literal["grid", "open3d"], Suppress] = "grid"
@@ -45,8 +48,11 @@ class MethodSettings(ABC):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0.0 <= self.top <= 1.0:
-            raise ConfigError(f"top: expected a share in [0, 1], got {self.top}", "use 0 or 0.01")
+        for name, usual in (("top", "0 or 0.01"), ("own_level", "0 or 0.5")):
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                problem = f"{name}: expected a share in [0, 1], got {share}"
+                raise ConfigError(problem, f"use {usual}")
 
     def at_least(self, **lowest: int) -> None:
         """Refuse a field below its lowest value.

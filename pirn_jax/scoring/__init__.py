@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from pirn_jax.scoring.maps import (
         AnomalyMaps,
+        above_own_level,
         image_score,
         score_distances,
         upsample,
@@ -42,6 +43,7 @@ _HOME = {
     "read_calibration": "calibration",
     "scans_needed": "calibration",
     "AnomalyMaps": "maps",
+    "above_own_level": "maps",
     "image_score": "maps",
     "score_distances": "maps",
     "upsample": "maps",
@@ -53,6 +55,7 @@ __all__ = [
     "Calibration",
     "Decision",
     "Region",
+    "above_own_level",
     "calibrate",
     "decide",
     "find_regions",

@@ -10,7 +10,7 @@ Source: paper, sec. 3.4 (training and inference) and sec. 4 ("upsampling and Gau
 The sigma it leaves open is 4 pixels at 224 (4/224 of the side at other sizes, of a tile's where the
 picture was cut into such), as PatchCore and M3DM have it: docs/decisions.md, 15.
 Differs from the paper: nothing by default; the mean of the largest values may be the score
-(INP-Former takes the largest 1 %).
+(INP-Former takes the largest 1 %), and distances may be taken from the picture's own level.
 
 Letters: M modalities, B batch, N tokens on a grid of g_h x g_w, C channels, h w model pixels.
 """
@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from pirn_jax.errors import ConfigError
 
@@ -71,6 +71,32 @@ def score_distances(
     each = upsample(distances.reshape(m * b, n), size, grid, side).reshape(m, b, *size)
     fused = each.sum(0)
     return AnomalyMaps(fused, each, image_score(fused, top))
+
+
+def above_own_level(
+    distances: Float[Array, "M B N"], valid: Bool[Array, "B N"], share: float
+) -> Float[Array, "M B N"]:
+    """Distances less what the picture has everywhere, so that it is no defect of every place.
+
+    Another light moves all tokens of a picture, a defect those that it covers. What is taken off
+    each modality is a share of its lower quartile: of the ceil(n/4)-th smallest of the picture's n
+    distances that count. A part that is wrong all over keeps the rest.
+
+    Args:
+        distances: of each modality's tokens, >= 0.
+        valid: which tokens count.
+        share: of the quartile, in [0, 1].
+
+    Returns:
+        The distances, >= 0; of tokens that do not count as well.
+    """
+    lowest = math.ceil(distances.shape[-1] / 4)
+    counted = jnp.where(valid[None], distances, jnp.inf)
+    ordered = -jax.lax.top_k(-counted, lowest)[0]
+    place = jnp.ceil(valid.sum(-1, dtype=jnp.float32) / 4)[None, :, None]
+    number = jnp.arange(1, lowest + 1, dtype=jnp.float32)[None, None]
+    quartile = jnp.where(number == place, ordered, 0.0).sum(-1, keepdims=True)
+    return jnp.maximum(distances - share * quartile, 0.0)
 
 
 def upsample(

@@ -355,6 +355,17 @@ def seal(folder, document):
     write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), facts)
 
 
+def test_a_model_from_before_the_own_level_judges_as_it_did(data, tmp_path):
+    """Its threshold was set with nothing taken off."""
+    model = PIRN(Config(encoder="pirn-tiny", image_size=70)).fit(data.train)
+    folder, encoder = model.save(tmp_path / "model"), model.encoder
+    assert PIRN.load(folder, encoder=encoder).config.chosen_recipe.own_level == 0.5
+    forge(folder, lambda document: document["config"]["settings"].pop("own_level"))
+    older = PIRN.load(folder, encoder=encoder)
+    assert older.config.chosen_recipe.own_level == 0.0
+    assert older.predict(data.test[0]).pred_score > model.predict(data.test[0]).pred_score
+
+
 def test_another_encoders_weights_are_refused(saved):
     forge(saved, lambda document: document["encoder"].update(sha256="0" * 64))
     with pytest.raises(WeightsError, match="was trained with the pirn-tiny of 0000"):

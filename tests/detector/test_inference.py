@@ -22,7 +22,7 @@ def judge():
         create_decoder(settings.decoder, Tokens(raw), jax.random.key(1))
     )
     method = settings.create(("rgb", "normals"), encoder)
-    program, from_tokens = build_inference(encoder, method, 0.0)
+    program, from_tokens = build_inference(encoder, method, 0.0, 0.0)
     pictures = np.random.default_rng(0).random((2, 2, 64, 64, 3), np.float32)
     given = (encoder.parameters, parameters, statistics, pictures, np.ones((2, 16), bool))
     return encoder, program, from_tokens, jax.device_put(given)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pirn_jax.detector import BATCH, PIRN, Lot, open_encoder
 from pirn_jax.detector import lot as lot_module
 from pirn_jax.errors import BadInputError, ConfigError
 from pirn_jax.scans import open_dataset
-from pirn_jax.scoring import score_distances
+from pirn_jax.scoring import above_own_level, score_distances
 
 SMALL = {"prototypes": 4, "rank": 4, "rounds": 1, "jitter": 1, "rotations": 1}
 CONFIG = with_settings(Config(encoder="pirn-tiny", image_size=56), SMALL)
@@ -62,7 +63,11 @@ def test_a_lot_without_shots_is_judged_by_its_own_distances(scans, encoder):
     for m, s, n in zip(*np.nonzero(np.broadcast_to(valid, distance.shape)), strict=True):
         others = [tokens[m, o][valid[o]] for o in range(len(scans)) if o != s]
         distance[m, s, n] = min(np.linalg.norm(o - tokens[m, s, n], axis=1).min() for o in others)
-    expected = score_distances(jnp.asarray(distance**2 / (2 * tokens.shape[-1])), (56, 56))
+    distance = distance**2 / (2 * tokens.shape[-1])
+    for m, s in np.ndindex(*distance.shape[:2]):
+        counted = distance[m, s][valid[s]]
+        distance[m, s] -= 0.5 * np.percentile(counted, 25, method="inverted_cdf")
+    expected = score_distances(jnp.asarray(np.maximum(distance, 0)), (56, 56))
     for place, one in enumerate(found):
         np.testing.assert_allclose(one.inferred.fused, expected.fused[place], atol=1e-4)
         np.testing.assert_allclose(one.inferred.maps, expected.modalities[:, place], atol=1e-4)
@@ -78,10 +83,15 @@ def test_shots_and_lot_are_added_up(model, scans):
     both = Lot(model)
     alone = Lot(PIRN(model.config, encoder=model.encoder))
     tokens = both._encode(scans, BATCH, [])
-    added = alone.predict_tokens(tokens), model.predict_tokens(tokens)
-    for one, lot, shots in zip(both.predict_scans(scans), *added, strict=True):
-        np.testing.assert_allclose(one.inferred.fused, lot.fused + shots.fused, atol=1e-4)
-        np.testing.assert_allclose(one.inferred.usage, shots.usage, atol=1e-5)
+    judged = model.predict_tokens(tokens), alone.predict_tokens(tokens)
+    shots, usage = model.method.distances(*jax.device_put(model.parameters), tokens)
+    valid = jnp.asarray(tokens.valid)
+    added = above_own_level(alone.distances(tokens).lot + shots, valid, 0.5)
+    expected = score_distances(jnp.where(valid[None], added, 0), (56, 56))
+    for place, (one, own, lot) in enumerate(zip(both.predict_scans(scans), *judged, strict=True)):
+        np.testing.assert_allclose(one.inferred.fused, expected.fused[place], atol=1e-4)
+        np.testing.assert_allclose(one.inferred.usage, usage[:, place], atol=1e-5)
+        np.testing.assert_allclose(one.inferred.usage, own.usage, atol=1e-5)
         assert lot.usage is None
     assert model.calibration is not None
     assert both.calibration is None  # the model's own says nothing of these scores

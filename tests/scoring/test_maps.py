@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from pirn_jax.errors import ConfigError
-from pirn_jax.scoring import image_score, score_distances, upsample
+from pirn_jax.scoring import above_own_level, image_score, score_distances, upsample
 from pirn_jax.scoring.maps import smooth_upsampling
 
 
@@ -93,6 +93,26 @@ def test_one_jitted_call_and_no_dependence_on_the_batch():
         one = run(d[:, index : index + 1])
         np.testing.assert_allclose(one.score[0], both.score[index], rtol=1e-6)
         np.testing.assert_allclose(one.fused[0], both.fused[index], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_a_share_of_the_lower_quartile_of_what_counts_is_taken_off(share):
+    distance = np.abs(draw(7, 2, 6, 41))
+    valid = np.random.default_rng(8).random((6, 41)) < 0.6
+    valid[3] = True
+    valid[4] = np.arange(41) == 5  # one token alone
+    got = above_own_level(jnp.asarray(distance), jnp.asarray(valid), share)
+    for modality, image in np.ndindex(2, 6):
+        counted = distance[modality, image][valid[image]]
+        quartile = np.percentile(counted, 25, method="inverted_cdf")
+        want = np.maximum(distance[modality, image] - np.float32(share) * quartile, 0)
+        np.testing.assert_allclose(got[modality, image], want, rtol=1e-6, atol=1e-7)
+
+
+def test_where_nothing_counts_there_is_no_level():
+    distance = jnp.asarray(np.abs(draw(9, 1, 1, 16)))
+    got = above_own_level(distance, jnp.zeros((1, 16), bool), 0.5)
+    np.testing.assert_array_equal(got, distance)
 
 
 @pytest.mark.parametrize("top", [0.01, 0.05, 0.5, 1.0])
