@@ -93,9 +93,10 @@ def above_own_level(
     lowest = math.ceil(distances.shape[-1] / 4)
     counted = jnp.where(valid[None], distances, jnp.inf)
     ordered = -jax.lax.top_k(-counted, lowest)[0]
-    place = jnp.ceil(valid.sum(-1, dtype=jnp.float32) / 4)[None, :, None]
+    quarter = valid.sum(-1, dtype=jnp.float32)[None, :, None] / 4
     number = jnp.arange(1, lowest + 1, dtype=jnp.float32)[None, None]
-    quartile = jnp.where(number == place, ordered, 0.0).sum(-1, keepdims=True)
+    chosen = (number >= quarter) & (number < quarter + 1)
+    quartile = jnp.where(chosen, ordered, 0.0).sum(-1, keepdims=True)
     return jnp.maximum(distances - share * quartile, 0.0)
 
 
