@@ -56,7 +56,7 @@ class DetectorState:
         self.shots: Tokens | None = None
         self._learned: tuple[Params, Params] | None = None
         self._placed: tuple[Params | Packed, Params | Packed] | None = None
-        self._inference: tuple[tuple[Encoder, Method, float], Inference] | None = None
+        self._inference: tuple[tuple[Encoder, Method, float, float], Inference] | None = None
 
     @property
     def encoder(self) -> Encoder:

@@ -15,6 +15,9 @@ Fitting takes no gradient step: k-means++, then a few rounds of hard EM, in whic
 drawn to that of all tokens by `prior` pseudo-tokens: with 50 prototypes and five shots some own
 fewer tokens than channels.
 
+Of these distances half of the picture's own lower quartile is taken off before the map is made
+(`own_level`): another light moves all tokens, a defect those that it covers.
+
 |                | here                                        | PIRN                        |
 |----------------|---------------------------------------------|-----------------------------|
 | prototypes     | 50, with 32 directions each                 | 10, without                 |
