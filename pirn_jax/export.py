@@ -34,8 +34,8 @@ class Arguments:
     batch: str = "dynamic"
     """Scans a call, or dynamic: any number."""
     stored: Literal["float32", "float16", "int8"] = "float32"
-    """How weights lie in an ONNX file: float16 halves it, int8 stores the encoder's matrices in 8
-    bits; what that costs, docs/deploy.md says. Computed with in float32 whatever it is."""
+    """How the encoder's matrices lie in an ONNX file; what that costs, docs/deploy.md says. All is
+    computed with in float32 whatever it is."""
     category: str | None = None
     """Which model, where a run holds several."""
     seed: int | None = None

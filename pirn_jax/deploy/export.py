@@ -35,7 +35,7 @@ def export_model(
         out: the file.
         kind: onnx, or stablehlo.
         batch: scans a call; None: any number.
-        stored: how large weights lie in an ONNX file; they are computed with in float32.
+        stored: how the encoder's matrices lie in an ONNX file; computed with in float32.
         weights: the encoder's file, where it has moved.
         threshold: instead of the model's own.
 

@@ -36,7 +36,7 @@ def write_onnx(
         path: of the file.
         program: what is written.
         description: plain JSON values.
-        stored: how large weights lie in it; int8: the encoder's matrices, all else in float32.
+        stored: how the encoder's matrices lie in it; all else is in float32.
 
     Raises:
         ConfigError: a step of the method that ONNX has no counterpart of here.
@@ -50,8 +50,7 @@ def write_onnx(
             "pip install 'pirn-jax[export]'",
         ) from error
 
-    matrices = [fingerprint(matrix) for matrix in program.matrices if stored == "int8"]
-    graph = Graph(half=stored == "float16", coarse=matrices)
+    graph = Graph(stored, [fingerprint(matrix) for matrix in program.matrices])
     given = [graph.input(name, spec.shape, spec.dtype) for name, spec in program.inputs.items()]
     traced = jax.make_jaxpr(program.run)(*program.inputs.values())
     found = dict(zip(program.outputs, convert(graph, traced, given), strict=True))

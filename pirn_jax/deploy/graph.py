@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pirn_jax.deploy.description import Stored
 from pirn_jax.errors import PirnError
 
 OPSET, IR = 18, 10
@@ -67,12 +68,12 @@ class Graph:
     """Collects nodes.
 
     Args:
-        half: whether large constants are stored in half precision.
-        coarse: fingerprints of matrices that are stored in 8 bits, column by column.
+        stored: how `matrices` are stored; int8: column by column.
+        matrices: fingerprints of constants; all others are stored as they are.
     """
 
-    def __init__(self, *, half: bool = False, coarse: Collection[str] = ()):
-        self.half, self.coarse = half, frozenset(coarse)
+    def __init__(self, stored: Stored = "float32", matrices: Collection[str] = ()):
+        self.stored, self.matrices = stored, frozenset(matrices)
         self.inputs: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
@@ -159,9 +160,10 @@ class Graph:
         """The name to use of a constant that may be stored in fewer bits."""
         from onnx import helper
 
-        if array.dtype != np.float32 or array.size < _LARGE:
+        few = self.stored == "float32" or array.dtype != np.float32 or array.size < _LARGE
+        if few or fingerprint(array) not in self.matrices:
             return name
-        if self.coarse and fingerprint(array) in self.coarse:
+        if self.stored == "int8":
             scale = np.maximum(np.abs(array).max(axis=0), 1e-30) / 127
             self.constants[name] = np.rint(array / scale).astype(np.int8)
             self.constants[f"{name}_scale"] = scale
@@ -169,10 +171,10 @@ class Graph:
             factors = [self._raised(name), f"{name}_scale"]
             self.nodes.append(helper.make_node("Mul", factors, [scaled]))
             return scaled
-        if self.half and np.abs(array).max() <= np.finfo(np.float16).max:
-            self.constants[name] = array.astype(np.float16)
-            return self._raised(name)
-        return name
+        if np.abs(array).max() > np.finfo(np.float16).max:
+            return name
+        self.constants[name] = array.astype(np.float16)
+        return self._raised(name)
 
     def _raised(self, name: str) -> str:
         """The constant as float32, which it is not stored as; runtimes do it once, at the start."""

@@ -92,9 +92,11 @@ def test_a_step_is_numpys(name, batch):
 def test_weights_in_half_precision_are_those_rounded():
     weights = RANDOM.standard_normal((7, 1024)).astype(np.float32)
     array = RANDOM.standard_normal((2, 3, 7)).astype(np.float32)
-    found = run(lambda x: x @ weights, array, half=True)
+    found = run(lambda x: x @ weights, array, stored="float16", matrices=[fingerprint(weights)])
     rounded = weights.astype(np.float16).astype(np.float32)
     np.testing.assert_allclose(found, array @ rounded, rtol=1e-5, atol=1e-5)
+    same = run(lambda x: x @ weights, array, stored="float16")  # it is not among the matrices
+    np.testing.assert_allclose(same, array @ weights, rtol=1e-6, atol=1e-6)
 
 
 def test_a_matrix_in_8_bits_is_off_by_half_a_step_of_its_column_at_most():
@@ -102,11 +104,11 @@ def test_a_matrix_in_8_bits_is_off_by_half_a_step_of_its_column_at_most():
     weights = (RANDOM.standard_normal((7, 1024)) * columns).astype(np.float32)
     weights[:, 3] = 0.0
     rows = np.eye(7, dtype=np.float32)[None, :3]
-    found = run(lambda x: x @ weights, rows, coarse=[fingerprint(weights)])
+    found = run(lambda x: x @ weights, rows, stored="int8", matrices=[fingerprint(weights)])
     steps = np.abs(weights).max(axis=0) / 127
     assert (np.abs(found[0] - weights[:3]) <= 0.5001 * steps).all()
     assert (found[0] != weights[:3]).any()
-    same = run(lambda x: x @ weights, rows, coarse=[fingerprint(weights[::-1])])
+    same = run(lambda x: x @ weights, rows, stored="int8", matrices=[fingerprint(weights[::-1])])
     np.testing.assert_array_equal(same[0], weights[:3])
 
 
