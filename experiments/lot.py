@@ -50,7 +50,7 @@ from pirn_jax.detector.lot import Distances
 from pirn_jax.geometry import Views
 from pirn_jax.geometry.augmentation import augment
 from pirn_jax.scans import Dataset, choose_shots
-from pirn_jax.scoring import above_own_level, score_distances
+from pirn_jax.scoring import score_distances
 from pirn_jax.storage import read_object, write_json
 from pirn_jax.training import extract
 from real_sets import REPLICATES, SETS, open_network, open_set
@@ -263,10 +263,13 @@ def evaluate(
     encoder, share = lot.encoder, lot.config.chosen_recipe.own_level
     for start in range(0, len(truths), BATCH):
         some = slice(start, start + BATCH)
-        counts = jnp.asarray(valid[some])
-        above = above_own_level(jnp.asarray(distance[:, some]), counts, share)
-        masked = jnp.where(counts[None], above, 0.0)
-        found = score_distances(masked, encoder.image_size, grid=encoder.grid)
+        found = score_distances(
+            jnp.asarray(distance[:, some]),
+            encoder.image_size,
+            valid=jnp.asarray(valid[some]),
+            grid=encoder.grid,
+            own_level=share,
+        )
         scores += np.asarray(found.score).tolist()
         fused = zip(np.asarray(found.fused), truths[some], strict=True)
         maps += [truth.frame.to_scan(one) for one, truth in fused]

@@ -21,7 +21,7 @@ from pirn_jax.detector.result import Inferred
 from pirn_jax.encoder import Encoder, tile_side
 from pirn_jax.encoder.packed import Packed, unpack
 from pirn_jax.methods.method import Method
-from pirn_jax.scoring import above_own_level, score_distances
+from pirn_jax.scoring import score_distances
 
 _log = logging.getLogger("pirn_jax")
 
@@ -104,13 +104,15 @@ def build_inference(encoder: Encoder, method: Method, top: float, own_level: flo
         parameters: Params | Packed, statistics: Params | Packed, tokens: Tokens
     ) -> Outputs:
         distance, usage = method.distances(unpack(parameters), unpack(statistics), tokens)
-        if tokens.valid is not None:
-            if own_level:
-                distance = above_own_level(distance, jnp.asarray(tokens.valid), own_level)
-            # What is no part of the object counts as perfectly rebuilt.
-            distance = jnp.where(tokens.valid[None], distance, 0.0)
-        side = tile_side(min(encoder.image_size), encoder.tiles)
-        maps = score_distances(distance, encoder.image_size, grid=encoder.grid, top=top, side=side)
+        maps = score_distances(
+            distance,
+            encoder.image_size,
+            valid=None if tokens.valid is None else jnp.asarray(tokens.valid),
+            grid=encoder.grid,
+            own_level=own_level,
+            top=top,
+            side=tile_side(min(encoder.image_size), encoder.tiles),
+        )
         return Outputs(maps.fused, maps.modalities, maps.score, usage, mean_tokens(tokens))
 
     def from_pictures(

@@ -44,7 +44,7 @@ from pirn_jax.geometry.augmentation import Augmentations, augment
 from pirn_jax.methods.method import Method
 from pirn_jax.scans import Scan, Split
 from pirn_jax.scoring.lot import lot_distances
-from pirn_jax.scoring.maps import AnomalyMaps, above_own_level, score_distances
+from pirn_jax.scoring.maps import AnomalyMaps, score_distances
 from pirn_jax.training import extract
 
 MOST_BYTES = 1 << 30
@@ -331,7 +331,6 @@ def _maps(
     distance: Float[Array, "M B N"],
     valid: Bool[Array, "B N"],
 ) -> AnomalyMaps:
-    if own_level:
-        distance = above_own_level(distance, valid, own_level)
-    counted = jnp.where(valid[None], distance, 0.0)
-    return score_distances(counted, size, grid=grid, top=top, side=side)
+    return score_distances(
+        distance, size, valid=valid, grid=grid, own_level=own_level, top=top, side=side
+    )

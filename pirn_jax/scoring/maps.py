@@ -50,7 +50,9 @@ def score_distances(
     distances: Float[Array, "M B N"],
     size: tuple[int, int],
     *,
+    valid: Bool[Array, "B N"] | None = None,
     grid: tuple[int, int] | None = None,
+    own_level: float = 0.0,
     top: float = 0.0,
     side: int | None = None,
 ) -> AnomalyMaps:
@@ -59,7 +61,10 @@ def score_distances(
     Args:
         distances: of each modality's tokens, >= 0.
         size: (h, w) of the model's input.
+        valid: which tokens count; the others, which are no part of the object, are held to be
+            perfectly rebuilt. None: all count.
         grid: (g_h, g_w) of the tokens; a square by default.
+        own_level: the share of `above_own_level` that is taken off first.
         top: the score is the mean of this share of the largest values (0.01: INP-Former's); 0 takes
             the largest value alone.
         side: as for `upsample`.
@@ -68,6 +73,11 @@ def score_distances(
         ConfigError: for a grid that does not fit the tokens, or a share outside [0, 1].
     """
     m, b, n = distances.shape
+    if own_level:
+        counted = jnp.ones((b, n), bool) if valid is None else valid
+        distances = above_own_level(distances, counted, own_level)
+    if valid is not None:
+        distances = jnp.where(valid[None], distances, 0.0)
     each = upsample(distances.reshape(m * b, n), size, grid, side).reshape(m, b, *size)
     fused = each.sum(0)
     return AnomalyMaps(fused, each, image_score(fused, top))

@@ -115,6 +115,18 @@ def test_where_nothing_counts_there_is_no_level():
     np.testing.assert_array_equal(got, distance)
 
 
+def test_the_map_is_of_what_counts_above_the_level():
+    distance = distances(4)
+    valid = jnp.asarray(np.random.default_rng(5).random((2, 16)) < 0.7)
+    got = score_distances(distance, (56, 56), valid=valid, own_level=0.5)
+    above = np.where(valid[None], above_own_level(distance, valid, 0.5), 0)
+    expected = score_distances(jnp.asarray(above), (56, 56))
+    np.testing.assert_allclose(got.fused, expected.fused, rtol=1e-6)
+    everywhere = score_distances(distance, (56, 56), own_level=0.5)
+    whole = above_own_level(distance, jnp.ones((2, 16), bool), 0.5)
+    np.testing.assert_allclose(everywhere.fused, score_distances(whole, (56, 56)).fused, rtol=1e-6)
+
+
 @pytest.mark.parametrize("top", [0.01, 0.05, 0.5, 1.0])
 def test_mean_of_the_largest_share(top):
     maps = np.abs(draw(11, 3, 30, 20))
