@@ -225,12 +225,10 @@ def test_imports_go_one_way(file):
 
 
 def test_nothing_is_ever_unpickled():
-    """Only the converter opens PyTorch's format, and only its tensors."""
+    """Not by PyTorch's restricted reader either: the converter reads checkpoints as data."""
     for file in ROOT.rglob("*.py"):
         text = file.read_text()
         assert "import pickle" not in text, file
         assert "allow_pickle=True" not in text, file
-        for line in text.splitlines():
-            if "torch.load(" in line:
-                assert file.name == "convert.py"
-                assert "weights_only=True" in line
+        assert "torch.load(" not in text, file
+        assert "Unpickler(" not in text, file

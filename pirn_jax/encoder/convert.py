@@ -1,24 +1,26 @@
 """`python -m pirn_jax.encoder.convert IN.pth OUT.safetensors`: checkpoints of PyTorch, made safe.
 
-The only place that opens PyTorch's format, in a process of its own, by PyTorch's restricted reader
-(tensors only), which is sound since PyTorch 2.10. Needs the extra: `pip install pirn-jax[convert]`.
+The only place that opens PyTorch's format; it is read as data (`pytorch.py`), and nothing in it
+runs. PyTorch is not needed.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import numpy as np
 import tyro
 
 from pirn_jax.command import Console, run
 from pirn_jax.encoder.point_mae import load_point_mae
 from pirn_jax.encoder.point_mae_weights import is_point_mae
+from pirn_jax.encoder.pytorch import read_checkpoint
 from pirn_jax.encoder.weights import identify
 from pirn_jax.encoder.wide_resnet import is_wide_resnet, load_wide_resnet
-from pirn_jax.errors import BadInputError, ConfigError, MissingDependencyError
+from pirn_jax.errors import BadInputError, ConfigError
+from pirn_jax.storage import write_tensors
 
 
 def main(
@@ -40,7 +42,7 @@ def main(
         raise BadInputError("no such file", "give the .pth file", checkpoint)
     tensors = _read(checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(tensors, out)
+    write_tensors(out, tensors)
     try:
         if is_point_mae(tensors):
             name = load_point_mae(out).name
@@ -54,36 +56,17 @@ def main(
     Console().print(f"{name}: {len(tensors)} tensors → {out}", highlight=False)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint by their plain names."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading a .pth file needs PyTorch", "pip install 'pirn-jax[convert]'"
-        ) from error
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
-        raise MissingDependencyError(
-            f"PyTorch {torch.__version__} reads tensors less safely than 2.10 and later",
-            "pip install 'pirn-jax[convert]'",
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds; each means the same to the user
-        first = str(error).partition("\n")[0]
-        raise BadInputError(
-            f"is no checkpoint of plain tensors ({type(error).__name__}: {first})",
-            "only weights can be converted; nothing else in the file was run",
-            path,
-        ) from error
+    content = read_checkpoint(path)
     for wrapper in ("teacher", "model", "state_dict", "base_model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict):
         raise BadInputError(f"holds a {type(content).__name__}, not named tensors", path=path)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for key, value in content.items():
-        if not isinstance(value, torch.Tensor) or re.match(
+        if not isinstance(value, np.ndarray) or re.match(
             r"(module\.)?(dino|ibot)_head\.", str(key)
         ):
             continue
@@ -91,16 +74,8 @@ def _read(path: Path) -> dict[str, Any]:
         plain = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", plain)  # blocks in chunks
         if plain in tensors:
             raise BadInputError(f"holds two tensors called {plain}", path=path)
-        tensors[plain] = value.detach().to_dense().clone().contiguous()
+        tensors[plain] = value
     return tensors
-
-
-def _write(tensors: dict[str, Any], out: Path) -> None:
-    from safetensors.torch import save_file
-
-    partial = out.with_name(out.name + ".partial")
-    save_file(tensors, partial)
-    os.replace(partial, out)  # whole or not at all
 
 
 if __name__ == "__main__":
