@@ -123,6 +123,8 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "btf, unscaled": ("btf", {"balance": False}),
     "shape-guided": ("shape-guided", _COPIES | _SCALED),
     "memory of FPFH": ("memory", {"features": "fpfh"}),
+    "no pseudo-defects": ("mixture", {"pseudo_defects": "off"}),
+    "pseudo-defects on all": ("mixture", {"pseudo_defects": "on"}),
     "own level left in": ("mixture", {"own_level": 0.0}),
     "no other light": ("mixture", {"photometric": 0, "prior": 20.0}),
     "10 prototypes": ("mixture", {"prototypes": 10}),

@@ -63,9 +63,9 @@ def fit_models(
     for model, scans, name in zip(models, shots, names, strict=True):
         model.forget()
         model.shots = _tokens_of(model, scans, name, cache)
-        jobs.append(TrainingJob(name, model.shots, model.config.seed, _copies(model)))
+        jobs.append(TrainingJob(name, model.shots, model.config.seed, *_copies(model)))
         if encoded is not None and not isinstance(scans, Tokens):
-            encoded(model.shots.values.shape[1] // (1 + _copies(model)))
+            encoded(model.shots.values.shape[1] // (1 + _copies(model)[0]))
     folds = [
         _folds(model, name) if own else []
         for model, name, own in zip(models, names, wanted, strict=True)
@@ -123,9 +123,10 @@ def _tokens_of(
     return tokens
 
 
-def _copies(model: DetectorState) -> int:
-    """How many of each shot are learned from beside itself."""
-    return len(model.config.chosen_recipe.augmentations())
+def _copies(model: DetectorState) -> tuple[int, int]:
+    """How many of each shot are learned from beside itself, and how many of them are spoiled."""
+    every = model.config.chosen_recipe.augmentations()
+    return len(every), sum(one.kind == "spoiled" for one in every)
 
 
 def _folds(model: DetectorState, name: str) -> list[Fold]:
@@ -134,7 +135,7 @@ def _folds(model: DetectorState, name: str) -> list[Fold]:
             "this model was loaded, and its shots are not at hand",
             "give good scans: calibrate(scans)",
         )
-    return leave_one_out_folds(name, model.shots, model.config.seed, _copies(model))
+    return leave_one_out_folds(name, model.shots, model.config.seed, *_copies(model))
 
 
 def _scores_of(

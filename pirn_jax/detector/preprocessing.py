@@ -154,14 +154,16 @@ def _look_for_object(scan: Scan, config: Config, prepared: PreparedCache) -> Bac
 
 
 def _decide(looked_at: Sequence[tuple[Scan, Background]], config: Config) -> Config:
-    """The config with background, square and poses as the shots have them."""
+    """The config with background, square, poses and pseudo-defects as the shots have them."""
     if config.background == "auto":
         votes = [found for scan, found in looked_at if scan.xyz is not None]
         config = replace(config, background=background_of(votes))
     keep = np.ones_like if config.background == "none" else np.asarray
     parts = [find_part(scan.xyz, scan.valid, keep(found.object)) for scan, found in looked_at]
     known = [part for part in parts if part is not None]
-    config = with_settings(config, config.chosen_recipe.for_poses(lie_at_any_angle(known)))
+    apart = len(known) == len(parts) and square_side(known) is not None
+    decided = config.chosen_recipe.for_parts(lie_at_any_angle(known), apart)
+    config = with_settings(config, decided)
     if config.part_side is None and config.chosen_recipe.view == "part":
         turned = any(copy.turned for copy in config.chosen_recipe.augmentations())
         side = square_side(known, turned) if len(known) == len(parts) else None

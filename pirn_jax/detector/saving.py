@@ -158,7 +158,10 @@ def load_model(
         layers, lay = tuple(about["layers"]), str(about["weights"])
         points = str(about.get("points", ""))
         said = document["config"]
-        settings = {"own_level": 0.0} | said["settings"]  # older models judge without
+        older = {"own_level": 0.0}  # models of before judge without what they do not name
+        if said.get("method") == "mixture":
+            older |= {"pseudo_defects": "off"}
+        settings = older | said["settings"]
         config = from_json(Config, said | {"settings": settings}, str(path), allow_code)
         threshold = document["calibration"]
         calibration = None if threshold is None else read_calibration(threshold)

@@ -80,7 +80,9 @@ class Fold(NamedTuple):
     left_out: tuple[int, ...]
 
 
-def leave_one_out_folds(name: str, shots: Tokens, seed: int, copies: int = 0) -> list[Fold]:
+def leave_one_out_folds(
+    name: str, shots: Tokens, seed: int, copies: int = 0, spoiled: int = 0
+) -> list[Fold]:
     """Jobs that each leave out a part of the shots, and hold a copy of the others' tokens.
 
     Args:
@@ -88,6 +90,7 @@ def leave_one_out_folds(name: str, shots: Tokens, seed: int, copies: int = 0) ->
         shots: tokens of the shots, each followed by its copies.
         seed: of the jobs.
         copies: of each shot; they are left out with it, and are not scored.
+        spoiled: how many of the copies have pseudo-defects.
 
     Raises:
         BadInputError: there is only one shot.
@@ -104,6 +107,6 @@ def leave_one_out_folds(name: str, shots: Tokens, seed: int, copies: int = 0) ->
         kept = np.setdiff1d(np.arange(count), part)
         learned = (kept[:, None] * each + np.arange(each)).reshape(-1)
         own = select_scans(shots, learned)
-        job = TrainingJob(f"{name}/without{part[0]}", own, seed, copies)
+        job = TrainingJob(f"{name}/without{part[0]}", own, seed, copies, spoiled)
         folds.append(Fold(job, tuple(int(place) * each for place in part)))
     return folds

@@ -1,4 +1,4 @@
-"""Augmentation: a shot under another light, moved or turned, to learn more from the same good part.
+"""Augmentation: a shot under another light, moved, turned or spoiled, to learn more from one part.
 
 Augmentations are a tuple; the shot itself comes first and is not among them. What is random in one
 is drawn from the seed, the shot's own pixels and its number: neither the order of the shots nor
@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from scipy import ndimage
 
-from pirn_jax.geometry import Views
+from pirn_jax.geometry.pseudo_defects import spoil
+from pirn_jax.geometry.vectors import picture_of, vectors_of
+from pirn_jax.geometry.views import Views
 
 VERSION = 2  # raised when the same augmentations and seed give other pixels
 _LEAST_COVER = 0.5  # of a pixel must come from valid ones for it to be valid
@@ -34,8 +36,9 @@ class Augmentation(NamedTuple):
     """One way to augment a shot.
 
     Attributes:
-        kind: "photometric"; "grey"; "move", of the picture's plane; or "jitter", a small move drawn
-            at random.
+        kind: "photometric"; "grey"; "move", of the picture's plane; "jitter", a small move drawn at
+            random; or "spoiled", with pseudo-defects (pirn_jax.geometry.pseudo_defects): the only
+            one that is no good part.
         degrees: of a move, counter-clockwise as one looks at the picture.
         shift: of a move, (down, right), as shares of the picture's sides.
         mirror: of a move: left and right are swapped first.
@@ -73,6 +76,11 @@ def rotations(count: int) -> Augmentations:
     return tuple(Augmentation("move", degrees=360.0 * step / count) for step in range(1, count))
 
 
+def spoiled(count: int) -> Augmentations:
+    """So many times with pseudo-defects."""
+    return (Augmentation("spoiled"),) * count
+
+
 def augment(views: Views, augmentations: Augmentations, seed: int) -> Iterator[Views]:
     """The views, then one more for each augmentation, in their order.
 
@@ -98,6 +106,8 @@ def augment(views: Views, augmentations: Augmentations, seed: int) -> Iterator[V
             yield _moved(views, Augmentation("move", degrees, (down, right), reflect=True))
         elif augmentation.kind == "grey":
             yield views._replace(rgb=None if views.rgb is None else _grey(views.rgb))
+        elif augmentation.kind == "spoiled":
+            yield spoil(views, random)
         else:
             rgb = None if views.rgb is None else _relit(views.rgb, random)
             normals = None if views.normals is None else _noisy(views.normals, random)
@@ -143,9 +153,9 @@ def _relit(
 def _noisy(
     normals: Float32[np.ndarray, "h w 3"], random: np.random.Generator
 ) -> Float32[np.ndarray, "h w 3"]:
-    vectors, defined = _decoded(normals)
+    vectors, defined = vectors_of(normals)
     noise = random.uniform(0.0, 0.05) * random.standard_normal(normals.shape)
-    return _encoded(vectors + noise.astype(np.float32), defined)
+    return picture_of(vectors + noise.astype(np.float32), defined)
 
 
 def _moved(views: Views, move: Augmentation) -> Views:
@@ -175,10 +185,10 @@ def _moved(views: Views, move: Augmentation) -> Views:
     if views.rgb is not None:
         rgb = np.clip(carry_all(views.rgb), 0, 1)
     if views.normals is not None:
-        vectors, defined = _decoded(views.normals)
+        vectors, defined = vectors_of(views.normals)
         moved = carry_all(vectors)
         moved[..., :2] = moved[..., :2] @ turn.T.astype(np.float32)
-        normals = _encoded(moved, carry(defined) >= _LEAST_COVER)
+        normals = picture_of(moved, carry(defined) >= _LEAST_COVER)
     ignore = None if views.ignore is None else carry(views.ignore) > 0
     valid = carry(views.valid) >= _LEAST_COVER
     points = None
@@ -198,21 +208,3 @@ def _turned(
     middle = across.mean(0) if len(across) else np.zeros(2, np.float32)
     moved[measured, :2] = middle + (across - middle) @ turn.T
     return moved
-
-
-def _decoded(
-    normals: Float32[np.ndarray, "h w 3"],
-) -> tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Unit vectors, 0 where there are none, and where they are."""
-    defined = np.any(normals > 0, axis=-1)
-    vectors = np.where(np.expand_dims(defined, -1), 2 * normals - 1, 0)
-    return vectors.astype(np.float32), np.asarray(defined)
-
-
-def _encoded(
-    vectors: Float32[np.ndarray, "h w 3"], defined: Bool[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w 3"]:
-    length = np.linalg.norm(vectors, axis=-1)
-    defined = defined & (length > 1e-3)
-    unit = vectors / np.where(defined, length, 1)[..., None]
-    return np.where(defined[..., None], np.clip((unit + 1) / 2, 0, 1), 0).astype(np.float32)

@@ -15,7 +15,13 @@ Fitting takes no gradient step: k-means++, then a few rounds of hard EM, in whic
 drawn to that of all tokens by `prior` pseudo-tokens: with 50 prototypes and five shots some own
 fewer tokens than channels.
 
-Of these distances half of the picture's own lower quartile is taken off before the map is made
+Where points tell the part from what is around it, copies of the shots are spoiled by pseudo-defects
+(`pseudo_defects`), and what these did to tokens, D = E[δ δ^T] of the tokens δ that moved, says how
+defects move them. In place of -log p(x) then stands how much likelier a token so moved is:
+
+    log Σ_k π_k N(x; μ_k, C_k + D) - log p(x)
+
+Of all distances half of the picture's own lower quartile is taken off before the map is made
 (`own_level`): another light moves all tokens, a defect those that it covers.
 
 |                | here                                        | PIRN                        |
@@ -28,27 +34,34 @@ Of these distances half of the picture's own lower quartile is taken off before 
 Source: Tipping and Bishop 1999 (mixtures of probabilistic principal component analysers). Why it is
     the default: experiments/RECIPE.md.
 
-Dimension letters: M modalities, B images, N tokens, C channels, K prototypes, R directions,
-T tokens of the shots.
+Dimension letters: M modalities, B images, N tokens, C channels, K prototypes (2 K where there are
+pseudo-defects: each as it is, then widened), R directions, T tokens of the shots, S shots.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Unpack
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32
 
-from pirn_jax.decoder import Params, Tokens
+from pirn_jax.decoder import Params, Tokens, select_scans
 from pirn_jax.encoder import Encoder
 from pirn_jax.errors import BadInputError
+from pirn_jax.geometry.augmentation import Augmentations, spoiled
+from pirn_jax.methods.gaussians import (
+    Gaussians,
+    fit_mixture,
+    log_joint,
+    log_joint_of,
+    moves_of,
+    widened,
+)
 from pirn_jax.methods.method import LearnOptions
 from pirn_jax.methods.scaling import (
     TokenSettings,
@@ -60,10 +73,7 @@ from pirn_jax.methods.scaling import (
 from pirn_jax.training import Trained, TrainingJob
 from pirn_jax.transport import balanced_plan
 
-_NEVER = -1e30  # log weight of a prototype that stands for nothing
-_CLUSTERED = 4000  # tokens, at most, that the first clusters are made from
-_SPARE = 8  # directions followed beyond those kept, so that these are found faster
-_SMALLEST = 1e-6  # variance of a channel at the tokens' scale
+_SPOILED = 4  # copies of each shot with pseudo-defects
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,9 @@ class MixtureSettings(TokenSettings):
     """Pseudo-tokens with the covariance of all tokens that each Gaussian is given."""
     rounds: int = 5
     """Rounds of EM, at most."""
+    pseudo_defects: Literal["auto", "on", "off"] = "auto"
+    """Whether copies of each shot with spoiled patches say how defects move tokens; auto: where
+    points tell the part from what is around it, so that patches lie on the part."""
     balanced: bool = False
     """Which prototype answers for a token is decided by balanced optimal transport over the image,
     each taking the share of its tokens that it has of the shots', and not token by token."""
@@ -105,6 +118,17 @@ class MixtureSettings(TokenSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(prototypes=1, rank=1, rounds=1, prior=0)
+
+    def augmentations(self) -> Augmentations:
+        """What all token methods learn from, then copies with pseudo-defects."""
+        return super().augmentations() + spoiled(_SPOILED if self.pseudo_defects == "on" else 0)
+
+    def for_parts(self, any_angle: bool, apart: bool) -> dict[str, object]:
+        """How often each shot is turned, and whether it is spoiled as well."""
+        decided = super().for_parts(any_angle, apart)
+        if self.pseudo_defects == "auto":
+            decided["pseudo_defects"] = "on" if apart else "off"
+        return decided
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Mixture:
         """The mixtures, for tokens of that encoder.
@@ -138,6 +162,8 @@ class Mixture:
 
     def __post_init__(self) -> None:
         judges = replace(self.settings, jitter=0, photometric=0, rotations=1, prior=0.0, rounds=1)
+        if judges.pseudo_defects == "auto":  # nobody decided
+            judges = replace(judges, pseudo_defects="off")
         object.__setattr__(self, "judges", judges)
 
     @property
@@ -153,47 +179,93 @@ class Mixture:
         """
         trained = []
         for job in jobs:
-            statistics, tokens = fit(self.settings, self.grid, job.shots)
+            statistics, tokens, moves = self._tokens_of(job)
             if not tokens.shape[1]:
                 raise BadInputError(f"{job.name}: no token of the shots shows the part")
-            found = [fit_mixture(one, self.settings, self.rank, job.seed) for one in tokens]
+            found = [
+                fit_mixture(
+                    one,
+                    prototypes=self.settings.prototypes,
+                    rank=self.rank,
+                    prior=self.settings.prior,
+                    rounds=self.settings.rounds,
+                    seed=job.seed,
+                )
+                for one in tokens
+            ]
+            if job.spoiled:
+                found = [widened(*pair) for pair in zip(found, moves, strict=True)]
             stacked = Gaussians(*(np.stack(part) for part in zip(*found, strict=True)))
-            floors = [_floor(one, own) for one, own in zip(found, tokens, strict=True)]
+            floors = [self._floor(one, own) for one, own in zip(found, tokens, strict=True)]
             parameters = stacked._asdict() | {"floor": np.array(floors, np.float32)}
             trained.append(Trained(job.name, parameters, statistics, []))
         return trained
 
+    def _tokens_of(
+        self, job: TrainingJob
+    ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "M T C"], list[Float[np.ndarray, "_ C"]]]:
+        """Statistics, the good tokens, and how pseudo-defects moved tokens of each modality."""
+        if not job.spoiled:
+            return *fit(self.settings, self.grid, job.shots), []
+        good = 1 + job.copies - job.spoiled
+        place = np.arange(job.shots.values.shape[1]).reshape(-1, good + job.spoiled)
+        own = select_scans(job.shots, place[:, :good].reshape(-1))
+        statistics, tokens = fit(self.settings, self.grid, own)
+        after = select_scans(job.shots, place[:, good:].reshape(-1))
+        before = select_scans(job.shots, place[:, 0].repeat(job.spoiled))
+        moves = np.asarray(
+            _scaled(self.settings, self.grid, statistics, after)
+            - _scaled(self.settings, self.grid, statistics, before)
+        )
+        return statistics, tokens, [moves_of(one, np.asarray(after.valid)) for one in moves]
+
+    def _floor(self, known: Gaussians, tokens: Float32[np.ndarray, "T C"]) -> float:
+        """The least that is found of the shots' own tokens."""
+        normal, log_moved = self._parted(jnp.asarray(log_joint_of(known, tokens)))
+        return float((log_moved - jax.nn.logsumexp(normal, -1)).min())
+
+    def _parted(
+        self, joint: Float[Array, "*batch K"]
+    ) -> tuple[Float[Array, "*batch P"], Float[Array, "*batch"] | float]:
+        """Of the prototypes as they are; and how likely a token is that defects moved, or 0."""
+        if joint.shape[-1] == self.settings.prototypes:
+            return joint, 0.0
+        normal, moved = jnp.split(joint, (self.settings.prototypes,), -1)
+        return normal, jax.nn.logsumexp(moved, -1)
+
     def distances(
         self, parameters: Params, statistics: Params, tokens: Tokens
     ) -> tuple[Float[Array, "M B N"], Float[Array, "M B K"]]:
-        """How unlikely each token is, in nats a channel, and the share of each prototype."""
+        """How odd each token is, in nats a channel, and the share of each prototype."""
         x = scaled(self.settings, self.grid, statistics, tokens)
         known = Gaussians(*(jnp.asarray(parameters[name]) for name in Gaussians._fields))
         joint = jax.vmap(log_joint)(known, x)
         assert tokens.valid is not None
         mass = jnp.broadcast_to(jnp.asarray(tokens.valid).astype(x.dtype)[None], x.shape[:-1])
-        log_weight = known.log_weight[:, None, None]
+        normal, log_moved = self._parted(joint)
         if self.settings.balanced:
+            log_weight = known.log_weight[:, None, None, : normal.shape[-1]]
             plan = balanced_plan(
-                log_weight - joint,
+                log_weight - normal,
                 epsilon=1.0,
                 solver="scan",
                 row_mass=mass,
                 column_mass=jnp.broadcast_to(
-                    jax.nn.softmax(log_weight[:, 0], -1), (*x.shape[:2], joint.shape[-1])
+                    jax.nn.softmax(log_weight[:, 0], -1), (*x.shape[:2], normal.shape[-1])
                 ),
             ).matrix
-            unlikely = -(plan * joint).sum(-1)  # never less than -log p, of which the floor is one
+            unlikely = -(plan * normal).sum(-1)  # never less than -log p, of which the floor is one
         else:
-            plan = jax.nn.softmax(joint, -1) * mass[..., None]
-            unlikely = -jax.nn.logsumexp(joint, -1)
+            plan = jax.nn.softmax(normal, -1) * mass[..., None]
+            unlikely = -jax.nn.logsumexp(normal, -1)
         floor = jnp.asarray(parameters["floor"])[:, None, None]
         usage = plan.sum(-2) / jnp.maximum(mass.sum(-1), 1.0)[..., None]
-        return jnp.maximum(unlikely - floor, 0.0) / self.channels, usage
+        return jnp.maximum(unlikely + log_moved - floor, 0.0) / self.channels, usage
 
     def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics."""
         m, k, c, r = self.modalities, self.settings.prototypes, self.channels, self.rank
+        k *= 2 if self.settings.pseudo_defects == "on" else 1
         shapes = {
             "mean": (m, k, c),
             "basis": (m, k, c, r),
@@ -208,158 +280,4 @@ class Mixture:
         return parameters, statistics_shapes(self.settings.scale, m, c)
 
 
-class Gaussians(NamedTuple):
-    """A mixture; of several modalities with an axis M in front.
-
-    Attributes:
-        mean: (K, C), μ: the prototypes.
-        basis: (K, C, R), V: orthonormal columns.
-        variance: (K, R), Λ.
-        rest: (K,), s: variance of every other direction.
-        log_weight: (K,), log π.
-    """
-
-    mean: Float[Array | np.ndarray, "*M K C"]
-    basis: Float[Array | np.ndarray, "*M K C R"]
-    variance: Float[Array | np.ndarray, "*M K R"]
-    rest: Float[Array | np.ndarray, "*M K"]
-    log_weight: Float[Array | np.ndarray, "*M K"]
-
-
-def log_joint(
-    known: Gaussians, x: Float[Array | np.ndarray, "*batch C"]
-) -> Float[Array, "*batch K"]:
-    """Log π_k + log N(x; μ_k, C_k), without the constant -C/2 log 2π.
-
-    One matrix product gives all tokens' coordinates in all prototypes' directions.
-    """
-    mean, basis, variance, rest, log_weight = (jnp.asarray(part) for part in known)
-    precise, leading = jax.lax.Precision.HIGHEST, (1,) * (x.ndim - 1)
-
-    def each(value: Array) -> Array:  # one for all tokens
-        return value.reshape(leading + value.shape)
-
-    inside = jnp.einsum("...c,kcr->...kr", x, basis, precision=precise)
-    inside = inside - each(jnp.einsum("kc,kcr->kr", mean, basis, precision=precise))
-    cross = jnp.einsum("...c,kc->...k", x, mean, precision=precise)
-    squared = (x * x).sum(-1)[..., None] - 2.0 * cross + each((mean * mean).sum(-1))
-    beyond = jnp.maximum(squared - (inside * inside).sum(-1), 0.0)
-    channels, rank = basis.shape[-2:]
-    determinant = jnp.log(variance).sum(-1) + (channels - rank) * jnp.log(rest)
-    mahalanobis = (inside * inside / each(variance)).sum(-1) + beyond / each(rest)
-    return each(log_weight - 0.5 * determinant) - 0.5 * mahalanobis
-
-
-_log_joint = jax.jit(log_joint)
-
-
-def fit_mixture(
-    tokens: Float32[np.ndarray, "T C"], settings: MixtureSettings, rank: int, seed: int
-) -> Gaussians:
-    """Hard EM from k-means++.
-
-    Prototypes beyond the number of tokens stand for nothing: their weight is 0.
-
-    Args:
-        tokens: of the shots, at the method's scale.
-        settings: how many prototypes, and how they are fitted.
-        rank: R.
-        seed: of the clusters' start.
-    """
-    count, channels = tokens.shape
-    used = min(settings.prototypes, count)
-    centre = tokens.mean(0)
-    everything = _scatter(tokens - centre) / count
-    random = np.random.default_rng(seed)
-    start = random.standard_normal((channels, min(rank + _SPARE, channels)))
-    basis = np.broadcast_to(start.astype(np.float32), (used, *start.shape))
-    owner = _clusters(tokens, used, random)
-    for step in range(settings.rounds):
-        known, basis = _maximise(tokens, owner, used, settings.prior, everything, basis, rank)
-        if step + 1 == settings.rounds or used == 1:
-            break
-        nearest = _each(known, tokens).argmax(-1)
-        if (nearest != owner).mean() < 1e-3:
-            break
-        owner = nearest
-    spare = settings.prototypes - used
-    if not spare:
-        return known
-    filled = (np.concatenate([part, part[:1].repeat(spare, 0)]) for part in known)
-    known = Gaussians(*filled)
-    known.log_weight[used:] = _NEVER
-    return known
-
-
-def _clusters(
-    tokens: Float32[np.ndarray, "T C"], count: int, random: np.random.Generator
-) -> Int[np.ndarray, " T"]:
-    """The cluster of each token: k-means on some of them, then the nearest centre."""
-    from scipy.cluster.vq import kmeans2, vq
-
-    some = tokens
-    if len(tokens) > _CLUSTERED:
-        some = tokens[random.choice(len(tokens), _CLUSTERED, replace=False)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty cluster: its centre stays
-        centres, _ = kmeans2(some, count, iter=8, minit="++", rng=random)
-    return vq(tokens, centres, check_finite=False)[0]
-
-
-def _maximise(
-    tokens: Float32[np.ndarray, "T C"],
-    owner: Int[np.ndarray, " T"],
-    count: int,
-    prior: float,
-    everything: Float32[np.ndarray, "C C"],
-    start: Float32[np.ndarray, "K C S"],
-    rank: int,
-) -> tuple[Gaussians, Float32[np.ndarray, "K C S"]]:
-    """The Gaussians of the tokens that each owns, and the directions to start from next time."""
-    channels = tokens.shape[1]
-    own = np.bincount(owner, minlength=count)
-    mean = np.empty((count, channels), np.float32)
-    covariance = np.empty((count, channels, channels), np.float32)
-    for k in range(count):
-        members = tokens[owner == k]
-        mean[k] = members.mean(0) if len(members) else tokens.mean(0)
-        weight = len(members) + prior
-        total = _scatter(members - mean[k]) + np.float32(prior) * everything
-        covariance[k] = total / weight if weight else everything
-    basis = start
-    for _ in range(4):  # subspace iteration; the next round goes on from here
-        basis, _ = np.linalg.qr(covariance @ basis)
-    inner = np.swapaxes(basis, 1, 2) @ covariance @ basis
-    variance, turn = np.linalg.eigh(inner)
-    basis = basis @ turn
-    total = np.trace(covariance, axis1=1, axis2=2)
-    kept, directions = variance[:, -rank:], basis[:, :, -rank:]
-    rest = np.maximum((total - kept.sum(-1)) / (channels - rank), _SMALLEST)
-    known = Gaussians(
-        mean=mean,
-        basis=directions.astype(np.float32),
-        variance=np.maximum(kept, rest[:, None]).astype(np.float32),
-        rest=rest.astype(np.float32),
-        log_weight=np.log((own + 1) / (len(tokens) + count)).astype(np.float32),
-    )
-    return known, basis
-
-
-def _scatter(centred: Float32[np.ndarray, "T C"]) -> Float32[np.ndarray, "C C"]:
-    return centred.T @ centred
-
-
-def _each(known: Gaussians, tokens: Float32[np.ndarray, "T C"]) -> Float32[np.ndarray, "T K"]:
-    """`log_joint` of many tokens, a piece at a time, all of one shape."""
-    piece = 2048
-    parts = math.ceil(len(tokens) / piece)
-    padded = np.pad(tokens, ((0, parts * piece - len(tokens)), (0, 0)))
-    found = [np.asarray(_log_joint(known, one)) for one in np.split(padded, parts)]
-    return np.concatenate(found)[: len(tokens)]
-
-
-def _floor(known: Gaussians, tokens: Float32[np.ndarray, "T C"]) -> float:
-    """The least -log p of the shots' own tokens."""
-    joint = _each(known, tokens)
-    largest = joint.max(-1, keepdims=True)
-    return float(-(largest[:, 0] + np.log(np.exp(joint - largest).sum(-1))).max())
+_scaled = jax.jit(scaled, static_argnums=(0, 1))

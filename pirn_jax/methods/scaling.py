@@ -66,8 +66,9 @@ class TokenSettings(MethodSettings):
         """The network's own blocks, normalised or not."""
         return Blocks(normalised=self.normalised)
 
-    def for_poses(self, any_angle: bool) -> dict[str, object]:
+    def for_parts(self, any_angle: bool, apart: bool) -> dict[str, object]:
         """How often each shot is turned, where the shots were to decide."""
+        del apart
         if self.rotations:
             return {}
         return {"rotations": 8, "jitter": 0} if any_angle else {"rotations": 1}

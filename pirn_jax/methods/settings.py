@@ -100,13 +100,14 @@ class MethodSettings(ABC):
         """What is learned from beside each shot itself."""
         return ()
 
-    def for_poses(self, any_angle: bool) -> dict[str, object]:
-        """Fields that the shots' poses decide, with their values.
+    def for_parts(self, any_angle: bool, apart: bool) -> dict[str, object]:
+        """Fields that the parts seen in the shots decide, with their values.
 
         Args:
-            any_angle: the shots' silhouettes say that parts lie at any angle.
+            any_angle: the silhouettes say that parts lie at any angle.
+            apart: points tell each part from what is around it.
         """
-        del any_angle
+        del any_angle, apart
         return {}
 
     @abstractmethod

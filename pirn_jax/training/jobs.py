@@ -31,12 +31,14 @@ class TrainingJob(NamedTuple):
         shots: of the training scans: values (M, S, N, C), valid (S, N) or None.
         seed: 0 to 2**32 - 1; decides initial weights, prototypes and the order of scans.
         copies: of each shot; they follow it.
+        spoiled: how many of the copies, the last ones, have pseudo-defects.
     """
 
     name: str
     shots: Tokens
     seed: int
     copies: int = 0
+    spoiled: int = 0
 
 
 def check_jobs(jobs: Sequence[TrainingJob], modalities: Sequence[str]) -> None:

@@ -355,11 +355,16 @@ def seal(folder, document):
     write_manifest(folder, MODEL_FORMAT, ("config.json", "model.safetensors"), facts)
 
 
-def test_a_model_from_before_the_own_level_judges_as_it_did(data, tmp_path):
-    """Its threshold was set with nothing taken off."""
-    model = PIRN(Config(encoder="pirn-tiny", image_size=70)).fit(data.train)
+def test_a_model_of_before_judges_as_it_did(data, tmp_path):
+    """Its threshold was set with nothing taken off; nor did it know of pseudo-defects."""
+    asked = Config(encoder="pirn-tiny", image_size=70)
+    model = PIRN(with_settings(asked, {"pseudo_defects": "off"})).fit(data.train)
     folder, encoder = model.save(tmp_path / "model"), model.encoder
     assert PIRN.load(folder, encoder=encoder).config.chosen_recipe.own_level == 0.5
+    forge(folder, lambda document: document["config"]["settings"].pop("pseudo_defects"))
+    older = PIRN.load(folder, encoder=encoder)
+    assert older.config.chosen_recipe.pseudo_defects == "off"
+    assert older.predict(data.test[0]).pred_score == model.predict(data.test[0]).pred_score
     forge(folder, lambda document: document["config"]["settings"].pop("own_level"))
     older = PIRN.load(folder, encoder=encoder)
     assert older.config.chosen_recipe.own_level == 0.0

@@ -126,7 +126,8 @@ def test_normals_at_hand_are_read_and_change_nothing(data, tmp_path, monkeypatch
 def test_the_first_shots_decide_square_and_poses(data, caplog):
     config, views, _ = view_shots(data.train.select(data.train.keys[:3]), CONFIG)
     assert config.part_side is not None
-    assert config.changed == {"rotations": 1}  # biscuits are round: their silhouettes do not care
+    # Biscuits are round: their silhouettes do not care. Pseudo-defects lie on them alone.
+    assert config.changed == {"rotations": 1, "pseudo_defects": "on"}
     framed = replace(CONFIG, background="plane")
     frame = view_scan(data.train[0], framed)
     assert views[0].valid.mean() > 1.2 * frame.valid.mean()
@@ -152,6 +153,7 @@ def test_without_points_there_is_no_square(data):
     flat = scan._replace(xyz=None, valid=np.ones_like(scan.valid))
     decided, *_ = view_shots([flat], config)
     assert decided.part_side is None
+    assert decided.changed["pseudo_defects"] == "off"
     decided, *_ = view_shots([scan], config)
     with pytest.raises(BadInputError, match="no points that say where the part is"):
         view_scan(flat, decided)
@@ -160,12 +162,15 @@ def test_without_points_there_is_no_square(data):
 def test_turned_copies_are_for_parts_at_any_angle(data, monkeypatch):
     monkeypatch.setattr(preprocessing, "lie_at_any_angle", lambda parts: True)
     config, *_ = view_shots(data.train.select(data.train.keys[:2]), CONFIG)
-    assert config.changed == {"rotations": 8, "jitter": 0}
+    assert config.changed == {"rotations": 8, "jitter": 0, "pseudo_defects": "on"}
     moved = [one for one in config.chosen_recipe.augmentations() if one.kind == "move"]
     assert len(moved) == 7
     asked = with_settings(CONFIG, {"rotations": 2})
     config, *_ = view_shots(data.train.select(data.train.keys[:2]), asked)
-    assert config.changed == {"rotations": 2}
+    assert config.changed == {"rotations": 2, "pseudo_defects": "on"}
+    asked = with_settings(CONFIG, {"rotations": 2, "pseudo_defects": "off"})
+    config, *_ = view_shots(data.train.select(data.train.keys[:2]), asked)
+    assert config.changed == {"rotations": 2, "pseudo_defects": "off"}
 
 
 @pytest.mark.parametrize(
