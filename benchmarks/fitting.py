@@ -5,8 +5,8 @@
 Shots are generated scans of 400 × 400 with points; encoding them and their copies is part of it,
 generating them is not. Each row is a process of its own: `first` compiles, `cached` finds its
 programs in the cache that the first one filled, `again` is a second fit in that process. `flange`
-has jittered copies, 5 of each shot; `rope` lies at any angle and has 8 turned ones. DINOv2-small
-has random weights here, which cost what real ones cost.
+has 12 copies of each shot (jittered, relit, spoiled); `rope` lies at any angle and has 15.
+DINOv2-small has random weights here, which cost what real ones cost.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ family and key, so a scan is shifted the same on every machine, whatever its nei
     tilt       the scan turned rigidly by 5 degrees about a horizontal axis through its centroid
 
 The first four change the photograph alone, the last the geometry alone. None of them may be used to
-augment training scans: they stand for what training has not seen.
+augment good training scans: they stand for what training has not seen. (Pseudo-defects blur and
+stain patches, and are learned from as defects.)
 
 Dimension letters: H, W pixels.
 """

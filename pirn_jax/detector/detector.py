@@ -72,8 +72,8 @@ class PIRN(DetectorState):
 
     Attributes:
         asked: the config as given.
-        config: the same, with background, square and turned copies as `fit` decided them where
-            that was left to it.
+        config: the same, with background, square, turned copies and pseudo-defects as `fit`
+            decided them where that was left to it.
         calibration: the threshold and its promise; None before `calibrate`.
         sight: what its shots show, by which a sensor that saw nothing is told; None without scans.
         reference: what its good scans look like, by which `doctor --against` tells whether camera

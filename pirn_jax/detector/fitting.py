@@ -41,7 +41,7 @@ def fit_models(
     """Train models of one method together; the others change what one becomes by rounding alone.
 
     Args:
-        models: detectors whose configs differ in seed and background at most.
+        models: detectors whose configs differ at most in the seed and in what shots decide.
         shots: of each: good scans, or their tokens and their copies'. What a model learned before,
             decided, or was calibrated with, is forgotten.
         names: of each, unique; in histories and messages.

@@ -5,11 +5,11 @@
     shots  those of method mixture, which has learned
     both   lot + shots
 
-Both are negative log-likelihoods in nats a channel, and likelihoods multiply. A score means
-something within its lot alone: the same scan has another in another lot, and a threshold of scores
-without the lot says nothing of them. Good scans that join the lot give it a threshold of its own:
-each has its score as every other scan of the lot has, so the promise of
-`pirn_jax.scoring.calibration` holds for the lot's good scans.
+Both are log-likelihoods in nats a channel, with pseudo-defects the shots' is a ratio of two, and
+likelihoods multiply. A score means something within its lot alone: the same scan has another in
+another lot, and a threshold of scores without the lot says nothing of them. Good scans that join
+the lot give it a threshold of its own: each has its score as every other scan of the lot has, so
+the promise of `pirn_jax.scoring.calibration` holds for the lot's good scans.
 
 Nothing is stored. The lot's tokens are held in memory, some times over while they are compared, and
 its scans are read twice.

@@ -91,8 +91,9 @@ def view_shots(
 
     The first `WITNESSES` shots decide: background auto is what most of those with points say,
     "none" where the part itself is the plane at the border; the square around the part is the
-    largest part's; and whether parts lie at any angle is told by their silhouettes. Each scan is
-    read once, and fitted to a plane once. All of them say what a sensor that works shows.
+    largest part's; whether parts lie at any angle is told by their silhouettes; and pseudo-defects
+    lie on parts that have a square. Each scan is read once, and fitted to a plane once. All of them
+    say what a sensor that works shows.
 
     Args:
         scans: good ones.
@@ -161,9 +162,10 @@ def _decide(looked_at: Sequence[tuple[Scan, Background]], config: Config) -> Con
     keep = np.ones_like if config.background == "none" else np.asarray
     parts = [find_part(scan.xyz, scan.valid, keep(found.object)) for scan, found in looked_at]
     known = [part for part in parts if part is not None]
-    apart = len(known) == len(parts) and square_side(known) is not None
-    decided = config.chosen_recipe.for_parts(lie_at_any_angle(known), apart)
-    config = with_settings(config, decided)
+    any_angle = lie_at_any_angle(known)
+    framed = config.chosen_recipe.view == "part" and len(known) == len(parts)
+    apart = framed and square_side(known, any_angle) is not None
+    config = with_settings(config, config.chosen_recipe.for_parts(any_angle, apart))
     if config.part_side is None and config.chosen_recipe.view == "part":
         turned = any(copy.turned for copy in config.chosen_recipe.augmentations())
         side = square_side(known, turned) if len(known) == len(parts) else None

@@ -7,8 +7,8 @@ their number changes what comes out.
 Turning a picture of normals turns the vectors as well: they live in the camera's frame, x right and
 y down as in the picture. Points turn about their mean; a shift changes where they lie in the
 picture, and not their coordinates. Photometric augmentation changes the photograph; of the normals
-it makes repeated measurements, with noise on the vectors. Lighting gradients, colour, gamma and
-blur are left out on purpose: under these the detectors are tested for robustness.
+it makes repeated measurements, with noise on the vectors. Of good copies none has a lighting
+gradient, another colour, gamma or blur: under these the detectors are tested for robustness.
 
 Source: rotations of the shots in 45° steps: Damm et al. 2025 (AnomalyDINO, arXiv 2405.14529).
 """

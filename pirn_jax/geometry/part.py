@@ -147,17 +147,17 @@ def lie_at_any_angle(parts: Sequence[Part]) -> bool:
     if len(parts) < 2:
         return False
     side = MARGIN * max(part.extent * part.pitch for part in parts)
-    turned = [_turned(part, side) for part in parts]
+    turned = [turned_silhouettes(part, side) for part in parts]
     gains = []
     for one in turned:
         for other in turned:
             if one is not other:
-                overlaps = [_overlap(one[0], silhouette) for silhouette in other]
+                overlaps = [overlap(one[0], silhouette) for silhouette in other]
                 gains.append(max(overlaps) - overlaps[0])
     return float(np.mean(gains)) >= TURNED_GAIN
 
 
-def _turned(part: Part, side: float) -> list[Bool[np.ndarray, "_ _"]]:
+def turned_silhouettes(part: Part, side: float) -> list[Bool[np.ndarray, "_ _"]]:
     """The silhouette about its centre of mass, in a square of `side` metres, at all angles."""
     from scipy import ndimage  # for learning only
 
@@ -174,5 +174,6 @@ def _turned(part: Part, side: float) -> list[Bool[np.ndarray, "_ _"]]:
     return found
 
 
-def _overlap(one: Bool[np.ndarray, "_ _"], other: Bool[np.ndarray, "_ _"]) -> float:
+def overlap(one: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> float:
+    """What two silhouettes share, of all that one of them covers; 0 for empty ones."""
     return float((one & other).sum() / max(1, (one | other).sum()))

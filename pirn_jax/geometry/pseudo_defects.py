@@ -1,9 +1,12 @@
 """Pseudo-defects: patches spoiled in the views of a good part, to learn what defects do to tokens.
 
-One to three patches of random place, shape and size lie on the part. In the photograph each is
-pasted from elsewhere on the part, stained, painted over, covered with grain, or blurred; in the
-picture of normals it is dented or raised, roughened, or pasted from elsewhere. Points, where they
-stand for this picture, are dented or raised. What is no part stays as it is.
+One to three patches of random place, shape and size lie on the part, which is to fill the picture:
+their size is in proportion to this. In the photograph each is pasted, stained, painted over,
+covered with grain, or blurred; in the picture of normals it is dented or raised, roughened, or
+pasted. What is pasted comes from elsewhere on the part, or, half of the time in photographs, from
+anywhere in the picture turned by 180 degrees: often from the black around the part, which is what a
+hole or missing material shows. Points, where they stand for the picture of normals, are dented or
+raised. What is no part stays as it is.
 
 Source: Li et al. 2021 (CutPaste, arXiv 2104.04015) for pasting; Zavrtanik et al. 2021 (DRAEM, arXiv
 2108.07610) for grain that is blended in.
@@ -128,7 +131,8 @@ def _leaning(
     random: np.random.Generator,
 ) -> Float32[np.ndarray, "h w 3"]:
     """Vectors of a surface dented or raised by `_bump`, so steep as drawn; of any length."""
-    slope = np.stack(np.gradient(_bump(depth))[::-1], -1)
+    down, right = np.gradient(_bump(depth))
+    slope = np.stack([right, down], -1)
     steepest = random.uniform(0.3, 1.5) * random.choice([-1, 1])
     changed = vectors.copy()
     changed[..., :2] += steepest * slope / max(float(np.abs(slope).max()), 1e-6)

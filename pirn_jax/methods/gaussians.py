@@ -193,7 +193,7 @@ def _directions(
 def moves_of(
     move: Float32[np.ndarray, "B N C"], counted: Bool[np.ndarray, "B N"]
 ) -> Float32[np.ndarray, "_ C"]:
-    """The moves of the tokens that pseudo-defects cover.
+    """The moves of the tokens that pseudo-defects moved most in their picture.
 
     Args:
         move: of each token, at the method's scale.
@@ -208,18 +208,20 @@ def widened(known: Gaussians, moves: Float32[np.ndarray, "_ C"]) -> Gaussians:
 
     Args:
         known: K prototypes.
-        moves: of tokens that a defect covers.
+        moves: of tokens that a defect covers; of none, any move is as likely, of unit variance.
     """
-    (count, channels, rank), spare = known.basis.shape, len(moves) == 0
-    second = np.eye(channels, dtype=np.float32) if spare else _scatter(moves) / len(moves)
+    mean, basis, variance, rest, log_weight = map(np.asarray, known)
+    _, channels, rank = basis.shape
+    second = np.eye(channels, dtype=np.float32)
+    if len(moves):
+        second = _scatter(moves) / len(moves)
+    covariance = (basis * (variance - rest[:, None])[:, None]) @ np.swapaxes(basis, 1, 2)
+    covariance += second
+    covariance[:, np.arange(channels), np.arange(channels)] += rest[:, None]
     leading = np.linalg.eigh(second)[1][:, -rank:]
-    inner = (known.basis * (known.variance - known.rest[:, None])[:, None]) @ np.swapaxes(
-        known.basis, 1, 2
-    )
-    covariance = inner + second + known.rest[:, None, None] * np.eye(channels, dtype=np.float32)
-    start = np.concatenate([known.basis, np.broadcast_to(leading, (count, channels, rank))], -1)
-    variance, basis, rest, _ = _directions(covariance, start[..., :channels], rank)
-    wide = known._replace(basis=basis, variance=variance, rest=rest)
+    start = np.concatenate([basis, np.broadcast_to(leading, basis.shape)], -1)[..., :channels]
+    variance, basis, rest, _ = _directions(covariance, start, rank)
+    wide = Gaussians(mean, basis, variance, rest, log_weight)
     return Gaussians(*(np.concatenate(pair) for pair in zip(known, wide, strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""The mixture: Gaussian prototypes in closed form; odd is what none of them explains.
+"""The mixture: Gaussian prototypes in closed form; odd is what defects explain better than they.
 
 Each prototype is a Gaussian of low rank (a mixture of probabilistic principal components):
 
@@ -6,10 +6,10 @@ Each prototype is a Gaussian of low rank (a mixture of probabilistic principal c
     d(x) = max(0, -log p(x) - floor) / C
 
 with prototypes μ_k, their R principal directions V_k (C, R) of variances Λ_k, and s_k the mean
-variance of all others. Modalities add: their likelihoods multiply. `floor` is the least -log p of
-the shots' own tokens, so that a token that is as normal as can be has distance 0. With `balanced`
--Σ_k q_k log π_k N(x; μ_k, C_k) stands for -log p(x), with the token's shares q in the plan; it is
-the larger one whatever the plan (Jensen), so that the floor holds for both.
+variance of all others. Modalities add: their likelihoods multiply. `floor` is the least of what
+stands before it over the shots' own tokens, so that a token that is as normal as can be has
+distance 0. With `balanced` -Σ_k q_k log π_k N(x; μ_k, C_k) stands for -log p(x), with the token's
+shares q in the plan; it is the larger one whatever the plan (Jensen): the floor holds for both.
 
 Fitting takes no gradient step: k-means++, then a few rounds of hard EM, in which each covariance is
 drawn to that of all tokens by `prior` pseudo-tokens: with 50 prototypes and five shots some own
@@ -17,7 +17,8 @@ fewer tokens than channels.
 
 Where points tell the part from what is around it, copies of the shots are spoiled by pseudo-defects
 (`pseudo_defects`), and what these did to tokens, D = E[δ δ^T] of the tokens δ that moved, says how
-defects move them. In place of -log p(x) then stands how much likelier a token so moved is:
+defects move them. In place of -log p(x) then stands how much likelier a token so moved is, and
+without them -log p(x) alone:
 
     log Σ_k π_k N(x; μ_k, C_k + D) - log p(x)
 
@@ -35,7 +36,8 @@ Source: Tipping and Bishop 1999 (mixtures of probabilistic principal component a
     the default: experiments/RECIPE.md.
 
 Dimension letters: M modalities, B images, N tokens, C channels, K prototypes (2 K where there are
-pseudo-defects: each as it is, then widened), R directions, T tokens of the shots, S shots.
+pseudo-defects: each as it is, then widened), P of them as they are, R directions, T tokens of the
+shots, S shots.
 """
 
 from __future__ import annotations
@@ -127,7 +129,8 @@ class MixtureSettings(TokenSettings):
         """How often each shot is turned, and whether it is spoiled as well."""
         decided = super().for_parts(any_angle, apart)
         if self.pseudo_defects == "auto":
-            decided["pseudo_defects"] = "on" if apart else "off"
+            known = apart and self.foreground == "mask"  # else patches lie anywhere
+            decided["pseudo_defects"] = "on" if known else "off"
         return decided
 
     def create(self, modalities: tuple[str, ...], encoder: Encoder) -> Mixture:
@@ -171,6 +174,11 @@ class Mixture:
         """R, at most what the channels allow."""
         return min(self.settings.rank, self.channels - 1)
 
+    @property
+    def _gaussians(self) -> int:
+        """How many: each prototype, and each widened by what defects do, where that is known."""
+        return self.settings.prototypes * (2 if self.settings.pseudo_defects == "on" else 1)
+
     def learn(self, jobs: Sequence[TrainingJob], **_: Unpack[LearnOptions]) -> list[Trained]:
         """A mixture for each job and modality; no gradient step, so there is no history.
 
@@ -207,17 +215,26 @@ class Mixture:
         """Statistics, the good tokens, and how pseudo-defects moved tokens of each modality."""
         if not job.spoiled:
             return *fit(self.settings, self.grid, job.shots), []
-        good = 1 + job.copies - job.spoiled
-        place = np.arange(job.shots.values.shape[1]).reshape(-1, good + job.spoiled)
+        each, good = 1 + job.copies, 1 + job.copies - job.spoiled
+        count = job.shots.values.shape[1]
+        if count % each:
+            raise BadInputError(
+                f"{job.name}: {count} pictures are not whole shots of {each} pictures each",
+                "give the shots' tokens with those of all copies, or fit scans",
+            )
+        place = np.arange(count).reshape(-1, each)
         own = select_scans(job.shots, place[:, :good].reshape(-1))
         statistics, tokens = fit(self.settings, self.grid, own)
-        after = select_scans(job.shots, place[:, good:].reshape(-1))
-        before = select_scans(job.shots, place[:, 0].repeat(job.spoiled))
-        moves = np.asarray(
-            _scaled(self.settings, self.grid, statistics, after)
-            - _scaled(self.settings, self.grid, statistics, before)
+        parts = (
+            select_scans(job.shots, place[:, 0]),
+            select_scans(job.shots, place[:, good:].reshape(-1)),
         )
-        return statistics, tokens, [moves_of(one, np.asarray(after.valid)) for one in moves]
+        before, after = (
+            np.asarray(_scaled(self.settings, self.grid, statistics, part)) for part in parts
+        )
+        m, shots, n, c = before.shape
+        moves = (after.reshape(m, shots, -1, n, c) - before[:, :, None]).reshape(m, -1, n, c)
+        return statistics, tokens, [moves_of(one, np.asarray(parts[1].valid)) for one in moves]
 
     def _floor(self, known: Gaussians, tokens: Float32[np.ndarray, "T C"]) -> float:
         """The least that is found of the shots' own tokens."""
@@ -241,6 +258,7 @@ class Mixture:
         known = Gaussians(*(jnp.asarray(parameters[name]) for name in Gaussians._fields))
         joint = jax.vmap(log_joint)(known, x)
         assert tokens.valid is not None
+        assert joint.shape[-1] == self._gaussians
         mass = jnp.broadcast_to(jnp.asarray(tokens.valid).astype(x.dtype)[None], x.shape[:-1])
         normal, log_moved = self._parted(joint)
         if self.settings.balanced:
@@ -264,8 +282,7 @@ class Mixture:
 
     def abstract_params(self) -> tuple[Params, Params]:
         """Shapes of parameters and statistics."""
-        m, k, c, r = self.modalities, self.settings.prototypes, self.channels, self.rank
-        k *= 2 if self.settings.pseudo_defects == "on" else 1
+        m, k, c, r = self.modalities, self._gaussians, self.channels, self.rank
         shapes = {
             "mean": (m, k, c),
             "basis": (m, k, c, r),

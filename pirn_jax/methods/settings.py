@@ -105,7 +105,7 @@ class MethodSettings(ABC):
 
         Args:
             any_angle: the silhouettes say that parts lie at any angle.
-            apart: points tell each part from what is around it.
+            apart: points tell each part from what is around it, and it fills the picture.
         """
         del any_angle, apart
         return {}

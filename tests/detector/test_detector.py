@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pirn_jax.config import Config, with_settings
-from pirn_jax.decoder import Tokens
+from pirn_jax.decoder import Tokens, select_scans
 from pirn_jax.detector import PIRN, detector, fit_models, open_encoder, view_scan
 from pirn_jax.detector.judging import Judging, part_finder
 from pirn_jax.detector.preprocessing import looking_of
@@ -200,7 +200,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it_or_on_a_copy_of_it(copi
         shot = np.repeat(np.arange(count, dtype=np.float32), 1 + copies)
         tokens = shot[:, None, None] * np.ones((1, 4, 2), np.float32)
         shots = Tokens(tokens[None], np.ones((len(shot), 4), bool))
-        folds = leave_one_out_folds("x", shots, 7, copies)
+        folds = leave_one_out_folds("x", shots, 7, copies, copies // 2)
         assert len(folds) == min(count, FOLDS)
         places_scored = [place for fold in folds for place in fold.left_out]
         assert all(place % (1 + copies) == 0 for place in places_scored)  # no copy is scored
@@ -211,7 +211,7 @@ def test_a_shot_is_never_scored_by_a_model_trained_on_it_or_on_a_copy_of_it(copi
             learned = job.shots.values[0, :, 0, 0].astype(int).tolist()
             without = set(range(count)) - {int(shot[place]) for place in left_out}
             assert sorted(learned) == sorted(list(without) * (1 + copies))
-            assert (job.seed, job.copies) == (7, copies)
+            assert (job.seed, job.copies, job.spoiled) == (7, copies, copies // 2)
     with pytest.raises(BadInputError, match="one shot"):
         leave_one_out_folds("x", Tokens(tokens[None, :1], np.ones((1, 4), bool)), 0)
 
@@ -227,6 +227,22 @@ def test_leave_one_out_scores_are_those_of_models_fitted_without_the_shot(data, 
         without = PIRN(CONFIG, encoder=encoder).fit(others)
         scores.append(without.predict(data.train[out]).pred_score)
     assert model.calibration.threshold == pytest.approx(max(scores), abs=1e-3)
+
+
+def test_leave_one_out_leaves_out_the_shot_and_its_pseudo_defects(data):
+    small = {"prototypes": 4, "rank": 4, "jitter": 1, "photometric": 1}
+    config = with_settings(Config(encoder="pirn-tiny", image_size=56), small)
+    model = PIRN(config).fit(data.train).calibrate()
+    assert model.config.chosen_recipe.pseudo_defects == "on"
+    assert model.shots.values.shape[1] == 3 * 7
+    scores = []
+    for out in range(3):
+        others = np.setdiff1d(np.arange(21), np.arange(7 * out, 7 * out + 7))
+        without = PIRN(model.config, encoder=model.encoder)
+        fit_models([without], [select_scans(model.shots, others)], ["without"])
+        (found,) = without.predict_tokens(select_scans(model.shots, np.array([7 * out])))
+        scores.append(found.score)
+    assert model.calibration.threshold == pytest.approx(max(scores), abs=1e-4)
 
 
 # Verdicts

@@ -145,6 +145,7 @@ def test_the_whole_frame_is_shown_where_it_was_asked_for(data):
     for asked in (with_settings(CONFIG, {"view": "frame"}), paper):
         config, *_ = view_shots(data.train.select(data.train.keys[:1]), asked)
         assert config.part_side is None
+        assert config.changed.get("pseudo_defects") != "on"  # they would be as large as the part
 
 
 def test_without_points_there_is_no_square(data):

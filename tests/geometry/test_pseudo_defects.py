@@ -5,7 +5,14 @@ import pytest
 from scipy import ndimage
 
 from pirn_jax.geometry.augmentation import augment, spoiled
-from pirn_jax.geometry.pseudo_defects import _dented, _leaning, _patch, spoil
+from pirn_jax.geometry.pseudo_defects import (
+    _dented,
+    _leaning,
+    _patch,
+    _spoiled_normals,
+    _spoiled_photograph,
+    spoil,
+)
 
 from .test_augmentation import SIZE, views
 
@@ -99,6 +106,51 @@ def test_points_are_dented_along_the_optical_axis_by_a_share_of_the_part():
         heights.append(moved[measured][0, 2] / extent)
     assert 0.004 < np.abs(heights).min() < np.abs(heights).max() < 0.051
     assert min(heights) < 0 < max(heights)
+
+
+def kinds_of(count):
+    """A seed whose first draw among so many is each of them."""
+    first = {}
+    for seed in range(100):
+        first.setdefault(int(np.random.default_rng(seed).integers(count)), seed)
+    assert set(first) == set(range(count))
+    return [first[kind] for kind in range(count)]
+
+
+def test_every_kind_changes_the_photograph_as_it_says():
+    random = np.random.default_rng(0)
+    rgb = random.uniform(0.2, 0.8, (SIZE, SIZE, 3)).astype(np.float32)
+    valid, depth = np.ones((SIZE, SIZE), bool), np.zeros((SIZE, SIZE), np.float32)
+    depth[20:26, 10:20] = 0.5
+    away = (20 - 35, 10 - 30)  # of the pixel (35, 30)
+    found = [
+        _spoiled_photograph(rgb, valid, depth, away, np.random.default_rng(seed))
+        for seed in kinds_of(5)
+    ]
+    for one in found:
+        np.testing.assert_array_equal(one[depth == 0], rgb[depth == 0])
+        assert np.abs(one - rgb)[depth > 0].mean() > 0.02
+    pasted, stained, painted, _, blurred = (one[20:26, 10:20] for one in found)
+    own, rolled = rgb[20:26, 10:20], np.roll(rgb, away, (0, 1))
+    np.testing.assert_array_equal(rolled[20:26, 10:20], rgb[35:41, 30:40])
+    sources = (rolled[20:26, 10:20], rolled[::-1, ::-1][20:26, 10:20])
+    assert min(np.abs(pasted - source).max() for source in sources) < 1e-6
+    for channel in range(3):  # a stain keeps what was there, paint and blur less of it
+        was = own[..., channel].ravel()
+        kept = [np.corrcoef(one[..., channel].ravel(), was)[0, 1] for one in (stained, pasted)]
+        assert kept[0] > 0.9 > 0.5 > kept[1]
+        for one in (painted, blurred):
+            assert one[..., channel].std() < 0.8 * was.std()
+
+
+def test_every_kind_changes_the_normals():
+    shot = views()
+    depth = np.where(shot.valid, _patch(shot.valid, np.random.default_rng(3)), 0)
+    depth = depth.astype(np.float32)
+    for seed in kinds_of(4):
+        found = _spoiled_normals(shot.normals, depth, (5, 7), np.random.default_rng(seed))
+        np.testing.assert_array_equal(found[depth == 0], shot.normals[depth == 0])
+        assert np.abs(found - shot.normals)[depth > 0].mean() > 0.01
 
 
 def test_without_a_part_there_is_nothing_to_spoil():

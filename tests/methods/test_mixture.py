@@ -266,6 +266,24 @@ def test_a_token_moved_as_defects_move_them_is_odder_than_one_moved_as_far_other
     assert np.median(odd[0]) > np.median(odd[1])
 
 
+def test_tokens_that_are_no_whole_shots_are_refused():
+    method = Mixture(replace(SMALL, pseudo_defects="on"), MODALITIES, GRID, CHANNELS)
+    bare = Tokens(tokens(0, 3), valid(0, 3))
+    with pytest.raises(BadInputError, match="3 pictures are not whole shots of 4 pictures"):
+        method.learn([TrainingJob("bare", bare, 0, 3, 2)])
+
+
+def test_balanced_shares_and_pseudo_defects_go_together():
+    settings = replace(SMALL, pseudo_defects="on", balanced=True)
+    method = Mixture(settings, MODALITIES, GRID, CHANNELS)
+    (trained,) = method.learn([spoilt_job()])
+    new, counted = tokens(9, 2), np.ones((2, GRID[0] * GRID[1]), bool)
+    found = distances(method, trained, new, counted)
+    plain = replace(method, settings=replace(settings, balanced=False))
+    assert (found >= distances(plain, trained, new, counted) - 1e-4).all()  # Jensen
+    assert (found > 0).any()
+
+
 def test_pseudo_defects_that_moved_nothing_leave_every_direction_open():
     settings = replace(SMALL, pseudo_defects="on")
     method = Mixture(settings, MODALITIES, GRID, CHANNELS)
@@ -279,6 +297,8 @@ def test_pseudo_defects_are_for_parts_that_are_told_from_what_is_around_them():
     settings = MixtureSettings()
     assert settings.for_parts(False, True)["pseudo_defects"] == "on"
     assert settings.for_parts(False, False)["pseudo_defects"] == "off"
+    everywhere = replace(settings, foreground="all")
+    assert everywhere.for_parts(False, True)["pseudo_defects"] == "off"
     for asked in ("on", "off"):
         assert "pseudo_defects" not in replace(settings, pseudo_defects=asked).for_parts(
             False, True
