@@ -112,7 +112,7 @@ def groups(
     """Which test scans are compared: each defect with all good ones, and each half of the poses."""
     defects = np.array([truth.defect for truth in truths])
     good = np.array([truth.label == 0 for truth in truths])
-    kinds = sorted(set(defects[~good]))
+    kinds = sorted({str(defect) for defect in defects[~good]})
     closer = near >= np.median(near)
     return {
         "all": np.ones(len(near), bool),
