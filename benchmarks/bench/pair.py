@@ -91,7 +91,8 @@ def build(
         image_size=image_size,
         geometry="grid",
     )
-    config = with_settings(config, change or {})
+    parts = config.chosen_recipe.for_parts(any_angle=False, apart=True)  # as shots would decide
+    config = with_settings(config, parts | (change or {}))
     model = PIRN(config, encoder=known or open_encoder(config))
     network = model.encoder
     if method == "pirn":

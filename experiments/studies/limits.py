@@ -25,7 +25,6 @@ from pirn_jax.detector import Evaluator, Truth, fit_models
 from pirn_jax.detector.result import Inferred
 from pirn_jax.geometry import choose_object
 from pirn_jax.geometry.part import MARGIN, Part, find_part, overlap, turned_silhouettes
-from pirn_jax.geometry.prepared import PreparedCache
 from pirn_jax.scans import Scan, choose_shots
 from pirn_jax.storage import write_json
 from real_sets import SETS, encoder_of, open_set, tests_of
@@ -57,7 +56,7 @@ class Options:
 def main(options: Options) -> None:
     """Measure, and print the table."""
     about = SETS[options.chosen]
-    data, prepared = open_set(about, options.shared), PreparedCache(None)
+    data = open_set(about, options.shared)
     parts = [part_of(scan) for scan in data.test]
     rows: dict[int, dict[str, list[Figures]]] = {}
     encoder = None
@@ -71,7 +70,7 @@ def main(options: Options) -> None:
                 image_size=options.size,
             )
             encoder = encoder_of(config, options.shared) if encoder is None else encoder
-            model = PIRN(config, encoder=encoder, prepared=prepared)
+            model = PIRN(config, encoder=encoder)
             keys = choose_shots(data.train.keys, shots, draw, about.dataset, about.category)
             chosen = data.train.select(keys)
             fit_models([model], [chosen], ["model"])
