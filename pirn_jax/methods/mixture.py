@@ -183,7 +183,7 @@ class Mixture:
         """A mixture for each job and modality; no gradient step, so there is no history.
 
         Raises:
-            BadInputError: no token of the shots counts.
+            BadInputError: no token of the shots counts; tokens without those of all copies.
         """
         trained = []
         for job in jobs:
