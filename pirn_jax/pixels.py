@@ -49,9 +49,7 @@ def label(
         corners: whether pixels that share a corner alone are connected.
     """
     height, width = mask.shape
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    row, start = np.nonzero(edges == 1)
-    _, end = np.nonzero(edges == -1)
+    row, start, end = _runs(mask)
     stride = width + 2  # so that neither end of a row touches the next
     below = (row + 1) * stride
     reach = int(corners)
@@ -64,20 +62,31 @@ def label(
     steps = np.zeros((height, width + 1), np.int32)
     steps[row, start] = number
     steps[row, end] -= number.astype(np.int32)
-    return np.cumsum(steps, axis=1, dtype=np.int32)[:, :-1], int(number.max(initial=0))
+    np.cumsum(steps, axis=1, out=steps)
+    return steps[:, :-1], int(number.max(initial=0))
 
 
 def windows(labels: Int32[np.ndarray, "H W"], count: int) -> list[tuple[slice, slice]]:
-    """The bounding box of each numbered part."""
-    row, column = np.nonzero(labels)
-    number = labels[row, column] - 1
+    """The bounding box of each part that `label` numbered."""
+    row, start, end = _runs(labels > 0)
+    number = labels[row, start] - 1
     found = []
-    for place in (row, column):
-        low, high = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
-        np.minimum.at(low, number, place)
-        np.maximum.at(high, number, place)
-        found.append([slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True)])
+    for first, last in ((row, row + 1), (start, end)):
+        low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
+        np.minimum.at(low, number, first)
+        np.maximum.at(high, number, last)
+        found.append([slice(int(a), int(b)) for a, b in zip(low, high, strict=True)])
     return list(zip(*found, strict=True))
+
+
+def _runs(mask: Bool[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, " R"], ...]:
+    """Of each run of pixels along a row: the row, the first column, the one after the last.
+
+    Everything of an array's size is in bytes here: pictures may have 10^8 pixels.
+    """
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    row, start = np.nonzero(edges == 1)
+    return row, start, np.nonzero(edges == -1)[1]
 
 
 def holes(

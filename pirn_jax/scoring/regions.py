@@ -148,7 +148,7 @@ def _in_pixels(
     last = inside.shape[1] - inside[row, ::-1].argmax(axis=1)
     corners = [[row + down, column] for down in (0, 1) for column in (first, last)]
     length, width = rectangle(np.concatenate(corners, axis=1).T.astype(np.float64))
-    hottest = np.argmax(np.where(inside, scores, -np.inf).astype(scores.dtype))
+    hottest = np.argmax(np.where(inside, scores, -np.inf))
     peak = np.unravel_index(hottest, inside.shape)
     return Region(
         box=(top, left, window[0].stop, window[1].stop),
