@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pirn_jax.storage import sole_writer, whole_folder
 RUN_FORMAT = "pirn_jax run 1"
 EVALUATION_FORMAT = "pirn_jax evaluation 1"
 PREDICTIONS_FORMAT = "pirn_jax predictions 1"
+_BEGUN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def contents(folder: Path) -> list[Path]:
@@ -116,11 +118,19 @@ def writing(folder: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def going_on(folder: Path, kind: str) -> Iterator[Path]:
-    """`writing` into the folder itself, whatever there is of it already."""
+    """`writing` into the folder itself, whatever there is of it but beginnings of files."""
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
+        _sweep(folder)
         write_manifest(folder, kind)
         yield folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files that a killed process had begun to write, as `pirn_jax.storage` names them."""
+    for leftover in folder.rglob(".*.tmp"):
+        if _BEGUN.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

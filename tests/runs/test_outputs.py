@@ -47,6 +47,24 @@ def test_what_was_stopped_before_its_first_result_is_begun_again_and_gone_on_wit
         check_free(out, KIND, overwrite=False)
 
 
+def test_beginnings_of_files_that_a_killed_process_left_are_swept(tmp_path):
+    out, kept = tmp_path / "out", {"result", ".mine.tmp", ".lock"}
+    program = (
+        "import os, sys; from pathlib import Path; from pirn_jax.storage import whole_file\n"
+        "with whole_file(Path(sys.argv[1]) / 'deep' / 'map.png') as begun:\n"
+        "    begun.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    with writing(out, KIND):
+        pass
+    subprocess.run([sys.executable, "-c", program, str(out)], check=False)
+    assert [path.suffix for path in (out / "deep").iterdir()] == [".tmp"]
+    for name in kept:
+        (out / name).touch()
+    with going_on(out, KIND):
+        assert not list((out / "deep").iterdir())
+        assert kept <= {path.name for path in out.iterdir()}
+
+
 def test_without_the_last_file_there_are_no_results_yet(ours, tmp_path):
     check_free(ours, KIND, overwrite=False, last="metrics")
     with pytest.raises(ConfigError, match="would be replaced"):
