@@ -138,6 +138,20 @@ def _split(
     return found
 
 
+@rule_for(RULES, "unstack")
+def _unstack(
+    graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]
+) -> list[Value]:
+    """A primitive from jax 0.12 on; slices before."""
+    found, shape, axis = [], inputs[0].shape, params["axis"]
+    for place, output in enumerate(outputs):
+        starts, ends = [0] * len(shape), list(shape)
+        starts[axis], ends[axis] = place, place + 1
+        part = cut(graph, inputs[0], starts, ends, [1] * len(shape))
+        found.append(reshape(graph, part, output.shape))
+    return found
+
+
 @rule_for(RULES, "rev")
 def _reverse(
     graph: Graph, params: Params, inputs: list[Value], outputs: Sequence[Any]

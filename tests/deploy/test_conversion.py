@@ -61,6 +61,10 @@ STEPS = {
     "place of the largest": (lambda x: x.argmax(-1), lambda x: x.argmax(-1)),
     "looked up": (lambda x: jnp.asarray(WEIGHTS)[x.argmax(-1)], lambda x: WEIGHTS[x.argmax(-1)]),
     "one of an axis": (lambda x: x[:, 1], lambda x: x[:, 1]),
+    "taken apart": (
+        lambda x: jnp.stack(jnp.unstack(x, axis=1)[::-1]),
+        lambda x: x.swapaxes(0, 1)[::-1],
+    ),
     "reversed": (lambda x: jax.lax.rev(x, (1,)), lambda x: x[:, ::-1]),
     "padded": (
         lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 0))),
