@@ -10,6 +10,7 @@ needed. A kind of equation without a rule is refused by its name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -99,14 +100,17 @@ def _closed(program: Any) -> ClosedJaxpr:
 
 def _unroll(graph: Graph, params: Mapping[str, Any], inputs: list[Value]) -> list[Value]:
     """A scan, round by round."""
-    fixed, carried = params["num_consts"], params["num_carry"]
-    constants, carry = inputs[:fixed], inputs[fixed : fixed + carried]
-    sequences = inputs[fixed + carried :]
+    if "ft_in" in params:  # from jax 0.12 on
+        constants, carry, sequences = map(list, params["ft_in"].update(inputs).unpack())
+    else:
+        ends = np.cumsum([params["num_consts"], params["num_carry"]])
+        constants, carry, sequences = (inputs[a:b] for a, b in pairwise([0, *ends, len(inputs)]))
+    carried, program = len(carry), _closed(params["jaxpr"])
     rounds = range(params["length"])
     collected: dict[int, list[Value]] = {}
     for place in reversed(rounds) if params["reverse"] else rounds:
         each = [_at(graph, sequence, place) for sequence in sequences]
-        found = convert(graph, params["jaxpr"], [*constants, *carry, *each])
+        found = convert(graph, program, [*constants, *carry, *each])
         carry, collected[place] = found[:carried], found[carried:]
     stacked = [
         shapes.stack(graph, list(values), 0)
