@@ -1,6 +1,6 @@
 """A pair judged by JAX, ONNX Runtime and OpenVINO, and how long each takes from start to heatmap.
 
-    python benchmarks/runtimes.py [--quick] [--encoder NAME] [--weights FILE]
+    PYTHONPATH=runtime python benchmarks/runtimes.py [--quick] [--encoder NAME] [--weights FILE]
 
 `pictures` is the exported graph alone: pictures as the encoder sees them, in host memory, to map
 and score, one pair a call. `scan` is everything from the arrays of a photograph and its points to
@@ -58,8 +58,6 @@ def main() -> None:
     from bench.measure import bars, environment, interleaved, result_file, show, write
     from pirn_jax import PIRN, Config, open_dataset
     from pirn_jax.deploy.export import export_model
-
-    sys.path.insert(0, str(ROOT / "runtime"))  # of this checkout, installed or not
     from pirn_runtime import Judge
 
     target = result_file(arguments, f"runtimes_{arguments.encoder}")

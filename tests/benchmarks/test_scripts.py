@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ def run(name, folder, *flags):
     target = folder / f"{name}.json"
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", *flags]
     command += ["--json", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}  # as runtimes.py asks for
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=1800, cwd=folder, env=environment
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(target.read_text())
     where = found["environment"]
