@@ -231,13 +231,10 @@ def test_what_cannot_be_exported_is_refused_by_name():
 @pytest.mark.parametrize("stored", ["float16", "int8"])
 def test_weights_in_fewer_bits_change_scores_by_little(saved, tmp_path, stored):
     judge = pytest.importorskip("pirn_runtime").Judge
-    model, place = saved
+    _, place = saved
     export_model(place / "model", tmp_path / "part.onnx", stored=stored)
-    judging = sum(part.nbytes for part in jax.tree.leaves(model.parameters))  # as it was
-    encoder, before = (
-        folder.joinpath("part.onnx").stat().st_size - judging for folder in (tmp_path, place)
-    )
-    assert encoder < {"float16": 0.55, "int8": 0.3}[stored] * before
+    share = (tmp_path / "part.onnx").stat().st_size / (place / "part.onnx").stat().st_size
+    assert share < {"float16": 0.6, "int8": 0.4}[stored]
     scans = open_dataset("synthetic", None, "flange").test[:6]
     files = (place / "part.onnx", tmp_path / "part.onnx")
     whole, fewer = ([r.inferred.score for r in judge(f).predict_scans(scans)] for f in files)
