@@ -50,19 +50,19 @@ def elementwise(
     graph: Graph, kind: str, numpy: Callable[..., Any] | None, inputs: Sequence[Value], dtype: Any
 ) -> Value:
     """One elementwise node; of known inputs, what numpy makes of them."""
-    shapes = [value.shape for value in inputs]
-    shape = max(shapes, key=len)
+    shape = _joined([value.shape for value in inputs])
     if numpy is not None and all(value.array is not None for value in inputs):
         with np.errstate(all="ignore"):
             array = np.asarray(numpy(*(value.array for value in inputs)), dtype)
         return Value(shape, array.dtype, array.shape, array)
-    padded = [_padded(value, len(shape)) for value in inputs]
-    held = tuple(_longest(sizes) for sizes in zip(*padded, strict=True))
-    return graph.node(kind, inputs, shape, dtype, held)
+    return graph.node(kind, inputs, shape, dtype, _joined([value.held for value in inputs]))
 
 
-def _padded(value: Value, rank: int) -> tuple[Any, ...]:
-    return (1,) * (rank - len(value.held)) + value.held
+def _joined(shapes: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What they broadcast to."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(_longest(sizes) for sizes in zip(*padded, strict=True))
 
 
 def _longest(sizes: Sequence[Any]) -> Any:

@@ -21,8 +21,8 @@ OPSET, IR = 18, 10
 BATCH = "B"
 """The symbol of the number of scans in shapes."""
 _LINEAR = re.compile(rf"(?:(\d+)\*)?{BATCH}(?: \+ (\d+))?")
-_SMALL = 64  # numbers in a constant that is looked for among those there are
-_LARGE = 1 << 12  # numbers in a constant from which on it may be stored in fewer bits
+_LARGE = 1 << 12  # numbers in a matrix from which on it is stored in fewer bits
+_HUGE = 1 << 18  # numbers in any other constant from which on int8 means half precision for it
 
 
 class Value(NamedTuple):
@@ -69,7 +69,8 @@ class Graph:
 
     Args:
         stored: how `matrices` are stored; int8: column by column.
-        matrices: fingerprints of constants; all others are stored as they are.
+        matrices: fingerprints of constants; all others are stored as they are, but with int8 those
+            of many numbers in half precision.
     """
 
     def __init__(self, stored: Stored = "float32", matrices: Collection[str] = ()):
@@ -127,12 +128,12 @@ class Graph:
         if value.array is None:
             return value.name
         array = np.asarray(value.array, value.dtype)
-        small = array.size <= _SMALL
-        key = (array.dtype.str, array.shape, array.tobytes()) if small else id(value.array)
+        content = fingerprint(array)
+        key = (array.dtype.str, array.shape, content)
         if key not in self._known:
             name = self._fresh("constant")
-            self.constants[name] = array  # held, so that its id is nobody else's
-            self._known[key] = self._in_full(name, array)
+            self.constants[name] = array
+            self._known[key] = self._in_full(name, array, content in self.matrices)
         return self._known[key]
 
     def whole(self, numbers: Sequence[int | np.integer]) -> Value:
@@ -156,25 +157,31 @@ class Graph:
             return constant(np.broadcast_to(value.array, value.shape))
         return self.node("Expand", [value, self.sizes(value.shape)], value.shape, value.dtype)
 
-    def _in_full(self, name: str, array: np.ndarray) -> str:
+    def _in_full(self, name: str, array: np.ndarray, matrix: bool) -> str:
         """The name to use of a constant that may be stored in fewer bits."""
-        from onnx import helper
-
-        few = self.stored == "float32" or array.dtype != np.float32 or array.size < _LARGE
-        if few or fingerprint(array) not in self.matrices:
+        stored = self.stored
+        if not matrix:
+            stored = "float16" if stored == "int8" and array.size >= _HUGE else "float32"
+        if stored == "float32" or array.dtype != np.float32 or array.size < _LARGE:
             return name
-        if self.stored == "int8":
-            scale = np.maximum(np.abs(array).max(axis=0), 1e-30) / 127
-            self.constants[name] = np.rint(array / scale).astype(np.int8)
-            self.constants[f"{name}_scale"] = scale
-            scaled = self._fresh("scaled")
-            factors = [self._raised(name), f"{name}_scale"]
-            self.nodes.append(helper.make_node("Mul", factors, [scaled]))
-            return scaled
+        if stored == "int8":
+            return self._by_columns(name, array)
         if np.abs(array).max() > np.finfo(np.float16).max:
             return name
         self.constants[name] = array.astype(np.float16)
         return self._raised(name)
+
+    def _by_columns(self, name: str, array: np.ndarray) -> str:
+        """The constant in 8 bits, each column with a scale of its own."""
+        from onnx import helper
+
+        scale = np.maximum(np.abs(array).max(axis=0), 1e-30) / 127
+        self.constants[name] = np.rint(array / scale).astype(np.int8)
+        self.constants[f"{name}_scale"] = scale
+        scaled = self._fresh("scaled")
+        factors = [self._raised(name), f"{name}_scale"]
+        self.nodes.append(helper.make_node("Mul", factors, [scaled]))
+        return scaled
 
     def _raised(self, name: str) -> str:
         """The constant as float32, which it is not stored as; runtimes do it once, at the start."""

@@ -6,8 +6,8 @@ with R principal directions V_k of variances Λ_k, and s_k the mean variance of 
 
 Source: Tipping and Bishop 1999 (mixtures of probabilistic principal component analysers).
 
-Dimension letters: K Gaussians, C channels, R directions, S of them that are followed, T tokens, B
-images, N tokens of an image, M modalities.
+Dimension letters: K Gaussians, P means (fewer where several share one), C channels, R directions,
+S of them that are followed, T tokens, B images, N tokens of an image, M modalities.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int
 
+_PRECISE = jax.lax.Precision.HIGHEST
 _NEVER = -1e30  # log weight of a Gaussian that stands for nothing
 _CLUSTERED = 4000  # tokens, at most, that the first clusters are made from
 _SPARE = 8  # directions followed beyond those kept, so that these are found faster
@@ -33,14 +34,15 @@ class Gaussians(NamedTuple):
     """A mixture; of several modalities with an axis M in front.
 
     Attributes:
-        mean: (K, C), μ: the prototypes.
+        mean: (K, C), μ: the prototypes. (P, C) where K is a multiple of P: Gaussian k has mean k
+            modulo P, and what only means decide is computed once.
         basis: (K, C, R), V: orthonormal columns.
         variance: (K, R), Λ.
         rest: (K,), s: variance of every other direction.
         log_weight: (K,), log π.
     """
 
-    mean: Float[Array | np.ndarray, "*M K C"]
+    mean: Float[Array | np.ndarray, "*M P C"]
     basis: Float[Array | np.ndarray, "*M K C R"]
     variance: Float[Array | np.ndarray, "*M K R"]
     rest: Float[Array | np.ndarray, "*M K"]
@@ -55,20 +57,46 @@ def log_joint(
     One matrix product gives all tokens' coordinates in all prototypes' directions.
     """
     mean, basis, variance, rest, log_weight = (jnp.asarray(part) for part in known)
-    precise, leading = jax.lax.Precision.HIGHEST, (1,) * (x.ndim - 1)
+    leading = (1,) * (x.ndim - 1)
+    _, channels, rank = basis.shape
+    shared = basis.reshape(-1, *mean.shape, rank)
 
     def each(value: Array) -> Array:  # one for all tokens
         return value.reshape(leading + value.shape)
 
-    inside = jnp.einsum("...c,kcr->...kr", x, basis, precision=precise)
-    inside = inside - each(jnp.einsum("kc,kcr->kr", mean, basis, precision=precise))
-    cross = jnp.einsum("...c,kc->...k", x, mean, precision=precise)
-    squared = (x * x).sum(-1)[..., None] - 2.0 * cross + each((mean * mean).sum(-1))
+    inside = jnp.einsum("...c,kcr->...kr", x, basis, precision=_PRECISE)
+    own = jnp.einsum("pc,npcr->npr", mean, shared, precision=_PRECISE)
+    inside = inside - each(own.reshape(-1, rank))
+    squared = jnp.concatenate([_squared_distances(jnp.asarray(x), mean)] * len(shared), -1)
     beyond = jnp.maximum(squared - (inside * inside).sum(-1), 0.0)
-    channels, rank = basis.shape[-2:]
     determinant = jnp.log(variance).sum(-1) + (channels - rank) * jnp.log(rest)
     mahalanobis = (inside * inside / each(variance)).sum(-1) + beyond / each(rest)
     return each(log_weight - 0.5 * determinant) - 0.5 * mahalanobis
+
+
+def _squared_distances(
+    x: Float[Array, "*batch C"], mean: Float[Array, "P C"]
+) -> Float[Array, "*batch P"]:
+    """|x - μ|², from the nearest μ on.
+
+    |x|² - 2 x·μ + |μ|² would leave of a short distance between long vectors little but rounding.
+    """
+
+    def product(pattern: str, one: Array, other: Array) -> Array:
+        return jnp.einsum(pattern, one, other, precision=_PRECISE)
+
+    half = (0.5 * (mean * mean).sum(-1)).reshape((1,) * (x.ndim - 1) + (-1,))
+    place = (product("...c,pc->...p", x, mean) - half).argmax(-1)
+    nearest = jax.nn.one_hot(place, len(mean), dtype=x.dtype)
+    left = x - product("...p,pc->...c", nearest, mean)
+    between = jnp.square(mean[:, None] - mean[None]).sum(-1)
+    along = product("...c,pc->...p", left, mean)
+    along = (along * nearest).sum(-1, keepdims=True) - along
+    return (
+        (left * left).sum(-1, keepdims=True)
+        + 2.0 * along
+        + product("...p,pq->...q", nearest, between)
+    )
 
 
 _log_joint = jax.jit(log_joint)

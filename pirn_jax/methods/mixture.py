@@ -238,8 +238,12 @@ class Mixture:
 
     def _floor(self, known: Gaussians, tokens: Float32[np.ndarray, "T C"]) -> float:
         """The least that is found of the shots' own tokens."""
-        normal, log_moved = self._parted(jnp.asarray(log_joint_of(known, tokens)))
+        normal, log_moved = self._parted(jnp.asarray(log_joint_of(self._shared(known), tokens)))
         return float((log_moved - jax.nn.logsumexp(normal, -1)).min())
+
+    def _shared(self, known: Gaussians) -> Gaussians:
+        """The same, with each prototype once: widened it has the mean that it had."""
+        return known._replace(mean=known.mean[..., : self.settings.prototypes, :])
 
     def _parted(
         self, joint: Float[Array, "*batch K"]
@@ -256,7 +260,7 @@ class Mixture:
         """How odd each token is, in nats a channel, and the share of each prototype."""
         x = scaled(self.settings, self.grid, statistics, tokens)
         known = Gaussians(*(jnp.asarray(parameters[name]) for name in Gaussians._fields))
-        joint = jax.vmap(log_joint)(known, x)
+        joint = jax.vmap(log_joint)(self._shared(known), x)
         assert tokens.valid is not None
         assert joint.shape[-1] == self._gaussians
         mass = jnp.broadcast_to(jnp.asarray(tokens.valid).astype(x.dtype)[None], x.shape[:-1])

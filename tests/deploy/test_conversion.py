@@ -8,7 +8,7 @@ from jax import export
 from scipy import special
 
 from pirn_jax.deploy.conversion import convert
-from pirn_jax.deploy.graph import BATCH, Graph, fingerprint
+from pirn_jax.deploy.graph import BATCH, Graph, constant, fingerprint
 from pirn_jax.errors import ConfigError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -114,6 +114,33 @@ def test_a_matrix_in_8_bits_is_off_by_half_a_step_of_its_column_at_most():
     assert (found[0] != weights[:3]).any()
     same = run(lambda x: x @ weights, rows, stored="int8", matrices=[fingerprint(weights[::-1])])
     np.testing.assert_array_equal(same[0], weights[:3])
+
+
+def test_in_8_bits_a_huge_constant_that_is_no_matrix_of_the_encoder_has_half_precision():
+    weights = RANDOM.standard_normal((7, 1 << 16)).astype(np.float32)
+    array = RANDOM.standard_normal((2, 3, 7)).astype(np.float32)
+    found = run(lambda x: x @ weights, array, stored="int8")
+    expected = array @ weights.astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    same = run(lambda x: x @ weights, array, stored="float16")
+    np.testing.assert_allclose(same, array @ weights, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_asked_for_twice_is_stored_once():
+    weights = RANDOM.standard_normal((7, 32)).astype(np.float32)
+    graph = Graph()
+    names = {graph.name(constant(array)) for array in (weights, weights.copy(), weights + 0)}
+    assert len(names) == 1
+    others = (weights.reshape(32, 7), weights.view(np.int32), weights + 1)
+    names |= {graph.name(constant(array)) for array in others}
+    assert len(names) == 4
+
+
+def test_sizes_of_one_broadcast_on_either_side():
+    row, column = WEIGHTS[None, :1], WEIGHTS[None, :3, :1]
+    array = RANDOM.standard_normal((2, 3, 7)).astype(np.float32)
+    found = run(lambda x: x[..., :5] * (jnp.asarray(row) - column), array)
+    np.testing.assert_allclose(found, array[..., :5] * (row - column), rtol=1e-6)
 
 
 def test_a_step_without_a_counterpart_is_named():

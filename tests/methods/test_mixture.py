@@ -59,6 +59,32 @@ def test_the_density_is_that_of_gaussians():
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
 
 
+def test_a_token_near_one_of_many_long_prototypes_has_its_density_to_five_digits():
+    random = np.random.default_rng(4)
+    directions = np.linalg.qr(random.standard_normal((6, 64, 4)))[0]
+    known = Gaussians(
+        mean=2.0 * random.standard_normal((6, 64)).astype(np.float32),
+        basis=directions.astype(np.float32),
+        variance=np.full((6, 4), 0.5, np.float32),
+        rest=np.full(6, 0.01, np.float32),
+        log_weight=np.log(np.full(6, 1 / 6, np.float32)),
+    )
+    near = known.mean[random.integers(6, size=40)] + 0.1 * random.standard_normal((40, 64))
+    points = near.astype(np.float32)
+    found = np.asarray(jax.jit(log_joint)(known, points)).max(-1)
+    np.testing.assert_allclose(found, density(known, points).max(-1), rtol=1e-5, atol=1e-3)
+
+
+def test_gaussians_of_the_same_means_may_give_them_once():
+    points, _ = clusters()
+    known = fit_mixture(points, **FIT)
+    both = widened(known, points[:40] - points[0])
+    once = both._replace(mean=known.mean)
+    found, expected = (np.asarray(log_joint(each, points)) for each in (once, both))
+    near = expected > expected.max(-1, keepdims=True) - 50
+    np.testing.assert_allclose(found[near], expected[near], rtol=1e-5, atol=1e-3)
+
+
 def test_planted_clusters_are_found():
     points, owner = clusters()
     known = fit_mixture(points, **FIT)
