@@ -16,8 +16,9 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,6 +53,8 @@ SHOWN = {
     "gathers": ("stablehlo.gather", "stablehlo.dynamic_gather"),
     "scatters": ("stablehlo.scatter",),
 }
+_TRITON_ASKS = "jax._src.pallas.triton.gpu_info"
+"""Where Pallas asks for the GPU's name, from jax 0.12 on."""
 
 
 @contextmanager
@@ -59,12 +62,16 @@ def as_on_a_gpu() -> Iterator[None]:
     """Choices made while tracing fall as on a GPU of the Hopper generation with cuDNN 9.10."""
     from jax._src.cudnn import fused_attention_stablehlo as fused
 
-    patched = partial(mock.patch.object, fused)
-    with (
+    changes = [
         mock.patch.object(vit, "_has_fused_attention", return_value=True),
-        patched("check_cudnn_version", return_value=91000),
-        patched("check_compute_capability", return_value=True),
-    ):
+        mock.patch.object(fused, "check_cudnn_version", return_value=91000),
+        mock.patch.object(fused, "check_compute_capability", return_value=True),
+    ]
+    if find_spec(_TRITON_ASKS):
+        changes.append(mock.patch(f"{_TRITON_ASKS}.get_device_kind", return_value="NVIDIA H100"))
+    with ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(change)
         yield
 
 

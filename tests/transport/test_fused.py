@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from pirn_jax.transport import fused
 from tests.transport.problems import clustered_cost, plan_of
@@ -131,6 +132,8 @@ def test_is_one_launch_on_a_gpu(differentiated, launches):
 
     function = jax.jit(jax.grad(total) if differentiated else total)
     cost = jax.ShapeDtypeStruct((2, 24, 256, 10), jnp.float32)
-    text = function.trace(cost).lower(lowering_platforms=("cuda",)).as_text()
+    gpu = AbstractMesh((1,), ("gpu",), abstract_device=AbstractDevice("NVIDIA H100", 132, "gpu"))
+    with use_abstract_mesh(gpu):
+        text = function.trace(cost).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("stablehlo.custom_call @__gpu$xla.gpu.triton") == launches
     assert "stablehlo.while" not in text
