@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 from pirn_jax.errors import ConfigError, MachineError, MissingDependencyError, check_choices
 
@@ -191,21 +191,24 @@ class Cluster:
             PirnError: what a task raised.
             MachineError: a task whose workers died, however often it was tried.
         """
-        submit = self._submitting(steps, self._ray.put(shared))
+        models = _Models(self._ray, self.gpus, steps.judge, self._here)
+        submit = self._submitting(steps, self._ray.put(shared), models)
         most = AHEAD * self.workers
         waiting: deque[tuple[Any, Any]] = deque()
-        for task in tasks:
-            waiting.append((task, submit(task)))
-            if len(waiting) == most:
+        try:
+            for task in tasks:
+                waiting.append((task, submit(task)))
+                if len(waiting) == most:
+                    yield self._result(*waiting.popleft(), submit, steps.name)
+            while waiting:
                 yield self._result(*waiting.popleft(), submit, steps.name)
-        while waiting:
-            yield self._result(*waiting.popleft(), submit, steps.name)
+        finally:
+            models.leave()
 
-    def _submitting(self, steps: Steps, shared: Any) -> Callable[[object], Any]:
+    def _submitting(self, steps: Steps, shared: Any, models: _Models) -> Callable[[object], Any]:
         step = self._ray.remote(_one_step).options(num_cpus=self._cores, max_retries=RETRIES)
         if not self.gpus:
             return lambda task: step.remote(steps.whole, shared, task, self._here)
-        models = _Models(self._ray, self.gpus, steps.judge, self._here)
 
         def submit(task: object) -> Any:
             read = step.remote(steps.read, shared, task, self._here)
@@ -265,6 +268,15 @@ class _Models:
         given.append(done)
         return judged
 
+    def leave(self) -> None:
+        """End them. Ray ends those that nobody holds, and an error that came by holds them."""
+        left = [*self._coming, *self._there]
+        self._coming.clear()
+        self._there.clear()
+        if self._ray.is_initialized():
+            for process in left:
+                self._ray.kill(process)
+
     def _look(self) -> None:
         """Take note of who has come, what is done, and who is lost."""
         for process, given in [*self._coming.items(), *self._there.items()]:
@@ -308,21 +320,8 @@ def _died(name: str) -> MachineError:
     )
 
 
-@runtime_checkable
-class Submits(Protocol):
-    """What takes tasks: the part of `concurrent.futures.Executor` that is needed."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Have a task done."""
-        ...
-
-    def shutdown(self, *, cancel_futures: bool = False) -> None:
-        """Nothing more is to be done; nor what waits, where that is asked."""
-        ...
-
-
 class Executor:
-    """`Submits`, over a cluster."""
+    """A `concurrent.futures.Executor`, as far as it is needed, over a cluster."""
 
     def __init__(self, ray: Any, cores: int, here: str, start: Callable[..., None], given: Any):
         self._ray, self._here = ray, here

@@ -106,6 +106,8 @@ with Where(on="ray").cluster() as cluster:
     assert found == list(range(40)), found
     assert len(pids) == 2, pids
     out.write("done\\n")
+ray.shutdown()  # else Ray ends machines that are gone, and with them this process
+machines.shutdown()
 """
 
 

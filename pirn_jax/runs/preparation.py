@@ -20,11 +20,11 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from pirn_jax.cluster import Cluster, Submits
+from pirn_jax.cluster import Cluster
 from pirn_jax.errors import BadInputError, MachineError, PirnError
 from pirn_jax.geometry.background import WITNESSES, Background, background_of, choose_object
 from pirn_jax.geometry.prepared import FORMAT, PreparedCache, Settings, prepare_scan
@@ -249,6 +249,19 @@ def _make(place: tuple[int, int], settings: Settings, found: Background | None) 
     if share < FEW_POINTS:
         notes = (*notes, f"only {share:.1%} of the pixels were measured")
     return Outcome(category, key, state, notes)
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """What takes tasks: the part of `concurrent.futures.Executor` that is needed."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Have a task done."""
+        ...
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        """Nothing more is to be done; nor what waits, where that is asked."""
+        ...
 
 
 class _Pool:
