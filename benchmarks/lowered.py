@@ -67,7 +67,7 @@ def as_on_a_gpu() -> Iterator[None]:
         mock.patch.object(fused, "check_cudnn_version", return_value=91000),
         mock.patch.object(fused, "check_compute_capability", return_value=True),
     ]
-    if find_spec(_TRITON_ASKS):
+    if find_spec(_TRITON_ASKS):  # an abstract GPU would do, but cuDNN's attention refuses one
         changes.append(mock.patch(f"{_TRITON_ASKS}.get_device_kind", return_value="NVIDIA H100"))
     with ExitStack() as stack:
         for change in changes:

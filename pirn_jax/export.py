@@ -34,8 +34,8 @@ class Arguments:
     batch: str = "dynamic"
     """Scans a call, or dynamic: any number."""
     stored: Literal["float32", "float16", "int8"] = "float32"
-    """How the encoder's matrices lie in an ONNX file; what that costs, docs/deploy.md says. All is
-    computed with in float32 whatever it is."""
+    """How the encoder's matrices lie in an ONNX file, with int8 also the method's largest, in half
+    precision; what that costs, docs/deploy.md says. All is computed with in float32."""
     category: str | None = None
     """Which model, where a run holds several."""
     seed: int | None = None

@@ -35,7 +35,8 @@ def export_model(
         out: the file.
         kind: onnx, or stablehlo.
         batch: scans a call; None: any number.
-        stored: how the encoder's matrices lie in an ONNX file; computed with in float32.
+        stored: how the encoder's matrices (with int8 also the method's largest, in half precision)
+            lie in an ONNX file; computed with in float32.
         weights: the encoder's file, where it has moved.
         threshold: instead of the model's own.
 

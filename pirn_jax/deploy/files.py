@@ -36,7 +36,8 @@ def write_onnx(
         path: of the file.
         program: what is written.
         description: plain JSON values.
-        stored: how the encoder's matrices lie in it; all else is in float32.
+        stored: how the encoder's matrices lie in it; all else is in float32, but with int8 what the
+            method has of 2^18 numbers or more, which has half precision.
 
     Raises:
         ConfigError: a step of the method that ONNX has no counterpart of here.

@@ -116,7 +116,7 @@ def test_scaling_gives_the_same_scores_on_every_number_of_devices(tmp_path):
 def test_fitting_times_both_modalities_and_one(tmp_path):
     rows = run("fitting", tmp_path)["rows"]
     assert [row["modalities"] for row in rows] == ["both", "photograph"]
-    assert all(row["first_s"] > 0 and row["again_s"] > 0 for row in rows)
+    assert all(0 < row["again_s"] <= row["first_s"] for row in rows)
 
 
 def test_cold_start_times_every_kind_of_cache(tmp_path):
